@@ -1,0 +1,136 @@
+# nfreaim: everything a developer or a router's operator runs. `make help` lists it.
+#
+# On Debian 12 or newer, as root, `make demo` and `make test` install what is missing by themselves.
+
+VENV       := .venv
+BIN        := $(VENV)/bin
+STAMP      := $(VENV)/.stamp
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR    ?= $(SYSCONFDIR)/systemd/system
+LIBDIR     := $(PREFIX)/lib/nfreaim
+CONFDIR    := $(SYSCONFDIR)/nfreaim
+UNITS      := nfreaim-rules.service nfreaim.service
+SYSTEMD    := $(wildcard /run/systemd/system)
+PIP        := -m pip -qq --disable-pip-version-check install --use-pep517
+PYTEST     := $(BIN)/python -m pytest -q
+
+LAN    ?=
+WAN    ?=
+PORTS  ?=
+# "LAN=br0 br1" and "LAN=br0,br1" both name two.
+comma  := ,
+ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
+          $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
+
+.PHONY: help venv demo test lint types unit lab bench run install uninstall install-rules remove-rules clean bootstrap
+
+help:
+	@echo 'Operating a router (as root):'
+	@echo '  make install LAN=br-lan WAN=eth0 [PORTS=5190]        install daemon, rules and systemd units'
+	@echo '  make uninstall                                       remove them; an edited configuration stays'
+	@echo '  make install-rules LAN=br-lan WAN=eth0 [PORTS=5190]  install the packet filter rules, until reboot'
+	@echo '  make remove-rules                                    remove the packet filter rules without a trace'
+	@echo '  make run LAN=br-lan WAN=eth0 [PORTS=5190]            run the daemon in the foreground'
+	@echo '  make demo                                            see it work, in network namespaces of its own'
+	@echo 'Developing:'
+	@echo '  make venv      build .venv with everything, .venv/bin/nfreaim included'
+	@echo '  make test      lint, types, unit, lab'
+	@echo '  make lint      ruff        make types   mypy --strict'
+	@echo '  make unit      unit, property and replay tests; no root needed'
+	@echo '  make lab       tests in network namespaces; root'
+	@echo '  make bench     cost of the packet path, as a ratio'
+	@echo '  make clean     remove what was built'
+
+bootstrap:
+	@scripts/bootstrap
+
+venv: $(STAMP)
+
+# Rebuilt when the dependencies change; the code itself is installed editable.
+$(STAMP): pyproject.toml | bootstrap
+	@echo 'Building $(VENV)'
+	@rm -rf $(VENV)
+	@$$(scripts/bootstrap --python) -m venv $(VENV)
+	@$(BIN)/python $(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m tests.lab.demo
+
+test: lint types unit lab
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy --strict nfreaim
+
+unit: $(STAMP)
+	@scripts/bootstrap test
+	$(PYTEST) -n auto --ignore=tests/lab tests
+
+# One after the other: each test builds a network of its own and measures nothing.
+lab: $(STAMP)
+	@scripts/bootstrap test
+	@if [ "$$(id -u)" = 0 ] || [ -n "$$NFREAIM_REQUIRE_LAB" ]; then \
+	    echo '$(PYTEST) tests/lab'; $(PYTEST) tests/lab; \
+	else \
+	    echo 'The lab tests were NOT run: they need root (sudo make lab).'; \
+	fi
+
+bench: $(STAMP)
+	@$(BIN)/python -m bench
+
+run: $(STAMP)
+	@$(BIN)/nfreaim run $(ARGS)
+
+install-rules:
+	@rules/nfreaim-rules install $(ARGS)
+
+remove-rules:
+	@rules/nfreaim-rules remove
+
+install: bootstrap
+	@$$(scripts/bootstrap --python) -m venv --clear $(LIBDIR)
+	@$(LIBDIR)/bin/python $(PIP) .
+	@install -d $(PREFIX)/sbin $(CONFDIR)
+	@ln -sfn $(LIBDIR)/bin/nfreaim $(PREFIX)/sbin/nfreaim
+	@install -m 755 rules/nfreaim-rules $(PREFIX)/sbin/nfreaim-rules
+	@[ -e $(CONFDIR)/nfreaim.toml ] || install -m 644 rules/nfreaim.toml $(CONFDIR)/nfreaim.toml
+ifneq ($(and $(LAN),$(WAN)),)
+	@echo 'NFREAIM_ARGS="$(strip $(ARGS))"' >$(CONFDIR)/rules.env
+endif
+ifneq ($(SYSTEMD),)
+	@install -d $(UNITDIR)
+	@for unit in $(UNITS); do \
+	    sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' rules/$$unit >$(UNITDIR)/$$unit; \
+	done
+	@systemctl daemon-reload
+	@if [ -e $(CONFDIR)/rules.env ]; then \
+	    echo 'Installed. Start it, now and at each boot: systemctl enable --now nfreaim-rules nfreaim'; \
+	else \
+	    echo 'Installed. Name the interfaces next: make install LAN=br-lan WAN=eth0'; \
+	fi
+else
+	@echo 'Installed, without systemd. Start it by: $(PREFIX)/sbin/nfreaim run --lan IF --wan IF'
+endif
+
+uninstall:
+ifneq ($(SYSTEMD),)
+	@for unit in $(UNITS); do \
+	    [ ! -e $(UNITDIR)/$$unit ] || systemctl disable --now $$unit || true; rm -f $(UNITDIR)/$$unit; \
+	done
+	@systemctl daemon-reload
+endif
+	@if [ "$$(readlink $(PREFIX)/sbin/nfreaim)" = $(LIBDIR)/bin/nfreaim ]; then rm -f $(PREFIX)/sbin/nfreaim; fi
+	@rm -f $(PREFIX)/sbin/nfreaim-rules $(CONFDIR)/rules.env
+	@if [ -e $(LIBDIR)/pyvenv.cfg ]; then rm -rf $(LIBDIR); fi
+	@if cmp -s rules/nfreaim.toml $(CONFDIR)/nfreaim.toml; then rm -f $(CONFDIR)/nfreaim.toml; \
+	elif [ -e $(CONFDIR)/nfreaim.toml ]; then echo 'Kept, because it was edited: $(CONFDIR)/nfreaim.toml'; fi
+	@if [ -d $(CONFDIR) ]; then rmdir --ignore-fail-on-non-empty $(CONFDIR); fi
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
