@@ -1,0 +1,161 @@
+"""Endpoint, Direction, Flow and the table of flows. Knows TCP's handshake, no protocol above it.
+
+A flow comes into being with the server's SYN/ACK, not with the client's SYN: packets from the inside are
+seen before any firewall, and a SYN alone proves nothing. Until then one integer is kept for it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from nfreaim.core.stream import Stream
+
+if TYPE_CHECKING:
+    from nfreaim.core.helper import Helper
+    from nfreaim.core.nat import FlowNat
+
+_KEY: Final = struct.Struct("!4s4sHH")
+
+
+class Direction(IntEnum):
+    """Of a packet within its flow: ORIGINAL from the client to the server, REPLY back."""
+
+    ORIGINAL = 0
+    REPLY = 1
+
+
+class Endpoint(NamedTuple):
+    """An IPv4 address in dotted form and a TCP port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+class Owner(NamedTuple):
+    """A flow by its two ends, as the inside sees them: the name under which its pinholes are kept."""
+
+    client: Endpoint
+    server: Endpoint
+
+    def __str__(self) -> str:
+        return f"{self.client} > {self.server}"
+
+
+def owner_of(key: bytes) -> Owner:
+    """The flow whose packets in the original direction have this key (see Segment)."""
+    client, server, sport, dport = _KEY.unpack(key)
+    return Owner(
+        Endpoint(".".join(map(str, client)), sport),
+        Endpoint(".".join(map(str, server)), dport),
+    )
+
+
+def reverse(key: bytes) -> bytes:
+    """The key of the packets that go the other way."""
+    return key[4:8] + key[:4] + key[10:12] + key[8:10]
+
+
+class Flow:
+    """One control connection between a client inside and a server outside.
+
+    key      of the packets in the original direction
+    owner    its ends: the client is the inside one, the server the outside one
+    helper   reads it, or None once it is bypassed
+    nat      what the helper is handed
+    midstream its beginning was not seen
+    finished a bit for each direction whose FIN was seen
+    seen     when its last packet passed
+    closed   when both its ends were done, or None
+    """
+
+    __slots__ = ("closed", "finished", "helper", "key", "midstream", "nat", "owner", "seen", "streams")
+
+    def __init__(self, key: bytes, client_base: int, server_base: int, helper: Helper, now: float) -> None:
+        self.key = key
+        self.owner = owner_of(key)
+        self.helper: Helper | None = helper
+        self.nat: FlowNat | None = None
+        self.midstream = False
+        self.streams = (
+            Stream(self, Direction.ORIGINAL, client_base),
+            Stream(self, Direction.REPLY, server_base),
+        )
+        self.seen = now
+        self.finished = 0
+        self.closed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowLimits:
+    """How much the table remembers. Times in seconds."""
+
+    flows: int = 65536
+    half_open: int = 16384
+    idle: float = 4 * 3600.0
+    linger: float = 60.0
+    """How long a closed flow is remembered, for retransmissions of its last bytes."""
+
+
+class FlowTable:
+    """Every flow by the keys of its two directions, bounded in number and in idle time."""
+
+    def __init__(self, limits: FlowLimits) -> None:
+        self.limits = limits
+        self.streams: dict[bytes, Stream] = {}
+        self._half_open: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.streams) // 2
+
+    def __iter__(self) -> Iterator[Flow]:
+        return (stream.flow for stream in self.streams.values() if stream.direction is Direction.ORIGINAL)
+
+    def announce(self, key: bytes, seq: int) -> None:
+        """A client's SYN with sequence number *seq* was seen; at the bound the oldest one gives way."""
+        self._half_open.pop(key, None)
+        if len(self._half_open) >= self.limits.half_open:
+            del self._half_open[next(iter(self._half_open))]
+        self._half_open[key] = seq
+
+    def answered(self, key: bytes, ack: int) -> bool:
+        """Whether a SYN/ACK with acknowledgement number *ack* answers the SYN announced for *key*."""
+        seq = self._half_open.get(key)
+        if seq is None or (seq + 1) & 0xFFFFFFFF != ack:
+            return False
+        del self._half_open[key]
+        return True
+
+    def add(self, flow: Flow) -> list[Flow]:
+        """Remember *flow*. Returns the flows that had to give way in a full table: the longest idle ones."""
+        evicted: list[Flow] = []
+        if len(self) >= self.limits.flows:
+            # A whole sixteenth at once, so that the search for the oldest costs little per new flow.
+            evicted = sorted(self, key=lambda old: old.seen)[: max(1, self.limits.flows // 16)]
+            for old in evicted:
+                self.remove(old)
+        self.streams[flow.key] = flow.streams[0]
+        self.streams[reverse(flow.key)] = flow.streams[1]
+        return evicted
+
+    def remove(self, flow: Flow) -> None:
+        """Forget *flow*; unknown ones are no error."""
+        if self.streams.get(flow.key) is flow.streams[0]:
+            del self.streams[flow.key]
+            del self.streams[reverse(flow.key)]
+
+    def expire(self, now: float) -> list[Flow]:
+        """Forget and return the flows that are idle for too long or closed long enough."""
+        idle, closed = now - self.limits.idle, now - self.limits.linger
+        old = [
+            flow for flow in self if flow.seen <= idle or (flow.closed is not None and flow.closed <= closed)
+        ]
+        for flow in old:
+            self.remove(flow)
+        return old

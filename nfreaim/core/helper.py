@@ -1,0 +1,129 @@
+"""The contract between the engine and a protocol: Helper on one side, Nat on the other.
+
+A helper reads the new bytes of a flow, in order and each once, and answers with edits. It never does
+I/O and has never heard of TCP; what it wants of the router it asks of the Nat it is handed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from nfreaim.core.counters import Counters
+from nfreaim.core.flow import Direction, Endpoint
+from nfreaim.core.stream import Edit
+
+
+class Refused(Exception):
+    """The router will not open what a helper asked for. The text is the reason, fit for a log line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """ "A peer will connect to *inside* because of this flow."
+
+    cookie   the protocol's own name for the agreement, unique within the flow
+    service  what is expected, as in the configuration ("send-file", ...)
+    peer     the only address the connection may come from, or None where it is not known
+    """
+
+    cookie: bytes
+    service: str
+    inside: Endpoint
+    peer: str | None = None
+
+
+class Scan(NamedTuple):
+    """A helper's answer to new bytes.
+
+    edits  over bytes that were not forwarded yet, ascending
+    hold   "wait": stream offset from which on bytes must not leave before more has come, or None
+    """
+
+    edits: tuple[Edit, ...] = ()
+    hold: int | None = None
+
+
+Action = Literal["rewritten", "mapped-back", "left"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of one message that carries an address.
+
+    direction  "out" to the outside, "in" from there
+    stage      the protocol's own count of the proposal within its agreement
+    before     address and port as they came; *after* as they left
+    """
+
+    direction: Literal["out", "in"]
+    service: str
+    stage: int
+    cookie: bytes
+    before: Endpoint
+    after: Endpoint
+    action: Action
+    reason: str
+
+
+class Nat(Protocol):
+    """What a helper may ask of the router, about the one flow it reads. All calls are synchronous."""
+
+    counters: Counters
+    """The engine's, for what only the helper can tell."""
+
+    @property
+    def inside(self) -> Endpoint:
+        """The flow's inside end."""
+
+    @property
+    def outside(self) -> Endpoint:
+        """The flow's outside end."""
+
+    def expect(self, expectation: Expectation) -> Endpoint:
+        """Open a pinhole; the outside endpoint to announce. It exists when this returns. Raises Refused."""
+
+    def withdraw(self, cookie: bytes, reason: str) -> None:
+        """Close the pinhole of the agreement *cookie*, if there is one."""
+
+    def withdraw_all(self, reason: str) -> None:
+        """Close every pinhole of this flow."""
+
+    def agreed(self, cookie: bytes) -> None:
+        """The peer accepted *cookie*: its pinhole, if there is one, will not be needed for long."""
+
+    def mappings(self) -> bool:
+        """Whether any pinhole is open, so that ``inside_of`` could answer."""
+
+    def inside_of(self, announced: Endpoint) -> Endpoint | None:
+        """The inside endpoint that an announced outside endpoint stands for, if it is one of ours."""
+
+    def is_ours(self, address: str) -> bool:
+        """Whether *address* is the outside address of this flow, or the one announced in its place."""
+
+    def editable(self, direction: Direction, start: int) -> bool:
+        """Whether the byte at stream offset *start* has not been forwarded yet."""
+
+    def report(self, report: Report) -> None:
+        """Tell whoever watches what became of a message."""
+
+
+class Helper(Protocol):
+    """One protocol's reader of one flow."""
+
+    established: bool
+    """The flow was recognised from its first byte and is past sign-on: expectations may be made."""
+
+    def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
+        """Read *data*, the bytes of that direction from stream offset *start* on; each byte comes once.
+
+        None says the same as ``Scan()``. Raises Malformed to end the reading of this flow, Foreign if the
+        flow never was this protocol.
+        """
+
+
+class HelperFactory(Protocol):
+    """Makes the helper of a new flow."""
+
+    def __call__(self, midstream: bool) -> Helper:
+        """*midstream*: the flow's beginning was not seen, and the caller vouches for it."""

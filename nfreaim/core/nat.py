@@ -1,0 +1,124 @@
+"""FlowNat: what the router answers to the helper of one flow, and the seams it needs for that.
+
+No protocol, no I/O: the kernel is a Kernel, whoever watches is a Watcher.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Final, Protocol
+
+from nfreaim.core.counters import Counters
+from nfreaim.core.flow import Direction, Endpoint, Flow, Owner
+from nfreaim.core.helper import Expectation, Refused, Report
+from nfreaim.core.pinhole import Observer, PinholeTable
+from nfreaim.errors import BackendError
+
+
+class Kernel(Protocol):
+    """What the engine asks of connection tracking and of the queue's rules."""
+
+    def outside_address(self, owner: Owner) -> str:
+        """The outside address that this flow leaves with. Raises BackendError."""
+
+    def alive(self, owner: Owner) -> bool:
+        """Whether connection tracking still holds the flow as an open connection. Raises BackendError."""
+
+    def offload(self, owner: Owner) -> None:
+        """Let this flow's packets skip the queue. Raises BackendError."""
+
+    def reclaim(self, owner: Owner) -> None:
+        """Undo ``offload``: a new connection uses the same endpoints. Raises BackendError."""
+
+
+class Watcher(Observer, Protocol):
+    """Who is told what the engine does."""
+
+    def reported(self, flow: Flow, report: Report) -> None: ...
+
+
+# RFC 1918, RFC 6598 (carrier-grade NAT), RFC 3927, RFC 1122: nobody on the Internet can connect there.
+_UNREACHABLE: Final = tuple(
+    map(
+        IPv4Network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"),
+    )
+)
+
+
+def is_reachable(address: str) -> bool:
+    """Whether peers on the Internet can reach IPv4 *address*, as far as its range tells."""
+    return not any(IPv4Address(address) in network for network in _UNREACHABLE)
+
+
+class FlowNat:
+    """The Nat of one flow; *fresh* is where the bytes being scanned begin, *now* the time of their packet."""
+
+    __slots__ = ("_flow", "_kernel", "_owner", "_pinholes", "_watcher", "counters", "fresh", "now")
+
+    def __init__(
+        self, flow: Flow, pinholes: PinholeTable, kernel: Kernel, watcher: Watcher, counters: Counters
+    ) -> None:
+        self._flow = flow
+        self._owner = flow.owner
+        self._pinholes = pinholes
+        self._kernel = kernel
+        self._watcher = watcher
+        self.counters = counters
+        self.fresh = 0
+        self.now = 0.0
+
+    @property
+    def inside(self) -> Endpoint:
+        return self._owner.client
+
+    @property
+    def outside(self) -> Endpoint:
+        return self._owner.server
+
+    def expect(self, expectation: Expectation) -> Endpoint:
+        helper = self._flow.helper
+        if helper is None or not helper.established:
+            raise Refused("the connection is not past sign-on")
+        address = self._address()
+        announce = self._pinholes.policy.announce
+        if announce is None and not is_reachable(address):
+            raise Refused(f"outside address {address} is private: another router translates behind this one")
+        pinhole = self._pinholes.open(self._owner, expectation, address, self.now)
+        return Endpoint(announce or address, pinhole.outside.port)
+
+    def _address(self) -> str:
+        try:
+            return self._kernel.outside_address(self._owner)
+        except BackendError as error:
+            raise Refused(str(error)) from error
+
+    def withdraw(self, cookie: bytes, reason: str) -> None:
+        self._pinholes.close(self._owner, cookie, reason)
+
+    def withdraw_all(self, reason: str) -> None:
+        self._pinholes.close_owner(self._owner, reason)
+
+    def agreed(self, cookie: bytes) -> None:
+        self._pinholes.agreed(self._owner, cookie, self.now)
+
+    def mappings(self) -> bool:
+        return len(self._pinholes) > 0
+
+    def inside_of(self, announced: Endpoint) -> Endpoint | None:
+        return self._pinholes.inside_of(announced)
+
+    def is_ours(self, address: str) -> bool:
+        if address == self._pinholes.policy.announce:
+            return True
+        try:
+            return address == self._address()
+        except Refused:
+            return False
+
+    def editable(self, direction: Direction, start: int) -> bool:
+        held = self._flow.streams[direction].held
+        return start >= (held[0].fresh if held else self.fresh)
+
+    def report(self, report: Report) -> None:
+        self._watcher.reported(self._flow, report)

@@ -1,0 +1,104 @@
+"""Segment: one IPv4/TCP packet as a buffer with named positions, and the checksum arithmetic of an edit.
+
+Nothing here knows a flow, a protocol or the clock, and nothing here raises on strange input.
+Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1, incremental checksum RFC 1624 equation 3.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+ACK: Final = 0x10
+
+_TCP_PROTOCOL: Final = 6
+_FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset; the don't-fragment bit is not in it
+_CHECKSUM: Final = 16  # of the checksum in the TCP header
+
+# version+header length, total length, flags+fragment offset, protocol, then (header without options) TCP:
+# sequence number, acknowledgement number, data offset, flags. One call reads all that the engine looks at.
+_HEADERS: Final = struct.Struct("!BxHxxHxB14xIIBB")
+_TCP: Final = struct.Struct("!IIBB")
+
+
+class Segment:
+    """One IPv4/TCP packet.
+
+    raw      the whole packet, from the first byte of the IPv4 header
+    key      12 bytes as on the wire: source address, destination address, source port, destination port
+    seq, ack sequence and acknowledgement number (32 bits, as in the header)
+    flags    the TCP flag byte (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32)
+    tcp      where the TCP header starts in raw
+    start    where the payload starts in raw; it ends with raw
+    """
+
+    __slots__ = ("ack", "flags", "key", "raw", "seq", "start", "tcp")
+
+    def __init__(self, raw: bytes, key: bytes, tcp: int, seq: int, ack: int, offset: int, flags: int) -> None:
+        self.raw = raw
+        self.key = key
+        self.tcp = tcp
+        self.seq = seq
+        self.ack = ack
+        self.start = tcp + (offset >> 4 << 2)
+        self.flags = flags
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Segment | None:
+        """The segment in *raw*, or None for what is not a whole, unfragmented IPv4/TCP packet.
+
+        A packet longer or shorter than its own total length counts as not whole: the queue hands out
+        at most 4016 bytes of a packet, without a sign, and what was cut must never be written back.
+        """
+        size = len(raw)
+        if size < 40:
+            return None
+        first, total, fragment, protocol, seq, ack, offset, flags = _HEADERS.unpack_from(raw)
+        if total != size or protocol != _TCP_PROTOCOL or fragment & _FRAGMENT:
+            return None
+        if first == 0x45:
+            segment = cls(raw, raw[12:24], 20, seq, ack, offset, flags)
+        else:
+            tcp = (first & 15) << 2
+            if first >> 4 != 4 or tcp < 20 or size < tcp + 20:
+                return None
+            seq, ack, offset, flags = _TCP.unpack_from(raw, tcp + 4)
+            segment = cls(raw, raw[12:20] + raw[tcp : tcp + 4], tcp, seq, ack, offset, flags)
+        if offset < 0x50 or segment.start > size:
+            return None
+        return segment
+
+    def patched(self, at: int, data: bytes) -> Segment:
+        """This segment with ``raw[at:at+len(data)]`` (payload bytes) replaced and the TCP checksum updated.
+
+        The checksum is updated incrementally, so a wrong one stays exactly as wrong as it was.
+        """
+        raw = bytearray(self.raw)
+        end = at + len(data)
+        # The sum runs over 16-bit words counted from the TCP header: widen the span to whole words.
+        low = at - ((at - self.tcp) & 1)
+        high = end + ((end - self.tcp) & 1)
+        before = _sum(raw[low:high])
+        raw[at:end] = data
+        after = _sum(raw[low:high])
+        where = self.tcp + _CHECKSUM
+        checksum = int.from_bytes(raw[where : where + 2], "big")
+        total = (checksum ^ 0xFFFF) + (before ^ 0xFFFF) + after
+        total = (total & 0xFFFF) + (total >> 16)
+        total = (total & 0xFFFF) + (total >> 16)
+        raw[where : where + 2] = (total ^ 0xFFFF).to_bytes(2, "big")
+        return Segment(
+            bytes(raw), self.key, self.tcp, self.seq, self.ack, (self.start - self.tcp) << 2, self.flags
+        )
+
+
+def _sum(data: bytes | bytearray) -> int:
+    """One's complement sum of *data* as 16-bit words; odd data is padded with a zero byte (RFC 1071)."""
+    if len(data) & 1:
+        data = data + b"\0"
+    total = int.from_bytes(data, "big")
+    # The sum is the value modulo 65535, but of the two zeros one's complement has, only no data at all is 0.
+    return total and (total - 1) % 0xFFFF + 1
