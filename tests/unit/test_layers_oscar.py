@@ -1,0 +1,492 @@
+"""The wire layer: what it reads it can write back byte for byte, and what it cannot read it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nfreaim.layers.fixed import header_struct
+from nfreaim.layers.oscar import (
+    CAPABILITIES,
+    FLAP,
+    MAX_TLVS,
+    SNAC,
+    TLV,
+    ClientError,
+    Icbm,
+    IcbmChannel,
+    IcbmToClient,
+    IcbmToHost,
+    RdvTag,
+    RdvType,
+    Rendezvous,
+    RendezvousTLV,
+    UserInfo,
+    dissect,
+    rebuild,
+    rendezvous_of,
+)
+from tests.golden import load
+
+GOLDEN = load()
+INSIDE = bytes([10, 0, 0, 5])
+OUTSIDE = bytes([203, 0, 113, 1])
+
+
+def subtype_of(frame: bytes) -> tuple[int, int] | None:
+    """(family, subtype) of a FLAP data frame, read without the code under test."""
+    if frame[:2] != b"\x2a\x02" or len(frame) < 16:
+        return None
+    return int.from_bytes(frame[6:8], "big"), int.from_bytes(frame[8:10], "big")
+
+
+READABLE = [name for name, g in GOLDEN.items() if subtype_of(g.data) in {(4, 6), (4, 7), (4, 0x0B)}]
+BLOCKS = [name for name in READABLE if name not in {"text-message", "decline"}]
+
+
+def frame(body: bytes, subtype: int = Icbm.CHANNEL_MSG_TO_HOST, flags: int = 0, sequence: int = 1) -> bytes:
+    snac = b"\x00\x04" + subtype.to_bytes(2, "big") + flags.to_bytes(2, "big") + bytes(4) + body
+    return b"\x2a\x02" + sequence.to_bytes(2, "big") + len(snac).to_bytes(2, "big") + snac
+
+
+def to_host(tlvs: bytes, channel: int = IcbmChannel.RENDEZVOUS, name: bytes = b"bob1") -> bytes:
+    return frame(b"COOKIE7\0" + channel.to_bytes(2, "big") + bytes([len(name)]) + name + tlvs)
+
+
+def tlv(tlv_type: int, value: bytes, length: int | None = None) -> bytes:
+    return tlv_type.to_bytes(2, "big") + (len(value) if length is None else length).to_bytes(2, "big") + value
+
+
+def block(inner: bytes) -> bytes:
+    return b"\x00\x00COOKIE7\0" + bytes(16) + inner
+
+
+def replaced(data: bytes, offset: int, new: bytes) -> bytes:
+    return data[:offset] + new + data[offset + len(new) :]
+
+
+# --- golden packets -----------------------------------------------------------------------------------------
+
+
+def test_golden_file_holds_every_kind_of_readable_frame() -> None:
+    assert {subtype_of(GOLDEN[name].data) for name in READABLE} == {(4, 6), (4, 7), (4, 0x0B)}
+    assert len(READABLE) == 19
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_golden_frame_survives_dissection_and_rebuild(name: str) -> None:
+    data = GOLDEN[name].data
+    flap = dissect(data)
+    assert rebuild(flap) == data
+    assert isinstance(flap.payload, SNAC)
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in READABLE])
+def test_frame_of_another_kind_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"not an ICBM|not a data frame|too short"):
+        dissect(GOLDEN[name].data)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_cookie_equals_icbm_cookie_in_every_golden_message(name: str) -> None:
+    flap = dissect(GOLDEN[name].data)
+    rdv = rendezvous_of(flap)
+    assert rdv is not None
+    assert rdv.cookie == flap.payload.payload.cookie
+    assert len(rdv.cookie) == 8
+    assert rdv.capability in CAPABILITIES
+
+
+def test_proposal_can_be_built_from_nothing_and_equals_the_recorded_one() -> None:
+    cookie = b"3275328\0"
+    inner = [
+        TLV(type=RdvTag.RDV_IP, value=INSIDE),
+        TLV(type=RdvTag.REQUESTER_IP, value=INSIDE),
+        TLV(type=RdvTag.PORT, value=b"\x14\x46"),
+        TLV(type=RdvTag.SEQ_NUM, value=b"\x00\x01"),
+        TLV(type=RdvTag.REQUEST_HOST_CHK),
+        TLV(type=RdvTag.SVC_DATA, value=bytes.fromhex("0001000100007530") + b"f.bin\0"),
+    ]
+    send_file = next(uuid for uuid, name in CAPABILITIES.items() if name == "send-file")
+    outer = [
+        TLV(type=3),
+        RendezvousTLV(
+            value=Rendezvous(type=RdvType.PROPOSE, cookie=cookie, capability=send_file, tlvs=inner)
+        ),
+    ]
+    icbm = IcbmToHost(cookie=cookie, channel=IcbmChannel.RENDEZVOUS, screen_name=b"carol1", tlvs=outer)
+    built = FLAP(sequence=29) / SNAC(request_id=0x29) / icbm
+    assert bytes(built) == GOLDEN["send-file-proposal"].data
+
+
+def test_relayed_message_can_be_built_with_lengths_and_counts_computed() -> None:
+    sender = UserInfo(
+        screen_name=b"alice1", tlvs=[TLV(type=1, value=b"\x00\x10"), TLV(type=3, value=b"\x6b\x02\xf8\x55")]
+    )
+    data = GOLDEN["accept-with-snac-extra"].data
+    accept = Rendezvous(type=RdvType.ACCEPT, cookie=b"3275328\0", capability=data[73:89])
+    built = (
+        FLAP(sequence=263)
+        / SNAC(flags=0x8000, request_id=0x80000001, extra=tlv(1, b"\x00\x04"))
+        / IcbmToClient(cookie=b"3275328\0", sender=sender, tlvs=[RendezvousTLV(value=accept)])
+    )
+    assert bytes(built) == data
+
+
+# --- changing a message -------------------------------------------------------------------------------------
+
+
+def rewrite(name: str, port: bytes | None) -> bytes:
+    flap = dissect(GOLDEN[name].data)
+    rdv = rendezvous_of(flap)
+    assert rdv is not None
+    new = {
+        RdvTag.RDV_IP: OUTSIDE,
+        RdvTag.REQUESTER_IP: OUTSIDE,
+        RdvTag.IP_XOR: bytes(b ^ 255 for b in OUTSIDE),
+    }
+    if port is not None:
+        new |= {RdvTag.PORT: port, RdvTag.PORT_XOR: bytes(b ^ 255 for b in port)}
+    for tag, value in new.items():
+        if (found := rdv.first(tag)) is not None:
+            found.value = value
+    return rebuild(flap)
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "port"),
+    [
+        ("send-file-proposal", "same-port", None),
+        ("send-file-proposal", "port-40001", b"\x9c\x41"),
+        ("aim-proposal", "port-40001", b"\x9c\x41"),
+    ],
+)
+def test_values_set_two_layers_down_reach_the_rebuilt_frame(name: str, case: str, port: bytes | None) -> None:
+    assert rewrite(name, port) == GOLDEN[name].expected[case]
+
+
+def test_rewriting_a_relayed_message_leaves_the_sign_on_time_of_the_sender_alone() -> None:
+    before = GOLDEN["send-file-proposal-received"].data
+    flap = dissect(before)
+    icbm = flap.payload.payload
+    assert [t.type for t in icbm.sender.tlvs] == [3, 1, 6, 0x1D, 0x0D, 0x1E]
+    rdv = rendezvous_of(flap)
+    assert rdv is not None
+    for tag in (RdvTag.REQUESTER_IP, RdvTag.VERIFIED_IP):
+        for found in rdv.all(tag):
+            found.value = INSIDE
+    after = rebuild(flap)
+    assert after == replaced(replaced(before, 286, INSIDE), 328, INSIDE)
+    assert after[37:45] == bytes.fromhex("000300046b02f855")
+
+
+def test_member_since_in_user_info_is_not_taken_for_a_block_or_a_port() -> None:
+    sender = UserInfo(
+        screen_name=b"alice1",
+        tlvs=[TLV(type=5, value=b"\x6b\x02\xf8\x1d"), TLV(type=3, value=b"\x6b\x02\xf8\x55")],
+    )
+    rdv = Rendezvous(cookie=bytes(8), tlvs=[TLV(type=5, value=b"\x14\x46")])
+    data = bytes(
+        FLAP() / SNAC() / IcbmToClient(cookie=bytes(8), sender=sender, tlvs=[RendezvousTLV(value=rdv)])
+    )
+    flap = dissect(data)
+    assert [type(t) for t in flap.payload.payload.sender.tlvs] == [TLV, TLV]
+    found = rendezvous_of(flap)
+    assert found is not None
+    assert [t.value for t in found.all(RdvTag.PORT)] == [b"\x14\x46"]
+    assert rebuild(flap) == data
+
+
+def test_length_that_no_longer_fits_its_value_is_not_repaired() -> None:
+    flap = dissect(GOLDEN["send-file-proposal"].data)
+    rdv = rendezvous_of(flap)
+    assert rdv is not None
+    port = rdv.first(RdvTag.PORT)
+    assert port is not None
+    port.value = b"\x14\x46\x00"
+    assert b"\x00\x05\x00\x02\x14\x46\x00" in rebuild(flap)
+    assert rebuild(flap)[4:6] == GOLDEN["send-file-proposal"].data[4:6]
+    with pytest.raises(ValueError, match="FLAP length"):
+        dissect(rebuild(flap))
+
+
+def test_two_messages_do_not_share_their_fields() -> None:
+    one, two = (dissect(GOLDEN["send-file-proposal"].data) for _ in range(2))
+    rdv = rendezvous_of(one)
+    assert rdv is not None
+    rdv.tlvs[0].value = OUTSIDE
+    assert rebuild(two) == GOLDEN["send-file-proposal"].data
+    assert bytes(FLAP() / SNAC() / IcbmToHost()) == bytes(FLAP() / SNAC() / IcbmToHost())
+    assert Rendezvous().tlvs == []
+
+
+# --- finding the block --------------------------------------------------------------------------------------
+
+
+def test_missing_tlv_is_none_and_duplicates_come_in_order() -> None:
+    inner = tlv(3, INSIDE) + tlv(3, OUTSIDE)
+    rdv = rendezvous_of(dissect(to_host(tlv(5, block(inner)))))
+    assert rdv is not None
+    assert rdv.first(RdvTag.USE_ARS) is None
+    assert [t.value for t in rdv.all(RdvTag.REQUESTER_IP)] == [INSIDE, OUTSIDE]
+    assert rdv.first(RdvTag.REQUESTER_IP) is rdv.tlvs[0]
+
+
+def test_empty_tlv_0010_behind_the_addresses_is_seen() -> None:
+    rdv = rendezvous_of(dissect(GOLDEN["relay-proposal"].data))
+    assert rdv is not None
+    assert rdv.first(RdvTag.USE_ARS) is not None
+
+
+@pytest.mark.parametrize("channel", [1, 3, 4, 0x0202])
+def test_text_that_imitates_a_block_stays_bytes_on_other_channels(channel: int) -> None:
+    data = to_host(tlv(5, block(tlv(3, INSIDE) + tlv(5, b"\x14\x46"))), channel=channel)
+    flap = dissect(data)
+    assert rendezvous_of(flap) is None
+    assert flap.payload.payload.tlvs[0].value == block(tlv(3, INSIDE) + tlv(5, b"\x14\x46"))
+    assert rebuild(flap) == data
+
+
+def test_two_blocks_in_one_message_are_nobodys_block() -> None:
+    data = to_host(tlv(5, block(tlv(3, INSIDE))) + tlv(5, block(tlv(3, OUTSIDE))))
+    flap = dissect(data)
+    assert rendezvous_of(flap) is None
+    assert rebuild(flap) == data
+
+
+def test_decline_has_a_reason_and_no_block() -> None:
+    flap = dissect(GOLDEN["decline"].data)
+    error = flap.payload.payload
+    assert isinstance(error, ClientError)
+    assert (error.cookie, error.screen_name, error.reason) == (b"3275328\0", b"alice1", 3)
+    assert error.data == bytes.fromhex("00020001")
+    assert rendezvous_of(flap) is None
+
+
+def test_snac_extra_block_moves_the_body() -> None:
+    flap = dissect(GOLDEN["accept-with-snac-extra"].data)
+    snac = flap.payload
+    assert (snac.flags, snac.extra_length, snac.extra) == (0x8000, 6, tlv(1, b"\x00\x04"))
+    assert snac.payload.cookie == b"3275328\0"
+    rdv = rendezvous_of(flap)
+    assert rdv is not None
+    assert rdv.type == RdvType.ACCEPT
+
+
+# --- lengths that lie ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_message_cut_anywhere_is_refused_or_unharmed(name: str) -> None:
+    data = GOLDEN[name].data
+    readable = 0
+    for end in range(6, len(data)):
+        cut = replaced(data[:end], 4, (end - 6).to_bytes(2, "big"))
+        try:
+            flap = dissect(cut)
+        except ValueError:
+            continue
+        readable += 1
+        assert rebuild(flap) == cut
+    assert readable < len(data) / 4
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_block_cut_anywhere_with_all_lengths_consistent_is_refused_or_unharmed(name: str) -> None:
+    """The cut falls inside the block and its own length follows, so only the inner TLVs can notice."""
+    data = GOLDEN[name].data
+    rdv = rendezvous_of(dissect(data))
+    assert rdv is not None
+    whole = bytes(rdv)
+    for size in range(len(whole)):
+        cut = to_host(tlv(5, whole[:size]))
+        ends = {26}
+        for inner in rdv.tlvs:
+            ends.add(max(ends) + len(inner))
+        if size in ends:
+            assert rebuild(dissect(cut)) == cut
+        else:
+            with pytest.raises(ValueError, match="rendezvous block"):
+                dissect(cut)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (frame(b""), r"SNAC\(04,06\) is cut short"),
+        (frame(b"COOKIE7\0\x00"), "is cut short"),
+        (frame(b"COOKIE7\0\x00\x02\x05bob1"), "screen name overruns"),
+        (to_host(tlv(3, b"", length=1)), "TLV 0x0003 of 1 bytes"),
+        (to_host(tlv(5, block(b""), length=27)), "rendezvous block of 27 bytes overruns"),
+        (to_host(tlv(5, b"")), "rendezvous block of 0 bytes"),
+        (to_host(tlv(5, b"", length=26)), "rendezvous block of 26 bytes overruns: 0 left"),
+        (to_host(tlv(5, block(b"")[:25])), "rendezvous block of 25 bytes"),
+        (to_host(tlv(5, block(tlv(3, INSIDE, length=5)))), "TLV 0x0003 of 5 bytes overruns the rendezvous"),
+        (to_host(tlv(5, block(tlv(3, INSIDE) + b"\x00\x05\x00"))), "3 bytes left over in the rendezvous"),
+        (to_host(tlv(5, block(b"")) + b"\x00"), "1 bytes left over"),
+        (to_host(tlv(5, block(tlv(3, INSIDE, length=0xFFFF)))), "TLV 0x0003 of 65535 bytes"),
+        (frame(b"", flags=0x8000), "extra block overruns"),
+        (frame(b"\x00", flags=0x8000), "extra block overruns"),
+        (frame(b"\x00\x05\x00\x01\x00\x00", flags=0x8000), "extra block overruns"),
+        (frame(b"COOKIE7\0\x00\x02", subtype=7), "screen name overruns"),
+        (frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00", subtype=7), "is cut short"),
+        (
+            frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x02" + tlv(3, INSIDE), subtype=7),
+            "announces 2 TLVs and has 1",
+        ),
+        (
+            frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x01" + tlv(3, INSIDE, 9), subtype=7),
+            "overruns the user info",
+        ),
+        (
+            frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x01\x00\x03", subtype=7),
+            "left over in the user info",
+        ),
+        (frame(b"COOKIE7\0\x00\x02\x09alice1", subtype=0x0B), "is cut short"),
+        (to_host(tlv(3, b"") * (MAX_TLVS + 1)), "more than 100 TLVs"),
+        (to_host(tlv(5, block(tlv(3, b"") * (MAX_TLVS + 1)))), "more than 100 TLVs"),
+        (frame(bytes(10) + b"\x00\x00\x00\xff\xff" + tlv(3, b"") * 16000, subtype=7), "more than 100 TLVs"),
+        (to_host(b"") + b"\x00", "FLAP length"),
+        (to_host(b"")[:-1], "FLAP length"),
+        (replaced(to_host(b""), 0, b"\x2b"), "not a data frame"),
+        (replaced(to_host(b""), 1, b"\x01"), "not a data frame"),
+        (b"", "too short"),
+    ],
+)
+def test_overrun_or_leftover_is_refused_with_its_reason(data: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        dissect(data)
+
+
+def test_user_info_count_too_small_turns_its_last_tlv_into_a_message_tlv() -> None:
+    """Nothing but the count says where user info ends; one less still round-trips, and must not crash."""
+    data = GOLDEN["send-file-proposal-received"].data
+    fewer = replaced(data, 35, b"\x00\x05")
+    flap = dissect(fewer)
+    assert [t.type for t in flap.payload.payload.tlvs] == [0x1E, 5]
+    assert rebuild(flap) == fewer
+
+
+def test_largest_lists_are_still_read() -> None:
+    data = to_host(tlv(5, block(tlv(3, b"") * MAX_TLVS)) + tlv(3, b"") * (MAX_TLVS - 1))
+    assert rebuild(dissect(data)) == data
+
+
+# --- anything at all ----------------------------------------------------------------------------------------
+
+tlv_lists = st.lists(st.tuples(st.integers(0, 0xFFFF), st.binary(max_size=40)), max_size=30)
+
+
+def encode(tlvs: list[tuple[int, bytes]]) -> bytes:
+    return b"".join(tlv(t, value) for t, value in tlvs)
+
+
+@given(inner=tlv_lists, outer=tlv_lists, name=st.binary(max_size=97))
+def test_any_tlv_lists_round_trip(
+    inner: list[tuple[int, bytes]], outer: list[tuple[int, bytes]], name: bytes
+) -> None:
+    plain = [pair for pair in outer if pair[0] != 5]
+    data = to_host(encode(plain) + tlv(5, block(encode(inner))), name=name)
+    flap = dissect(data)
+    rdv = rendezvous_of(flap)
+    assert rdv is not None
+    assert [(t.type, t.value) for t in rdv.tlvs] == inner
+    assert [(t.type, t.value) for t in flap.payload.payload.tlvs[:-1]] == plain
+    assert rebuild(flap) == data
+
+
+@given(info=tlv_lists, outer=tlv_lists, channel=st.sampled_from([1, 3, 4]))
+def test_any_user_info_round_trips(
+    info: list[tuple[int, bytes]], outer: list[tuple[int, bytes]], channel: int
+) -> None:
+    body = b"COOKIE7\0" + channel.to_bytes(2, "big") + b"\x04bob1\x00\x00" + len(info).to_bytes(2, "big")
+    data = frame(body + encode(info) + encode(outer), subtype=Icbm.CHANNEL_MSG_TO_CLIENT)
+    icbm = dissect(data).payload.payload
+    assert [(t.type, t.value) for t in icbm.sender.tlvs] == info
+    assert [(t.type, t.value) for t in icbm.tlvs] == outer
+    assert rebuild(dissect(data)) == data
+
+
+@given(
+    rest=st.binary(max_size=120),
+    subtype=st.sampled_from(list(Icbm)),
+    flags=st.sampled_from([0, 1, 0x8000, 0xFFFF]),
+    name=st.integers(0, 8),
+)
+def test_any_bytes_behind_an_icbm_header_are_refused_or_unharmed(
+    rest: bytes, subtype: int, flags: int, name: int
+) -> None:
+    extra = b"\x00\x02ab" if flags & 0x8000 else b""
+    data = frame(
+        extra + b"COOKIE7\0\x00\x02" + bytes([name]) + b"n" * name + rest, subtype=subtype, flags=flags
+    )
+    try:
+        flap = dissect(data)
+    except ValueError:
+        return
+    assert rebuild(flap) == data
+
+
+@given(name=st.sampled_from(READABLE), at=st.integers(0, 400), new=st.binary(min_size=1, max_size=4))
+def test_damaged_golden_message_is_refused_or_unharmed(name: str, at: int, new: bytes) -> None:
+    data = replaced(GOLDEN[name].data, at % (len(GOLDEN[name].data) - 4), new)
+    try:
+        flap = dissect(data)
+    except ValueError:
+        return
+    assert rebuild(flap) == data
+
+
+# --- the fast path ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (FLAP, "!BBHH"),
+        (SNAC, "!HHHI"),
+        (TLV, "!HH"),
+        (Rendezvous, "!H8s16s"),
+        (IcbmToClient, "!8sH"),
+        (IcbmToHost, "!8sHB"),
+        (ClientError, "!8sHB"),
+        (UserInfo, "!B"),
+    ],
+)
+def test_struct_compiled_from_the_declaration(cls: type[FLAP], expected: str) -> None:
+    assert header_struct(cls).format == expected
+
+
+def test_structs_read_what_the_layers_read() -> None:
+    data = GOLDEN["send-file-proposal"].data
+    flap = dissect(data)
+    assert header_struct(FLAP).unpack_from(data) == (0x2A, 2, flap.sequence, flap.length)
+    assert header_struct(SNAC).unpack_from(data, 6) == (4, 6, 0, flap.payload.request_id)
+    assert header_struct(IcbmToHost).unpack_from(data, 16) == (b"3275328\0", 2, 6)
+
+
+def test_little_endian_or_variable_head_has_no_struct() -> None:
+    from scapy.fields import LEShortField, StrField
+    from scapy.packet import Packet
+
+    little = type("Little", (Packet,), {"fields_desc": [LEShortField("n", 0)]})
+    variable = type("Variable", (Packet,), {"fields_desc": [StrField("text", b"")]})
+    with pytest.raises(TypeError, match="big-endian"):
+        header_struct(little)
+    with pytest.raises(TypeError, match="fixed size"):
+        header_struct(variable)
+
+
+def test_import_stays_small_and_silent() -> None:
+    code = "import sys, nfreaim.layers.oscar; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    loaded = set(done.stdout.split())
+    assert "scapy.packet" in loaded
+    assert not loaded & {"scapy.all", "scapy.layers", "scapy.sendrecv", "scapy.arch"}
