@@ -1,0 +1,146 @@
+"""FlapReader: one direction of an OSCAR connection as FLAP frames, cut anywhere, on bytes alone.
+
+It knows where frames begin and end and which few of them a helper wants; the rest is skipped by count.
+Never more than one frame of at most MAX_FRAME bytes is kept. It never looks for a lost frame boundary.
+
+Recorded: open-oscar-server v0.24.0 writes every frame as five segments (1+1+2+2+n bytes), libpurple 2.12.1
+up to 13 frames into one segment; a server may end a connection with a four-byte sign-off frame that has no
+length field, for AIM 1.x to 4.1, or with the first byte of a frame that never comes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from nfreaim.errors import Foreign, Malformed
+from nfreaim.layers.fixed import header_struct
+from nfreaim.layers.oscar import FLAP, FLAP_MAGIC, SNAC, FlapChannel
+
+FLAP_HEADER: Final = header_struct(FLAP)
+SNAC_HEADER: Final = header_struct(SNAC)
+MAX_FRAME: Final = 8192
+"""The longest frame that is kept in whole, in bytes with its header; proposals have some hundred."""
+
+_HEADER: Final = FLAP_HEADER.size
+_NAMED: Final = _HEADER + 4  # enough to read a SNAC's family and subtype
+_VERSION: Final = b"\x00\x00\x00\x01"
+# Segments without a verifiable beginning before a flow that was met in the middle is given up.
+_MAX_MISSES: Final = 64
+
+
+class Frame(NamedTuple):
+    """A frame that was asked for: its stream offset, its FLAP channel and its bytes, header included."""
+
+    at: int
+    channel: int
+    data: bytes
+
+
+class FlapReader:
+    """Cuts one direction into frames.
+
+    wanted     family and subtype (4 bytes, as on the wire) of the SNACs to pick out
+    begun      its first frame was a sign-on frame of FLAP version 1
+    kept       the bytes of the last frame, if it is not complete and may be wanted; *kept_at* their offset
+    oversized  wanted frames that were longer than MAX_FRAME, and so passed unread
+    """
+
+    __slots__ = ("_broken", "_misses", "_skip", "_synced", "begun", "kept", "kept_at", "oversized", "wanted")
+
+    def __init__(self, wanted: frozenset[bytes], midstream: bool) -> None:
+        self.wanted = wanted
+        self.begun = midstream
+        self.kept = b""
+        self.kept_at = 0
+        self.oversized = 0
+        self._skip = 0
+        self._synced = not midstream
+        self._misses = 0
+        self._broken: Malformed | None = None
+
+    def feed(self, data: bytes, start: int) -> list[Frame]:
+        """The wanted frames that *data*, the bytes from offset *start* on, completes; sign-off frames, too.
+
+        Raises Malformed where a frame does not begin as one, Foreign if the very first does not. Frames before
+        such a place are returned first, and the next call raises: how the bytes are cut makes no difference.
+        """
+        if self._broken is not None:
+            raise self._broken
+        pos = 0
+        if self._skip:
+            if len(data) <= self._skip:
+                self._skip -= len(data)
+                return []
+            pos, self._skip = self._skip, 0
+        elif self.kept:
+            data, start = self.kept + data, self.kept_at
+        elif not self._synced and not self._synchronise(data):
+            return []
+        frames: list[Frame] = []
+        size = len(data)
+        while pos < size:
+            if size - pos < _HEADER:
+                if data[pos] != FLAP_MAGIC:
+                    return self._break(f"frame begins with {data[pos]:#04x}", frames)
+                break
+            magic, channel, _, length = FLAP_HEADER.unpack_from(data, pos)
+            if magic != FLAP_MAGIC or not 1 <= channel <= 5:
+                return self._break(f"frame begins with {magic:#04x}, channel {channel}", frames)
+            stop = pos + _HEADER + length
+            if not self.begun:
+                if not self._sign_on(data, pos, stop):
+                    break
+            elif channel == FlapChannel.SIGNOFF:
+                frames.append(Frame(start + pos, channel, data[pos : pos + _HEADER]))
+            elif channel == FlapChannel.DATA and length >= SNAC_HEADER.size:
+                named = data[pos + _HEADER : pos + _NAMED]
+                if named in self.wanted:
+                    if stop - pos > MAX_FRAME:
+                        self.oversized += 1
+                    elif stop <= size:
+                        frames.append(Frame(start + pos, channel, data[pos:stop]))
+                    else:
+                        break
+                elif size - pos < _NAMED and stop > size:
+                    break
+            pos = stop
+        if pos > size:
+            self._skip = pos - size
+            pos = size
+        self.kept = data[pos:]
+        self.kept_at = start + pos
+        return frames
+
+    def _sign_on(self, data: bytes, pos: int, stop: int) -> bool:
+        """Whether the first frame's beginning is there; raises Foreign if it is not a sign-on frame."""
+        if data[pos + 1] != FlapChannel.SIGNON or stop - pos < _HEADER + len(_VERSION):
+            raise Foreign("the first frame is not a sign-on frame")
+        version = data[pos + _HEADER : pos + _HEADER + len(_VERSION)]
+        if not _VERSION.startswith(version):
+            raise Foreign(f"FLAP version {version.hex()}")
+        self.begun = len(version) == len(_VERSION)
+        return self.begun
+
+    def _synchronise(self, data: bytes) -> bool:
+        """In a flow met in the middle: whether *data* is a chain of whole frames, so that reading begins."""
+        pos, size = 0, len(data)
+        while size - pos >= _HEADER:
+            magic, channel, _, length = FLAP_HEADER.unpack_from(data, pos)
+            if magic != FLAP_MAGIC or not 1 <= channel <= 5:
+                break
+            pos += _HEADER + length
+        self._synced = pos == size
+        if not self._synced:
+            self._misses += 1
+            if self._misses > _MAX_MISSES:
+                raise Malformed("no segment begins with a frame")
+        return self._synced
+
+    def _break(self, text: str, frames: list[Frame]) -> list[Frame]:
+        """Reading ends here: with *frames*, if there are any."""
+        error = Malformed(text) if self.begun else Foreign(text)
+        if not frames:
+            raise error
+        self._broken = error
+        self.kept = b""
+        return frames
