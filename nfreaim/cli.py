@@ -1,0 +1,131 @@
+"""The command line, and the only place where everything is wired together.
+
+Exit status: 0 done, 1 something on this machine refused, 2 the command or the configuration is wrong.
+Root-only libraries are imported by the sub-command that needs them, not before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nfreaim import __version__, replay
+from nfreaim.config import DEFAULT_PATH, LOG_LEVELS, Config, load
+from nfreaim.errors import BackendError, ConfigError
+from nfreaim.host import check, rules
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command named in *argv* (default: the process's own arguments); returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except ConfigError as error:
+        print(f"nfreaim: {error}", file=sys.stderr)
+        return 2
+    except BackendError as error:
+        print(f"nfreaim: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nfreaim", description="Lets AIM and ICQ peers connect through this translating router."
+    )
+    parser.add_argument("--version", action="version", version=f"nfreaim {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="serve the queue in the foreground until SIGTERM or Ctrl-C")
+    run.set_defaults(command=_run)
+    _add_settings(run)
+    run.add_argument("--log-level", choices=LOG_LEVELS)
+
+    rule = commands.add_parser("rules", help="install, remove or show the static packet filter rules")
+    actions = rule.add_subparsers(required=True, metavar="ACTION")
+    install = actions.add_parser("install", help="install or replace them")
+    install.set_defaults(command=_install_rules)
+    _add_settings(install)
+    actions.add_parser("remove", help="remove them without a trace").set_defaults(command=_remove_rules)
+    actions.add_parser("show", help="print them; status 3 if incomplete").set_defaults(command=_show_rules)
+
+    checking = commands.add_parser("check", help="look for everything that is needed, with remedies")
+    checking.set_defaults(command=_check)
+    _add_settings(checking)
+
+    commands.add_parser("status", help="list open pinholes and the queue").set_defaults(command=_status)
+
+    replaying = commands.add_parser("replay", help="what would be changed in a capture; needs no root")
+    replaying.set_defaults(command=replay.main)
+    replay.add_arguments(replaying)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
+    parser.add_argument("--lan", action="append", metavar="IF", help="interface towards inside clients")
+    parser.add_argument("--wan", action="append", metavar="IF", help="interface towards the Internet")
+    parser.add_argument("--port", action="append", type=int, metavar="N", help="server port; default 5190")
+    parser.add_argument("--queue", type=int, metavar="N", help="netfilter queue number; default 5190")
+
+
+def _settings(arguments: argparse.Namespace) -> Config:
+    """The configuration file's settings, with those of the command line in place of them."""
+    config = load(arguments.config)
+    return replace(
+        config,
+        lan=tuple(arguments.lan or config.lan),
+        wan=tuple(arguments.wan or config.wan),
+        ports=tuple(arguments.port or config.ports),
+        queue=config.queue if arguments.queue is None else arguments.queue,
+        log_level=getattr(arguments, "log_level", None) or config.log_level,
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    config = _settings(arguments)
+    # Under systemd the journal stamps each line itself.
+    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    logging.basicConfig(
+        level=config.log_level.upper(), format=f"{stamp}%(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        from nfreaim.helpers import HELPERS
+        from nfreaim.host import daemon
+    except ImportError as error:
+        raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
+    daemon.serve(config, HELPERS["oscar"])
+    return 0
+
+
+def _install_rules(arguments: argparse.Namespace) -> int:
+    config = _settings(arguments)
+    rules.install(config.lan, config.wan, config.ports, config.queue)
+    return 0
+
+
+def _remove_rules(_: argparse.Namespace) -> int:
+    rules.remove()
+    return 0
+
+
+def _show_rules(_: argparse.Namespace) -> int:
+    shown = rules.run(["show"])
+    sys.stdout.write(shown.stdout)
+    sys.stderr.write(shown.stderr)
+    return shown.returncode
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    config = _settings(arguments)
+    return check.main(config.lan, config.wan, config.ports, config.queue)
+
+
+def _status(_: argparse.Namespace) -> int:
+    from nfreaim.host import status
+
+    return status.main()

@@ -1,0 +1,151 @@
+"""Conntrack: what connection tracking knows of our flows and pinholes. The only module that knows pyroute2.
+
+Reads only; never changes an entry. The outside address of a flow is asked for at each proposal, because it
+belongs to that flow and to no interface: several uplinks and changing addresses need no configuration.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from pyroute2 import Conntrack as Netlink
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, nfct_msg
+
+from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.errors import BackendError
+
+_NETFILTER: Final = 12
+_GROUP_NEW: Final = 1
+_SO_ATTACH_FILTER: Final = 26
+_ATTRIBUTES: Final = 20  # where the attributes of a conntrack message begin
+_CTA_MARK: Final = 8
+# TCP states in which a connection can still carry a proposal: SYN_SENT2 and the like never own a pinhole.
+_ESTABLISHED: Final = 3
+
+
+class Connection(NamedTuple):
+    """A new connection through a pinhole: the outside endpoint it asked for, and where it comes from."""
+
+    outside: Endpoint
+    peer: str
+
+
+class Conntrack:
+    """Look-ups in connection tracking."""
+
+    def __init__(self) -> None:
+        self._netlink = Netlink()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._netlink.close()
+
+    def outside_address(self, owner: Owner) -> str:
+        """Where the replies of this flow are sent: the address it has outside. Raises BackendError."""
+        entry = self._get(owner)
+        if entry is None:
+            raise BackendError(f"connection tracking does not know {owner}")
+        address = entry.get_nested("CTA_TUPLE_REPLY", "CTA_TUPLE_IP", "CTA_IP_V4_DST")
+        if not isinstance(address, str):
+            raise BackendError(f"connection tracking names no outside address for {owner}")
+        return address
+
+    def alive(self, owner: Owner) -> bool:
+        """Whether the flow is an established connection. Raises BackendError."""
+        entry = self._get(owner)
+        if entry is None:
+            return False
+        state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
+        return bool(state == _ESTABLISHED)
+
+    def _get(self, owner: Owner) -> Any | None:
+        client, server = owner
+        key = NFCTAttrTuple(
+            saddr=client.address,
+            daddr=server.address,
+            proto=socket.IPPROTO_TCP,
+            sport=client.port,
+            dport=server.port,
+        )
+        try:
+            answer = self._netlink.entry("get", tuple_orig=key)
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                return None
+            raise BackendError(f"connection tracking: {error}") from error
+        except OSError as error:
+            raise BackendError(f"connection tracking: {error}") from error
+        return answer[0] if isinstance(answer, (list, tuple)) else answer
+
+
+class PinholeEvents:
+    """New connections whose connmark has the pinhole *bit*; the kernel filters out all others."""
+
+    def __init__(self, bit: int) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
+        try:
+            _attach(self._socket, bit)
+            self._socket.bind((0, _GROUP_NEW))
+        except OSError as error:
+            self._socket.close()
+            reason = f"no events of connection tracking: {error}; is CAP_NET_ADMIN there?"
+            raise BackendError(reason) from error
+
+    def fileno(self) -> int:
+        """For a selector: readable when events wait."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def read(self) -> Iterator[Connection]:
+        """The connections that were made since the last call. Lost ones only leave a pinhole open longer."""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    continue
+                raise
+            message = nfct_msg(data)
+            message.decode()
+            source = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP", "CTA_IP_V4_SRC")
+            address = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP", "CTA_IP_V4_DST")
+            port = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
+            if isinstance(source, str) and isinstance(address, str) and isinstance(port, int):
+                yield Connection(Endpoint(address, port), source)
+
+
+def _attach(events: socket.socket, bit: int) -> None:
+    """Let only messages through whose CTA_MARK has *bit*: a busy router has thousands of others a second.
+
+    A classic BPF program of the form linux/filter.h gives; the kernel finds the attribute for us.
+    """
+    load, load_index, load_at, equal, to_index, load_behind_index, any_bit, give = (
+        0x00, 0x01, 0x20, 0x15, 0x07, 0x40, 0x45, 0x06,
+    )  # fmt: skip
+    find_attribute = 0xFFFFFFFF - 0x1000 + 1 + 12  # SKF_AD_OFF + SKF_AD_NLATTR
+    program = (
+        (load, 0, 0, _ATTRIBUTES),
+        (load_index, 0, 0, _CTA_MARK),
+        (load_at, 0, 0, find_attribute),  # offset of the attribute, 0 if there is none
+        (equal, 3, 0, 0),
+        (to_index, 0, 0, 0),
+        (load_behind_index, 0, 0, 4),
+        (any_bit, 1, 0, bit),
+        (give, 0, 0, 0),
+        (give, 0, 0, 0xFFFFFFFF),
+    )
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
+    events.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
+    )

@@ -1,0 +1,192 @@
+"""Daemon: one loop over the queue, the events of connection tracking, signals and the clock.
+
+No threads and no asyncio: there is one thing to wait for at a time. Everything that is made here is unmade
+in the opposite order, whatever ends the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from nfreaim.config import Config
+from nfreaim.core.engine import Engine
+from nfreaim.core.flow import Owner
+from nfreaim.core.helper import HelperFactory
+from nfreaim.core.pinhole import PinholeTable
+from nfreaim.errors import BackendError
+from nfreaim.host import rules
+from nfreaim.host.conntrack import Conntrack, PinholeEvents
+from nfreaim.host.forwards import Forwards
+from nfreaim.host.ipset import OffloadSet
+from nfreaim.host.iptables import PINHOLE_MARK, Iptables
+from nfreaim.host.journal import Journal
+from nfreaim.host.queue import PacketQueue
+
+log = logging.getLogger("nfreaim")
+
+_TICK: Final = 1.0
+_CHORES: Final = 30.0  # seconds between looks at other programs' forwards and at the kernel's drop counters
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def clock() -> float:
+    """Seconds since boot, suspend included: deadlines in the kernel survive a restart and any clock step."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class LinuxKernel:
+    """core.nat.Kernel on this machine: connection tracking, and the set of offloaded flows."""
+
+    def __init__(self, conntrack: Conntrack, offloaded: OffloadSet) -> None:
+        self._conntrack = conntrack
+        self._offloaded = offloaded
+
+    def outside_address(self, owner: Owner) -> str:
+        return self._conntrack.outside_address(owner)
+
+    def alive(self, owner: Owner) -> bool:
+        return self._conntrack.alive(owner)
+
+    def offload(self, owner: Owner) -> None:
+        self._offloaded.add(owner)
+
+    def reclaim(self, owner: Owner) -> None:
+        self._offloaded.delete(owner)
+
+
+def serve(config: Config, helper: HelperFactory) -> None:
+    """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters.
+
+    Raises BackendError if it cannot begin; then, as in the end, nothing of it is left behind.
+    """
+    with ExitStack() as stack:
+        signals = stack.enter_context(_signals())
+        _install_rules(config, stack)
+        daemon = Daemon(config, helper, stack)
+        log.info("ready: serving queue %d for ports %s", config.queue, " ".join(map(str, config.ports)))
+        daemon.loop(signals)
+
+
+def _install_rules(config: Config, stack: ExitStack) -> None:
+    """Complete the static rules; if there were none at all before, they go again in the end."""
+    if rules.installed():
+        return
+    if not config.lan or not config.wan:
+        raise BackendError(
+            "the rules are not installed and the interfaces are not known: run make install-rules "
+            "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
+        )
+    if not rules.present():
+        stack.callback(rules.remove)
+    rules.install(config.lan, config.wan, config.ports, config.queue)
+
+
+class Daemon:
+    """The parts of the running ALG; *stack* unmakes them."""
+
+    def __init__(self, config: Config, helper: HelperFactory, stack: ExitStack) -> None:
+        conntrack = Conntrack()
+        stack.callback(conntrack.close)
+        offloaded = OffloadSet()
+        stack.callback(offloaded.close)
+        self._events = PinholeEvents(PINHOLE_MARK)
+        stack.callback(self._events.close)
+        self._forwards = Forwards()
+        journal = Journal()
+        self._pinholes = PinholeTable(config.pinholes, Iptables(self._forwards), journal)
+        kernel = LinuxKernel(conntrack, offloaded)
+        helpers = dict.fromkeys(config.ports, helper)
+        self._engine = Engine(helpers, self._pinholes, kernel, journal, config.engine)
+        self._queue = PacketQueue(config.queue, self._engine, clock)
+        self._dropped = (0, 0)
+        # From here on packets wait for us: what else is needed to answer them has to be there.
+        self._queue.open()
+        stack.callback(self._close)
+        offloaded.flush()
+        self._forwards.refresh()
+        self._pinholes.adopt(conntrack.alive, clock())
+
+    def loop(self, signals: socket.socket) -> None:
+        """Serve packets, events and the clock until a signal ends it."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._queue, selectors.EVENT_READ, self._queue.serve)
+            selector.register(self._events, selectors.EVENT_READ, self._read_events)
+            selector.register(signals, selectors.EVENT_READ)
+            tick = chores = clock()
+            while True:
+                hold = self._engine.wakeup()
+                due = tick if hold is None else min(tick, hold)
+                for key, _ in selector.select(max(0.0, due - clock())):
+                    if key.fileobj is signals:
+                        if self._signalled(signals):
+                            return
+                    else:
+                        key.data()
+                now = clock()
+                if now >= due:
+                    self._queue.apply(self._engine.tick(now))
+                    tick = now + _TICK
+                if now >= chores:
+                    self._chores()
+                    chores = now + _CHORES
+
+    def _signalled(self, signals: socket.socket) -> bool:
+        """Whether one of the signals that came asks to stop."""
+        for number in signals.recv(64):
+            if number in _STOPPING:
+                log.info("stopping: %s", signal.Signals(number).name)
+                return True
+            log.info("counters: %s", self._engine.counters)
+        return False
+
+    def _read_events(self) -> None:
+        now = clock()
+        for connection in self._events.read():
+            self._pinholes.claimed(connection.outside, connection.peer, now)
+
+    def _chores(self) -> None:
+        self._forwards.refresh()
+        dropped = self._queue.dropped()
+        if dropped != self._dropped:
+            log.warning(
+                "packets dropped by the kernel since the start: %d queue full, %d socket full", *dropped
+            )
+            self._dropped = dropped
+
+    def _close(self) -> None:
+        """Answer what waits, let go what is held, close what is open, then leave the queue."""
+        self._queue.serve()
+        self._queue.apply(self._engine.shutdown("daemon stopped"))
+        self._queue.close()
+        log.info("counters: %s", self._engine.counters)
+
+
+@contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """A socket that the numbers of our signals arrive on, one byte each; handlers as found afterwards."""
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    numbers = (*_STOPPING, signal.SIGUSR1)
+    found = {number: signal.getsignal(number) for number in numbers}
+    earlier = signal.set_wakeup_fd(writer.fileno())
+    try:
+        for number in numbers:
+            signal.signal(number, _ignore)
+        yield reader
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(earlier)
+        reader.close()
+        writer.close()
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Python needs a handler for the signal's number to be written to the socket."""

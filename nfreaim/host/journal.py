@@ -1,0 +1,48 @@
+"""Journal: one log line per pinhole opened, claimed and closed, and per proposal that got none.
+
+Never a message text and never a screen name: both identify people, and nobody needs them here.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from nfreaim.core.flow import Flow
+from nfreaim.core.helper import Report
+from nfreaim.core.pinhole import Pinhole
+
+log = logging.getLogger("nfreaim")
+
+
+class Journal:
+    """Whom the engine tells what it does (core.nat.Watcher)."""
+
+    def opened(self, pinhole: Pinhole) -> None:
+        log.info(
+            "pinhole opened: %s -> %s for %s of %s%s",
+            pinhole.outside,
+            pinhole.inside,
+            pinhole.service,
+            pinhole.owner.client,
+            f", only from {pinhole.peer}" if pinhole.peer else "",
+        )
+
+    def claimed(self, pinhole: Pinhole, peer: str) -> None:
+        log.info("pinhole claimed: %s -> %s by %s", pinhole.outside, pinhole.inside, peer)
+
+    def closed(self, pinhole: Pinhole, reason: str) -> None:
+        log.info("pinhole closed: %s -> %s: %s", pinhole.outside, pinhole.inside, reason)
+
+    def reported(self, flow: Flow, report: Report) -> None:
+        if report.action == "mapped-back":
+            log.info("mapped back for %s: %s -> %s", flow.owner.client, report.before, report.after)
+        elif report.action == "left":
+            level = logging.INFO if report.direction == "out" else logging.DEBUG
+            log.log(
+                level,
+                "left alone: %s of %s naming %s: %s",
+                report.service,
+                flow.owner.client,
+                report.before,
+                report.reason,
+            )

@@ -1,0 +1,143 @@
+"""Reads a native nftables ruleset and says what in it stops, or competes with, our pinholes.
+
+It works on the JSON of `nft -j list ruleset` and runs nothing itself. It may not change a ruleset: what a
+native firewall accepts is its owner's decision, so the owner gets the line to add.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+
+PINHOLE_BIT = 0x200000
+"""Connmark bit of a connection that came through a pinhole; the same as in rules/nfreaim-rules."""
+
+ACCEPT = f"ct mark and {PINHOLE_BIT:#x} == {PINHOLE_BIT:#x} ct status dnat accept"
+OUR_CHAIN = "NFREAIM"
+
+_HARMLESS = {"counter", "log"}
+_DROPS = {"drop", "reject"}
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A chain at the forward hook that lacks an accept for pinholes.
+
+    `certain`: its policy is drop. Otherwise it only has drop rules, which may be about something else.
+    """
+
+    family: str
+    table: str
+    chain: str
+    certain: bool
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes the chain accept pinholes, and nothing else."""
+        return f"nft insert rule {self.family} {self.table} {self.chain} {ACCEPT}"
+
+
+class Ruleset:
+    """The objects of one `nft -j list ruleset` document.
+
+    Raises ValueError if the document is not of that form.
+    """
+
+    def __init__(self, document: object) -> None:
+        objects = document.get("nftables") if isinstance(document, dict) else None
+        if not isinstance(objects, list):
+            raise ValueError("not the output of nft -j list ruleset")
+        self._chains = [item["chain"] for item in objects if "chain" in item]
+        self._rules = [item["rule"] for item in objects if "rule" in item]
+        self.flowtables = [item["flowtable"]["name"] for item in objects if "flowtable" in item]
+
+    def obstacles(self, wan: Collection[str]) -> Iterator[Obstacle]:
+        """Chains that every forwarded IPv4 packet passes and that might stop a pinhole's packets."""
+        for chain in self._base("forward", {"filter"}):
+            rules = list(self._rules_of(chain))
+            if any(_covers(rule["expr"], wan) for rule in rules):
+                continue
+            certain = chain.get("policy") == "drop"
+            if certain or any(self._may_drop(chain, rule["expr"], frozenset()) for rule in rules):
+                yield Obstacle(chain["family"], chain["table"], chain["name"], certain)
+
+    def redirectors(self) -> Iterator[str]:
+        """Chains of type nat at prerouting that hold rules: they may claim the port of a pinhole."""
+        for chain in self._base("prerouting", {"nat"}):
+            if any(True for _ in self._rules_of(chain)):
+                yield f"{chain['family']} {chain['table']} {chain['name']}"
+
+    def _base(self, hook: str, types: Collection[str]) -> Iterator[Object]:
+        for chain in self._chains:
+            if chain.get("hook") == hook and chain.get("type") in types and chain["family"] in {"ip", "inet"}:
+                yield chain
+
+    def _rules_of(self, chain: Object, name: str | None = None) -> Iterator[Object]:
+        place = (chain["family"], chain["table"], chain["name"] if name is None else name)
+        for rule in self._rules:
+            if (rule["family"], rule["table"], rule["chain"]) == place:
+                yield rule
+
+    def _may_drop(self, chain: Object, expressions: Iterable[Object], seen: frozenset[str]) -> bool:
+        """Does a rule drop, itself or through a chain that it jumps to? `seen` guards against odd input."""
+        for key, value in _verdicts(expressions):
+            if key in _DROPS:
+                return True
+            target = value.get("target") if key in {"jump", "goto"} and isinstance(value, dict) else None
+            if target is None or target in seen:
+                continue
+            for rule in self._rules_of(chain, target):
+                if self._may_drop(chain, rule["expr"], seen | {target}):
+                    return True
+        return False
+
+
+def _verdicts(expressions: Iterable[Object]) -> Iterator[tuple[str, object]]:
+    """Statements of a rule as (name, argument), those inside a verdict map included."""
+    for expression in expressions:
+        for key, value in expression.items():
+            yield key, value
+            data = value.get("data") if key == "vmap" and isinstance(value, dict) else None
+            elements = data.get("set", []) if isinstance(data, dict) else []
+            for element in elements:
+                if isinstance(element, list) and len(element) == 2 and isinstance(element[1], dict):
+                    yield from element[1].items()
+
+
+def _covers(expressions: Iterable[Object], wan: Collection[str]) -> bool:
+    """Does this rule accept the first packet of every pinhole connection?"""
+    accepts = False
+    for expression in expressions:
+        for key, value in expression.items():
+            if key == "match":
+                if not _always_true(value, wan):
+                    return False
+            elif key == "accept" or (key == "jump" and value.get("target") == OUR_CHAIN):
+                accepts = True
+            elif key not in _HARMLESS:
+                return False
+    return accepts
+
+
+def _always_true(match: Object, wan: Collection[str]) -> bool:
+    """Is this true of each first packet through a pinhole: its mark, its DNAT, its interface?"""
+    operator, left, right = match.get("op"), match.get("left"), match.get("right")
+    if operator not in {"==", "in"}:
+        return False
+    if left == {"&": [{"ct": {"key": "mark"}}, PINHOLE_BIT]}:
+        return right == PINHOLE_BIT
+    if left in ({"ct": {"key": "status"}}, {"&": [{"ct": {"key": "status"}}, "dnat"]}):
+        return "dnat" in _values(right)
+    if left == {"ct": {"key": "state"}}:
+        return "new" in _values(right)
+    if left in ({"meta": {"key": "iifname"}}, {"meta": {"key": "iif"}}):
+        return bool(wan) and set(wan) <= _values(right)
+    return False
+
+
+def _values(right: object) -> set[str]:
+    """The alternatives on the right of a match: one word, a list, or an anonymous set."""
+    if isinstance(right, dict):
+        right = right.get("set", [])
+    return {item for item in right if isinstance(item, str)} if isinstance(right, list) else {str(right)}

@@ -1,0 +1,93 @@
+"""The static rules: finds and runs `nfreaim-rules`, the only place where they are defined.
+
+This module may not know a single rule, nor start any other program.
+"""
+
+import logging
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nfreaim.errors import BackendError
+
+NAME = "nfreaim-rules"
+CHAIN = "NFREAIM"
+ABSENT = 3
+"""Exit status of `nfreaim-rules show` when the rules are absent or incomplete."""
+
+TIMEOUT = 120.0
+"""Seconds; the script itself waits at most 30 for the lock of iptables at each of its steps."""
+
+_log = logging.getLogger(__name__)
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def script() -> Path:
+    """Where the script is: inside the installed package, else beside the package in a checkout.
+
+    Raises BackendError if it is in neither place.
+    """
+    for directory in (_PACKAGE / "rules", _PACKAGE.parent / "rules"):
+        if (directory / NAME).is_file():
+            return directory / NAME
+    raise BackendError(f"the script {NAME} is missing from this installation; remedy: install nfreaim again")
+
+
+def arguments(lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int) -> list[str]:
+    """The options of `nfreaim-rules install`: interfaces, TCP ports, queue number."""
+    pairs = [("--lan", name) for name in lan] + [("--wan", name) for name in wan]
+    pairs += [("--port", str(port)) for port in ports] + [("--queue", str(queue))]
+    return [word for pair in pairs for word in pair]
+
+
+def install(lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int) -> None:
+    """Install the rules in this network namespace, or replace those there; pinholes stay.
+
+    An interface that does not exist is only logged: it may appear later. Raises BackendError.
+    """
+    _checked(["install", *arguments(lan, wan, ports, queue)])
+
+
+def remove() -> None:
+    """Remove every chain, jump and set of ours. Raises BackendError if something remains."""
+    _checked(["remove"])
+
+
+def installed() -> bool:
+    """True if all parts are there, the accept in every firewall in use included. Raises BackendError."""
+    result = run(["show"])
+    if result.returncode not in (0, ABSENT):
+        raise BackendError(_message(result.stderr))
+    return result.returncode == 0
+
+
+def present() -> bool:
+    """True if any rule of ours is there, complete or not. Raises BackendError."""
+    return CHAIN in run(["show"]).stdout
+
+
+def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run the script; return its status and output. Raises BackendError if it cannot run."""
+    try:
+        return subprocess.run(
+            ["/bin/sh", str(script()), *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendError(f"{NAME} {words[0]} did not run: {error}") from error
+
+
+def _checked(words: Sequence[str]) -> None:
+    result = run(words)
+    if result.returncode != 0:
+        raise BackendError(_message(result.stderr))
+    for line in result.stderr.splitlines():
+        _log.warning("%s", _message(line).removeprefix("warning: "))
+
+
+def _message(text: str) -> str:
+    return text.strip().removeprefix(f"{NAME}: ") or f"{NAME} failed without a word"
