@@ -1,0 +1,126 @@
+"""The Python part of a queued packet: our callback against one that only accepts, on the same packets.
+
+The packet object is a stand-in with the binding's interface, so that nothing but Python is timed: payload
+copied out, read, verdict given. Both callbacks run in turn, round after round, on one core.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nfreaim.core.engine import Engine
+from nfreaim.core.flow import Owner
+from nfreaim.core.pinhole import PinholePolicy, PinholeTable
+from nfreaim.helpers import HELPERS
+from nfreaim.host.queue import PacketQueue
+from tests.captures import ACK, PSH, SYN, tcp_frame
+from tests.golden import load
+
+ROUNDS = 15
+REPEAT = 20_000
+CLIENT, SERVER = ("10.0.0.5", 41134), ("203.0.113.9", 5190)
+_ETHERNET = 14
+
+
+class Packet:
+    """What the callback needs of netfilterqueue.Packet, at the least cost."""
+
+    __slots__ = ("hook", "payload")
+
+    def __init__(self, payload: bytes, hook: int) -> None:
+        self.payload = payload
+        self.hook = hook
+
+    def get_payload(self) -> bytes:
+        return bytes(memoryview(self.payload))  # the binding copies, too
+
+    def accept(self) -> None:
+        pass
+
+
+class Nothing:
+    """Firewall, kernel and watcher of an engine that is asked for nothing."""
+
+    def outside_address(self, owner: Owner) -> str:
+        return "203.0.113.1"
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+def flow() -> tuple[PacketQueue, Callable[[str, bytes], Packet]]:
+    """A queue with one signed-on flow, and a maker of that flow's next packets."""
+    nothing: Any = Nothing()
+    table = PinholeTable(PinholePolicy(), nothing, nothing)
+    engine = Engine({5190: HELPERS["oscar"]}, table, nothing, nothing)
+    queue = PacketQueue(0, engine, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+    ends = {"client": [1000, CLIENT, SERVER], "server": [9000, SERVER, CLIENT]}
+
+    def packet(side: str, payload: bytes, flags: int = ACK | PSH) -> Packet:
+        end, other = ends[side], ends["server" if side == "client" else "client"]
+        raw = tcp_frame(end[1], end[2], end[0], other[0] if flags & ACK else 0, flags, payload)[_ETHERNET:]
+        end[0] = (end[0] + len(payload) + bool(flags & SYN)) & 0xFFFFFFFF
+        return Packet(raw, 0 if side == "client" else 4)
+
+    golden = load()
+    for step in (
+        packet("client", b"", SYN),
+        packet("server", b"", SYN | ACK),
+        packet("server", bytes.fromhex("2a01006400040000 0001")),
+        packet("client", bytes.fromhex("2a01000100040000 0001")),
+        packet("server", golden["host-online"].data),
+    ):
+        queue._handle(step)
+    return queue, packet
+
+
+def cases() -> dict[str, tuple[PacketQueue, list[Packet]]]:
+    """Packets of known flows that change nothing, by what they carry; each list is one pass."""
+    text = load()["text-message"].data
+    made = {}
+    queue, packet = flow()
+    made["empty ACK"] = (queue, [packet("client", b"", ACK) for _ in range(REPEAT)])
+    queue, packet = flow()
+    made["text message, one segment"] = (queue, [packet("client", text) for _ in range(REPEAT)])
+    queue, packet = flow()
+    pieces = (text[:1], text[1:2], text[2:4], text[4:6], text[6:])
+    made["text message, cut 1+1+2+2+n"] = (
+        queue,
+        [packet("server", piece) for _ in range(REPEAT // 5) for piece in pieces],
+    )
+    return made
+
+
+def do_nothing(packet: Packet) -> None:
+    packet.accept()
+
+
+def seconds(callback: Callable[[Packet], None], packets: list[Packet]) -> float:
+    begin = time.perf_counter()
+    for packet in packets:
+        callback(packet)
+    return time.perf_counter() - begin
+
+
+def main() -> dict[str, float]:
+    """Print and return, for each case, the microseconds above the do-nothing callback (median of rounds)."""
+    print("Python part of one packet, microseconds above a do-nothing callback of the same run (target: 3)")
+    print(f"{'':32}{'median':>8}{'least':>8}{'most':>8}   ratio to do-nothing")
+    result = {}
+    chunk = REPEAT // ROUNDS // 5 * 5
+    for name, (queue, packets) in cases().items():
+        queue._left = len(packets) + 1  # one turn: the exception at its end belongs to the loop
+        above, ratios = [], []
+        for number in range(ROUNDS):
+            part = packets[number * chunk : (number + 1) * chunk]
+            nothing = seconds(do_nothing, part)
+            ours = seconds(queue._handle, part)
+            above.append((ours - nothing) / len(part) * 1e6)
+            ratios.append(ours / nothing)
+        result[name] = statistics.median(above)
+        ratio = statistics.median(ratios)
+        print(f"{name:32}{result[name]:8.2f}{min(above):8.2f}{max(above):8.2f}   {ratio:.1f}")
+    return result
