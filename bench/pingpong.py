@@ -80,7 +80,7 @@ def main() -> None:
                 with contender(lab):
                     time.sleep(0.2)
                     figures[name].append(trips(lab))
-    print(f"\nRound trip of a text message on one CPU, median of {ROUNDS} rounds of {TRIPS} (least-most ratio)")
+    print(f"\nRound trip of a text message on one CPU, {ROUNDS} rounds of {TRIPS}: median (least-most ratio)")
     print(f"{'':20}{'µs':>8}{'to plain NAT':>24}{'to do-nothing queue':>24}")
     for name, seconds in figures.items():
         cells = ""

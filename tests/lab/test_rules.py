@@ -1,0 +1,351 @@
+"""The static rules in a real kernel: what they add, what they leave alone, and that nothing remains of them.
+
+Each test has a router of its own.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from tests.lab.router import SCRIPT, Router
+
+ARGS = ("--lan", "lan", "--wan", "wan")
+
+
+@pytest.fixture
+def router() -> Iterator[Router]:
+    with Router() as made:
+        yield made
+
+
+# --- what is there afterwards ---
+
+
+@pytest.mark.parametrize("variants", [(), ("legacy",), ("nft",), ("legacy", "nft"), ("native-nft",)])
+def test_second_install_changes_nothing_and_remove_leaves_no_trace(
+    router: Router, variants: tuple[str, ...]
+) -> None:
+    router.load(*variants)
+    before = router.state()
+    router.rules("install", *ARGS)
+    once = router.state()
+    assert once != before
+    router.rules("install", *ARGS)
+    assert router.state() == once
+    router.rules("remove")
+    assert router.state() == before
+    router.rules("remove")
+    assert router.state() == before
+
+
+@pytest.mark.parametrize("variants", [(), ("legacy",), ("nft",), ("legacy", "nft")])
+def test_accept_stands_first_in_every_firewall_in_use_and_in_no_other(
+    router: Router, variants: tuple[str, ...]
+) -> None:
+    router.load(*variants)
+    router.rules("install", *ARGS)
+    accept = ["-m connmark --mark 0x200000/0x200000 -m conntrack --ctstate DNAT -j ACCEPT"]
+    for variant in ("legacy", "nft"):
+        save = f"iptables-{variant}-save"
+        if variant in variants:
+            assert router.chain(save, "filter", "FORWARD")[0] == "-j NFREAIM"
+            assert router.chain(save, "filter", "NFREAIM") == accept
+        else:
+            assert "NFREAIM" not in router.on("router", save, "-t", "filter").stdout
+    assert router.show()[0] == 0
+
+
+def test_no_nft_table_is_made_where_none_was(router: Router) -> None:
+    router.load("legacy")
+    router.rules("install", *ARGS)
+    assert router.shell("nft list ruleset") == ""
+
+
+def test_native_table_called_filter_is_left_alone(router: Router) -> None:
+    router.shell(
+        "nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }'"
+    )
+    router.shell("nft add rule ip filter FORWARD ct state vmap { invalid : drop, established : accept }")
+    before = router.shell("nft list ruleset")
+    router.rules("install", *ARGS)
+    assert router.shell("nft list ruleset") == before
+
+
+def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(router: Router) -> None:
+    router.shell("iptables-legacy -t raw -A PREROUTING -p udp -j ACCEPT")
+    router.rules("install", *ARGS, "--port", "443", "--port", "5190")
+    router.shell("iptables-legacy -t raw -A PREROUTING -p icmp -j ACCEPT")
+    router.shell("iptables-legacy -t mangle -A POSTROUTING -p icmp -j ACCEPT")
+    router.shell("iptables-legacy -t nat -A PREROUTING -i wan -p tcp --dport 80 -j DNAT --to 10.0.0.9")
+    router.rules("install", *ARGS, "--port", "443", "--port", "5190")
+    save = "iptables-legacy-save"
+    last = "-i lan -p tcp -m multiport --dports 443,5190 -j NFREAIM"
+    assert router.chain(save, "raw", "PREROUTING") == ["-p udp -j ACCEPT", "-p icmp -j ACCEPT", last]
+    mangle = router.chain(save, "mangle", "POSTROUTING")
+    assert mangle == ["-p icmp -j ACCEPT", "-o lan -p tcp -m multiport --sports 443,5190 -j NFREAIM"]
+    nat = router.chain(save, "nat", "PREROUTING")
+    assert nat[1:] == ["-i wan -p tcp -m addrtype --dst-type LOCAL -j NFREAIM"]
+    assert "--dport 80" in nat[0]
+
+
+def test_new_arguments_replace_the_old_ones(router: Router) -> None:
+    router.rules("install", *ARGS, "--port", "443", "--queue", "7")
+    router.rules("install", *ARGS, "--lan", "lan2", "--queue", "8")
+    save = "iptables-legacy-save"
+    assert [
+        re.findall(r"-i (\S+) .* (\d+) -j", rule) for rule in router.chain(save, "raw", "PREROUTING")
+    ] == [
+        [("lan", "5190")],
+        [("lan2", "5190")],
+    ]
+    for table in ("raw", "mangle"):
+        assert router.chain(save, table, "NFREAIM")[-1] == "-j NFQUEUE --queue-num 8 --queue-bypass"
+
+
+def test_accept_leaves_a_firewall_that_went_out_of_use(router: Router) -> None:
+    router.load("legacy", "nft")
+    router.rules("install", *ARGS)
+    router.shell("iptables-nft -P FORWARD ACCEPT; iptables-nft -F FORWARD; iptables-legacy -P FORWARD ACCEPT")
+    router.rules("install", *ARGS)
+    assert "NFREAIM" not in router.on("router", "iptables-nft-save").stdout
+    assert router.chain("iptables-legacy-save", "filter", "FORWARD")[0] == "-j NFREAIM"
+
+
+def test_firewall_that_was_loaded_again_is_reported_and_repaired(router: Router) -> None:
+    router.load("nft")
+    router.rules("install", *ARGS)
+    router.load("nft")  # as its service does on restart: without us in it
+    status, text = router.show()
+    assert status == 3
+    assert "not installed: iptables-nft-filter" in text
+    router.rules("install", *ARGS)
+    assert router.show()[0] == 0
+
+
+# --- what belongs to others, and to the daemon ---
+
+
+def test_pinholes_and_offloaded_flows_survive_a_second_install(router: Router) -> None:
+    router.rules("install", *ARGS)
+    router.shell(
+        "iptables-legacy -t nat -A NFREAIM -d 203.0.113.1 -p tcp --dport 4443 -j DNAT --to 10.0.0.9:4443;"
+        "ipset add nfreaim_off 10.0.0.9,tcp:4000,203.0.113.9"
+    )
+    router.rules("install", *ARGS, "--port", "443")
+    assert len(router.chain("iptables-legacy-save", "nat", "NFREAIM")) == 1
+    assert "10.0.0.9,tcp:4000,203.0.113.9" in router.show()[1]
+    router.rules("remove")
+    assert "NFREAIM" not in router.state()
+
+
+def test_inside_networks_are_connected_and_static_ones_without_the_default_route(router: Router) -> None:
+    router.shell(
+        "ip route add 10.7.0.0/16 via 10.0.0.7; ip route add 10.8.0.8 via 10.0.0.7;"
+        "ip route add default via 10.0.0.254"
+    )
+    router.rules("install", *ARGS)
+    members = [line.split()[1] for line in router.show()[1].splitlines() if line.startswith("nfreaim_lan")]
+    assert sorted(members) == ["10.0.0.0/24", "10.7.0.0/16", "10.8.0.8"]
+    router.shell("ip route del 10.7.0.0/16")
+    router.rules("install", *ARGS)
+    assert "10.7.0.0/16" not in router.show()[1]
+
+
+def test_two_routers_do_not_disturb_each_other(router: Router) -> None:
+    with Router() as other:
+        router.rules("install", *ARGS)
+        mine = router.state()
+        other.rules("install", *ARGS, "--port", "443")
+        other.rules("remove")
+        assert router.state() == mine
+
+
+def test_installs_at_the_same_time_add_up_to_one(router: Router) -> None:
+    router.rules("install", *ARGS)
+    once = router.state()
+    router.rules("remove")
+    router.shell(f"for n in 1 2 3 4 5 6 7 8; do {SCRIPT} install {' '.join(ARGS)} & done; wait")
+    assert router.state() == once
+
+
+# --- half installed, half equipped ---
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "iptables-legacy -t raw -D PREROUTING -i lan -p tcp -m multiport --dports 5190 -j NFREAIM",
+        "iptables-legacy -t nat -F; iptables-legacy -t nat -X NFREAIM",
+        "iptables-legacy -t raw -F; iptables-legacy -t mangle -F; ipset destroy nfreaim_off",
+        "iptables-nft -F FORWARD",
+        "iptables-nft -F; iptables-nft -X",
+        "iptables-legacy -t mangle -A FORWARD -p udp -g NFREAIM; ipset create nfreaim_lan_new hash:net",
+        "iptables-legacy -t raw -A PREROUTING -i lan -p tcp -m multiport --dports 5190 -j NFREAIM",
+    ],
+)
+@pytest.mark.parametrize("first", ["remove", "install"])
+def test_half_installed_rules_are_completed_or_removed(router: Router, damage: str, first: str) -> None:
+    before = router.state()
+    router.load("nft")
+    router.rules("install", *ARGS)
+    whole = router.state()
+    router.shell(damage)
+    if first == "install" and " -g " not in damage:
+        router.rules("install", *ARGS)
+        if " -F" not in damage or "NFREAIM" in damage:
+            assert router.state() == whole
+        assert router.show()[0] == 0
+    router.rules("remove")
+    router.shell("iptables-nft -P INPUT ACCEPT; iptables-nft -P FORWARD ACCEPT; iptables-nft -F")
+    router.shell("iptables-nft -t nat -F")
+    assert router.state() == before
+
+
+def test_remove_finds_our_chain_in_a_table_that_iptables_no_longer_reads(router: Router) -> None:
+    router.load("nft")
+    router.rules("install", *ARGS)
+    router.shell("nft add rule ip filter FORWARD ct state vmap { invalid : drop, established : accept }")
+    router.rules("remove")
+    left = router.shell("nft list ruleset")
+    assert "NFREAIM" not in left
+    assert "vmap" in left
+
+
+def path_without(folder: Path, *absent: str) -> str:
+    """A PATH with the system's programs except those whose names match one of the patterns `absent`."""
+    for source in ("/usr/bin", "/bin", "/usr/sbin", "/sbin"):
+        for program in Path(source).iterdir():
+            link = folder / program.name
+            if not any(fnmatch(program.name, pattern) for pattern in absent) and not link.exists():
+                link.symlink_to(program)
+    return str(folder)
+
+
+@pytest.fixture
+def script_with_path(tmp_path: Path) -> Path:
+    """The script with its own additions to PATH taken out, so that a test decides what is installed."""
+    text = SCRIPT.read_text()
+    added = "PATH=${PATH:-}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
+    assert added in text
+    copy = tmp_path / "nfreaim-rules"
+    copy.write_text(text.replace(added, "PATH=${PATH:-}"))
+    copy.chmod(0o755)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("absent", "remedy"),
+    [
+        (("ipset",), "apt install ipset"),
+        (("iptables*",), "apt install iptables"),
+        (("ip",), "apt install iproute2"),
+    ],
+)
+def test_missing_program_is_named_with_its_package(
+    router: Router, tmp_path: Path, script_with_path: Path, absent: tuple[str, ...], remedy: str
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    env = {"PATH": path_without(folder, *absent)}
+    before = router.state()
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        router.on("router", "/bin/sh", str(script_with_path), "install", *ARGS, env=env)
+    assert remedy in caught.value.stderr
+    assert router.state() == before
+
+
+@pytest.mark.parametrize("absent", [("iptables-legacy*",), ("iptables-nft*",), ("ipset",), ("ip*",)])
+def test_remove_works_with_the_programs_that_are_there(
+    router: Router, tmp_path: Path, script_with_path: Path, absent: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    router.on(
+        "router", "/bin/sh", str(script_with_path), "remove", env={"PATH": path_without(folder, *absent)}
+    )
+
+
+def test_iptables_that_is_legacy_under_its_plain_name_is_used(
+    router: Router, tmp_path: Path, script_with_path: Path
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    env = {"PATH": path_without(folder, "iptables*")}
+    for name in ("iptables", "iptables-save", "iptables-restore"):
+        legacy = shutil.which(name.replace("iptables", "iptables-legacy"))
+        assert legacy is not None
+        (folder / name).symlink_to(Path(legacy).resolve())
+    before = router.state()
+    router.on("router", "/bin/sh", str(script_with_path), "install", *ARGS, env=env)
+    assert "NFQUEUE" in router.state()
+    router.on("router", "/bin/sh", str(script_with_path), "remove", env=env)
+    assert router.state() == before
+
+
+def test_interface_that_comes_later_is_a_warning(router: Router) -> None:
+    said = router.rules("install", "--lan", "lan", "--lan", "late0", "--wan", "wan")
+    assert said.count("warning") == 1
+    assert "late0 does not exist (yet)" in said
+    assert any("-i late0 " in rule for rule in router.chain("iptables-legacy-save", "raw", "PREROUTING"))
+
+
+def test_set_that_another_rule_uses_is_reported_not_forced(router: Router) -> None:
+    router.rules("install", *ARGS)
+    router.shell("iptables-legacy -A INPUT -m set --match-set nfreaim_lan src -j ACCEPT")
+    said = router.fails("remove")
+    assert "set nfreaim_lan remains" in said
+    assert router.chain("iptables-legacy-save", "filter", "INPUT") == [
+        "-m set --match-set nfreaim_lan src -j ACCEPT"
+    ]
+    router.shell("iptables-legacy -F INPUT")
+    router.rules("remove")
+
+
+def test_foreign_set_of_our_name_is_an_error_that_leaves_no_rule(router: Router) -> None:
+    router.shell("ipset create nfreaim_lan hash:ip")
+    before = router.chain("iptables-legacy-save", "raw", "PREROUTING")
+    assert "ipset refused the sets" in router.fails("install", *ARGS)
+    assert router.chain("iptables-legacy-save", "raw", "PREROUTING") == before
+
+
+def test_first_install_that_the_kernel_refuses_is_undone(
+    router: Router, tmp_path: Path, script_with_path: Path
+) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    env = {"PATH": path_without(folder, "iptables-nft-restore")}
+    refusing = folder / "iptables-nft-restore"
+    refusing.write_text("#!/bin/sh\necho 'RULE_APPEND failed (No such file or directory)' >&2\nexit 4\n")
+    refusing.chmod(0o755)
+    router.load("legacy", "nft")
+    before = router.state()
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        router.on("router", "/bin/sh", str(script_with_path), "install", *ARGS, env=env)
+    assert "iptables-nft refused the accept rule: RULE_APPEND failed" in caught.value.stderr
+    assert router.state() == before
+
+
+# --- traffic ---
+
+
+def test_without_a_daemon_connections_pass_the_queue_rule(router: Router) -> None:
+    router.load("legacy")
+    assert router.connect() == b"hello"
+    router.rules("install", *ARGS)
+    assert router.connect() == b"hello"
+    for table in ("raw", "mangle"):
+        saved = router.on("router", "iptables-legacy-save", "-c", "-t", table).stdout
+        (packets,) = re.findall(r"\[(\d+):\d+\] -A NFREAIM -j NFQUEUE", saved)
+        assert int(packets) > 0, f"no packet reached the queue rule of {table}: the test proves nothing"
+
+
+def test_other_ports_never_see_the_chains(router: Router) -> None:
+    router.rules("install", *ARGS)
+    assert router.connect(port=8080) == b"hello"
+    shown = router.show()[1]
+    assert re.findall(r"raw +\[(\d+):\d+\] -A NFREAIM", shown) == ["0"] * 4

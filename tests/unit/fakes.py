@@ -1,0 +1,312 @@
+"""Fakes for what lies below the sans-IO core, and a wire on which a client and a server talk through it.
+
+The wire is a judge, too: after every packet it checks that each token got one verdict, that nothing but
+payload and TCP checksum was changed, that every stream byte left with the same value each time, and that
+memory is bounded. Nothing here is mocked above the seam of the core.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from nfreaim.core.engine import Engine, EngineSettings
+from nfreaim.core.flow import Endpoint, Flow, Owner
+from nfreaim.core.helper import Helper, HelperFactory, Report
+from nfreaim.core.packet import ACK, FIN, RST, SYN
+from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
+from nfreaim.core.verdict import Verdict, Verdicts
+from nfreaim.errors import BackendError
+from nfreaim.helpers.oscar import OscarHelper
+from tests.golden import load
+
+CLIENT = Endpoint("10.0.0.5", 40123)
+SERVER = Endpoint("203.0.113.9", 5190)
+OUTSIDE = "203.0.113.1"
+PSH_ACK = ACK | 0x08
+SIGNON = bytes.fromhex("2a01006400040000 0001")
+HOST_ONLINE = load()["host-online"].data
+CLIENT_SIGNON = load()["signon-with-cookie"].data
+
+
+class FakeFirewall:
+    """Holds pinholes in a list. Set `refuse_add`, `refuse_remove`, `taken` to make it difficult."""
+
+    def __init__(self) -> None:
+        self.pinholes: list[Pinhole] = []
+        self.taken: set[Endpoint] = set()
+        self.refuse_add = self.refuse_remove = False
+        self.commits: list[tuple[list[Pinhole], list[Pinhole]]] = []
+
+    def commit(self, add: Sequence[Pinhole], remove: Sequence[Pinhole]) -> None:
+        assert add or remove, "an empty commit locks the kernel's tables for nothing"
+        assert not set(add) & set(remove), "the same rule is to be there and not to be there"
+        if (add and self.refuse_add) or (remove and self.refuse_remove):
+            raise BackendError("resource temporarily unavailable")
+        self.commits.append((list(add), list(remove)))
+        self.pinholes = [old for old in self.pinholes if old not in remove] + list(add)
+        outside = [pinhole.outside for pinhole in self.pinholes]
+        assert len(set(outside)) == len(outside), "two pinholes share an outside endpoint"
+
+    def list(self) -> list[Pinhole]:
+        return list(self.pinholes)
+
+    def busy(self, outside: Endpoint) -> bool:
+        return outside in self.taken
+
+
+class FakeKernel:
+    """Connection tracking that knows one outside address; every flow lives unless it is in `dead`."""
+
+    def __init__(self) -> None:
+        self.outside = OUTSIDE
+        self.dead: set[Owner] = set()
+        self.offloaded: list[Owner] = []
+        self.broken = False
+
+    def outside_address(self, owner: Owner) -> str:
+        self._fail_if_broken()
+        return self.outside
+
+    def alive(self, owner: Owner) -> bool:
+        self._fail_if_broken()
+        return owner not in self.dead
+
+    def offload(self, owner: Owner) -> None:
+        self._fail_if_broken()
+        self.offloaded.append(owner)
+
+    def reclaim(self, owner: Owner) -> None:
+        self._fail_if_broken()
+        self.offloaded.remove(owner)
+
+    def _fail_if_broken(self) -> None:
+        if self.broken:
+            raise BackendError("netlink is gone")
+
+
+@dataclass
+class FakeWatcher:
+    """Writes down what it is told."""
+
+    opens: list[Pinhole] = field(default_factory=list)
+    claims: list[tuple[Pinhole, str]] = field(default_factory=list)
+    closes: list[tuple[Pinhole, str]] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+    def opened(self, pinhole: Pinhole) -> None:
+        self.opens.append(pinhole)
+
+    def claimed(self, pinhole: Pinhole, peer: str) -> None:
+        self.claims.append((pinhole, peer))
+
+    def closed(self, pinhole: Pinhole, reason: str) -> None:
+        self.closes.append((pinhole, reason))
+
+    def reported(self, flow: Flow, report: Report) -> None:
+        self.reports.append(report)
+
+
+class Router:
+    """An engine with its fakes: `router.engine`, `.pinholes`, `.firewall`, `.kernel`, `.watcher`."""
+
+    def __init__(
+        self,
+        settings: EngineSettings | None = None,
+        policy: PinholePolicy | None = None,
+        helper: HelperFactory = OscarHelper,
+    ) -> None:
+        self.firewall, self.kernel, self.watcher = FakeFirewall(), FakeKernel(), FakeWatcher()
+        self.pinholes = PinholeTable(policy or PinholePolicy(), self.firewall, self.watcher)
+        self.engine = Engine({SERVER.port: helper}, self.pinholes, self.kernel, self.watcher, settings)
+        self.now = 1000.0
+        self.open_tokens: dict[int, tuple[Wire, bytes]] = {}
+        self.last_token = 0
+
+    def process(self, wire: Wire, raw: bytes, from_inside: bool) -> dict[int, Verdict]:
+        """Hand one packet in; the verdicts it causes by token, each judged by the wire of its packet."""
+        self.last_token += 1
+        self.open_tokens[self.last_token] = (wire, raw)
+        verdicts = self.engine.process(raw, self.last_token, from_inside, self.now)
+        tokens = [token for token, _ in verdicts]
+        assert self.last_token not in tokens[:-1], "a packet overtakes one that was held before it"
+        return self.settle(verdicts)
+
+    def settle(self, verdicts: Verdicts) -> dict[int, Verdict]:
+        for token, verdict in verdicts:
+            assert token in self.open_tokens, "a second verdict, or one for a packet that never came"
+            wire, raw = self.open_tokens.pop(token)
+            wire.judge(raw, verdict)
+        for stream in self.engine.flows.streams.values():
+            assert stream.held_bytes == sum(len(h.segment.raw) - h.segment.start for h in stream.held)
+            reader_bytes = kept_bytes(stream.flow.helper, stream.direction)
+            assert stream.held_bytes + reader_bytes <= 16384, "more than 16 KiB kept for one direction"
+        held = sum(len(s.held) for s in self.engine.flows.streams.values())
+        assert held <= len(self.open_tokens), "a held packet has had its verdict"
+        return dict(verdicts)
+
+    def wait(self, seconds: float) -> dict[int, Verdict]:
+        """Let time pass, and tick."""
+        self.now += seconds
+        return self.settle(self.engine.tick(self.now))
+
+    def shutdown(self) -> dict[int, Verdict]:
+        verdicts = self.settle(self.engine.shutdown("the daemon stops"))
+        assert not self.open_tokens, "packets without a verdict"
+        return verdicts
+
+
+def kept_bytes(helper: Helper | None, direction: int) -> int:
+    return len(helper._readers[direction].kept) if isinstance(helper, OscarHelper) else 0
+
+
+class Wire:
+    """One TCP connection through a router. `c2s`, `s2c`: what has left towards the other side, in order."""
+
+    def __init__(
+        self,
+        router: Router | None = None,
+        client: Endpoint = CLIENT,
+        server: Endpoint = SERVER,
+        isn: tuple[int, int] = (1000, 2**32 - 700),
+    ) -> None:
+        self.router = router or Router()
+        self.ends = (client, server)
+        self.isn = isn
+        self.sent = [bytearray(), bytearray()]
+        self.left: list[dict[int, int]] = [{}, {}]
+        self.owner = Owner(client, server)
+
+    @property
+    def c2s(self) -> bytes:
+        return self._joined(0)
+
+    @property
+    def s2c(self) -> bytes:
+        return self._joined(1)
+
+    @property
+    def stored(self) -> Flow:
+        """The engine's flow of this connection."""
+        return next(flow for flow in self.router.engine.flows if flow.owner == self.owner)
+
+    def _joined(self, way: int) -> bytes:
+        left = self.left[way]
+        return bytes(left[at] for at in range(len(left)) if at in left)
+
+    def judge(self, raw: bytes, verdict: Verdict) -> None:
+        """What must hold for every packet, whatever it carries."""
+        assert verdict.accept or verdict.payload is None
+        if not verdict.accept:
+            return
+        out = raw if verdict.payload is None else verdict.payload
+        assert verdict.payload != raw, "a packet that did not change is written back"
+        tcp, start = tcp_at(raw), payload_at(raw)
+        assert len(out) == len(raw)
+        assert out[: tcp + 16] == raw[: tcp + 16], "more than payload and TCP checksum was changed"
+        assert out[tcp + 18 : start] == raw[tcp + 18 : start]
+        assert checksum_error(out) == checksum_error(raw) == 0
+        way = 0 if raw[12:16] == packed(self.ends[0].address) else 1
+        at = (int.from_bytes(raw[tcp + 4 : tcp + 8], "big") - self.isn[way] - 1) & 0xFFFFFFFF
+        if at < 2**31 and not raw[tcp + 13] & (SYN | RST):
+            for index, byte in enumerate(out[start:]):
+                first = self.left[way].setdefault(at + index, byte)
+                assert first == byte, f"byte {at + index} left as {first:#04x} and again as {byte:#04x}"
+
+    def raw(self, way: int, at: int, data: bytes = b"", flags: int = PSH_ACK) -> bytes:
+        """A packet of this connection: *data* at stream offset *at* of direction *way*."""
+        seq = (self.isn[way] + 1 + at) & 0xFFFFFFFF
+        ack = (self.isn[1 - way] + 1 + len(self.sent[1 - way])) & 0xFFFFFFFF if flags & ACK else 0
+        return packet(self.ends[way], self.ends[1 - way], seq, ack, flags, data)
+
+    def inject(self, way: int, at: int, data: bytes = b"", flags: int = PSH_ACK) -> dict[int, Verdict]:
+        """Send *data* at *at*, whether or not that is where the stream stands."""
+        return self.router.process(self, self.raw(way, at, data, flags), way == 0)
+
+    def send(self, way: int, data: bytes, cuts: Iterable[int] = (), flags: int = PSH_ACK) -> None:
+        """Send *data* as the next bytes, cut at these offsets into it."""
+        for low, high in pairwise([0, *cuts, len(data)]):
+            at = len(self.sent[way])
+            self.sent[way] += data[low:high]
+            self.inject(way, at, data[low:high], flags)
+
+    def client(self, data: bytes, cuts: Iterable[int] = ()) -> bytes:
+        """The client sends; what of it has left by then, from there on."""
+        before = len(self.sent[0])
+        self.send(0, data, cuts)
+        return self.c2s[before:]
+
+    def server(self, data: bytes, cuts: Iterable[int] = ()) -> bytes:
+        before = len(self.sent[1])
+        self.send(1, data, cuts)
+        return self.s2c[before:]
+
+    def handshake(self) -> Wire:
+        self.inject(0, -1, flags=SYN)
+        self.inject(1, -1, flags=SYN | ACK)
+        self.inject(0, 0, flags=ACK)
+        return self
+
+    def sign_on(self) -> Wire:
+        """Everything up to the point where proposals are read."""
+        self.handshake()
+        self.server(SIGNON, [1, 2, 4, 6])
+        self.client(CLIENT_SIGNON)
+        self.server(HOST_ONLINE, [1, 2, 4, 6])
+        return self
+
+    def fin(self, way: int) -> None:
+        self.inject(way, len(self.sent[way]), flags=FIN | ACK)
+
+
+def packed(address: str) -> bytes:
+    return bytes(map(int, address.split(".")))
+
+
+def packet(
+    source: Endpoint,
+    destination: Endpoint,
+    seq: int,
+    ack: int,
+    flags: int,
+    data: bytes = b"",
+    ip_options: bytes = b"",
+    tcp_options: bytes = b"",
+) -> bytes:
+    """A whole IPv4/TCP packet with right checksums."""
+    offset = (20 + len(tcp_options)) // 4 << 4
+    tcp = struct.pack("!HHIIBBHHH", source.port, destination.port, seq, ack, offset, flags, 64240, 0, 0)
+    size = 20 + len(ip_options) + len(tcp) + len(tcp_options) + len(data)
+    first = 0x40 | (20 + len(ip_options)) // 4
+    ends = packed(source.address) + packed(destination.address)
+    ip = bytearray(struct.pack("!BBHHHBBH", first, 0, size, 7, 0x4000, 64, 6, 0) + ends + ip_options)
+    ip[10:12] = (ones_sum(ip) ^ 0xFFFF).to_bytes(2, "big")
+    raw = bytearray(bytes(ip) + tcp + tcp_options + data)
+    raw[len(ip) + 16 : len(ip) + 18] = checksum_error(raw).to_bytes(2, "big")
+    return bytes(raw)
+
+
+def ones_sum(data: bytes | bytearray) -> int:
+    """RFC 1071, word by word: slow and with nothing clever about it."""
+    total = 0
+    for at in range(0, len(data), 2):
+        total += (data[at] << 8) + (data[at + 1] if at + 1 < len(data) else 0)
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def checksum_error(raw: bytes | bytearray) -> int:
+    """0 for a right TCP checksum; computed from scratch, pseudo-header included."""
+    tcp = tcp_at(raw)
+    pseudo = raw[12:20] + b"\0\6" + (len(raw) - tcp).to_bytes(2, "big")
+    return ones_sum(pseudo + raw[tcp:]) ^ 0xFFFF
+
+
+def tcp_at(raw: bytes | bytearray) -> int:
+    return (raw[0] & 15) * 4
+
+
+def payload_at(raw: bytes | bytearray) -> int:
+    return tcp_at(raw) + (raw[tcp_at(raw) + 12] >> 4) * 4

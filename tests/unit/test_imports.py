@@ -1,0 +1,131 @@
+"""Who may import whom, and how long a file may be."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+PACKAGE = REPO / "nfreaim"
+LONGEST = 400
+
+# What a part of the package may import besides the standard library and itself. The longest prefix counts.
+ALLOWED = {
+    "nfreaim": {"nfreaim.cli"},  # __init__ and __main__
+    "nfreaim.errors": set(),
+    "nfreaim.config": {"nfreaim.errors", "nfreaim.core"},
+    "nfreaim.core": {"nfreaim.errors"},
+    "nfreaim.layers": {"scapy.packet", "scapy.fields"},
+    "nfreaim.helpers": {"nfreaim.core", "nfreaim.layers", "nfreaim.errors"},
+    "nfreaim.capture": {"nfreaim.core", "nfreaim.errors"},
+    "nfreaim.replay": {"nfreaim.core", "nfreaim.helpers", "nfreaim.errors", "nfreaim.capture"},
+    "nfreaim.host": {"nfreaim.core", "nfreaim.errors", "nfreaim.config"},
+    "nfreaim.host.queue": {"netfilterqueue"},
+    "nfreaim.host.iptables": {"iptc"},
+    "nfreaim.host.conntrack": {"pyroute2"},
+    "nfreaim.cli": {"nfreaim"},
+}
+
+
+def imports(source: str, module: str, is_package: bool = False) -> Iterator[str]:
+    """Absolute names of the modules that `source`, which is `module`, imports anywhere in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".") if is_package else module.split(".")[:-1]
+            parents = parents[: len(parents) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            # `from nfreaim import cli` imports a module: of our packages, what is taken counts too.
+            ours = base == "nfreaim" or (PACKAGE.parent / base.replace(".", "/")).is_dir()
+            yield from (f"{base}.{alias.name}" if ours else base for alias in node.names)
+
+
+def within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def forbidden(source: str, module: str, is_package: bool = False) -> list[str]:
+    """The imports of a module that the rule above does not allow."""
+    parts = [part for part in ALLOWED if within(module, part)]
+    own = max((part for part in parts if part.count(".") <= 1), key=len)
+    allowed = set().union(*(ALLOWED[part] for part in parts if part != "nfreaim" or own == "nfreaim"))
+    if own != "nfreaim":
+        allowed.add(own)
+    return [
+        name
+        for name in imports(source, module, is_package)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not any(within(name, prefix) for prefix in allowed)
+    ]
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(REPO).with_suffix("").parts)
+        yield name.removesuffix(".__init__"), path
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(*pair, id=pair[0]) for pair in modules()])
+def test_module_imports_only_what_its_layer_may(module: str, path: Path) -> None:
+    assert forbidden(path.read_text(), module, path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("nfreaim.core.engine", "import scapy.packet"),
+        ("nfreaim.core.engine", "from nfreaim.layers import oscar"),
+        ("nfreaim.core.engine", "from ..layers import oscar"),
+        ("nfreaim.core.engine", "from nfreaim import cli"),
+        ("nfreaim.core.engine", "def late():\n    import nfreaim.host.queue"),
+        ("nfreaim.layers.oscar", "from scapy.layers.inet import IP"),
+        ("nfreaim.layers.oscar", "from nfreaim.core.packet import Segment"),
+        ("nfreaim.helpers.oscar", "from nfreaim.host import rules"),
+        ("nfreaim.helpers.oscar", "import scapy.packet"),
+        ("nfreaim.host.loop", "import iptc"),
+        ("nfreaim.host.queue", "import pyroute2"),
+        ("nfreaim.host.loop", "from nfreaim.helpers import HELPERS"),
+        ("nfreaim.replay", "from nfreaim.host.queue import Queue"),
+        ("nfreaim.capture", "from nfreaim.cli import main"),
+        ("nfreaim.errors", "import nfreaim.core"),
+    ],
+)
+def test_forbidden_import_is_caught(module: str, source: str) -> None:
+    assert forbidden(source, module) != []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("nfreaim.core.engine", "from nfreaim.core import flow\nfrom .packet import Segment\nimport struct"),
+        ("nfreaim.host.queue", "import netfilterqueue\nfrom nfreaim.config import Settings"),
+        ("nfreaim.helpers.oscar", "from nfreaim.layers import oscar\nfrom nfreaim.errors import Malformed"),
+        ("nfreaim.cli", "from nfreaim.host import check\nfrom nfreaim import replay"),
+    ],
+)
+def test_allowed_import_passes(module: str, source: str) -> None:
+    assert forbidden(source, module) == []
+
+
+def test_each_third_party_library_has_one_door() -> None:
+    doors: dict[str, set[str]] = {}
+    for module, path in modules():
+        for name in imports(path.read_text(), module, path.name == "__init__.py"):
+            library = name.partition(".")[0]
+            if library not in sys.stdlib_module_names and library not in {"nfreaim", "scapy"}:
+                doors.setdefault(library, set()).add(module)
+    assert {library: users for library, users in doors.items() if len(users) > 1} == {}
+
+
+def test_no_file_is_longer_than_a_sitting() -> None:
+    folders = [PACKAGE, REPO / "tests", REPO / "bench", REPO / "pcaps"]
+    lengths = {
+        str(path.relative_to(REPO)): len(path.read_text().splitlines())
+        for folder in folders
+        for path in folder.rglob("*.py")
+    }
+    assert lengths, "no files found: the test looks in the wrong place"
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}

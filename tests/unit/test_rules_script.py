@@ -1,0 +1,117 @@
+"""What `nfreaim-rules` refuses before it touches anything, and how its caller reports it. No root."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nfreaim.errors import BackendError
+from nfreaim.host import rules
+
+REPO = Path(__file__).resolve().parents[2]
+RULES = REPO / "rules"
+BOTH = ["--lan", "lan0", "--wan", "wan0"]
+
+
+def refuse(*words: str) -> str:
+    """Run the script where no program that could change anything is found; return its complaint."""
+    shell = shutil.which("dash") or "/bin/sh"
+    result = subprocess.run([shell, str(rules.script()), *words], capture_output=True, text=True, timeout=30)
+    assert result.returncode in {1, 2}
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["install", "--wan", "wan0"], "needs --lan IF"),
+        (["install", "--lan", "lan0"], "needs --wan IF"),
+        (["install", "--lan", "same", "--wan", "same"], "same cannot be --lan and --wan at once"),
+        (["install", *BOTH, "--port", "0"], "--port must be from 1 to 65535, not 0"),
+        (["install", *BOTH, "--port", "65536"], "--port must be from 1 to 65535, not 65536"),
+        (["install", *BOTH, "--port", "5190,443"], "not '5190,443'"),
+        (["install", *BOTH, "--port", "999999999999999999999"], "must be a number from 1 to 65535"),
+        (["install", *BOTH, "--queue", "-1"], "--queue must be a number from 0 to 65535, not '-1'"),
+        (["install", *BOTH, "--queue"], "--queue needs a value"),
+        (["install", *BOTH, "--colour", "red"], "unknown option --colour"),
+        (["install", *BOTH, *(w for n in range(16) for w in ("--port", str(5190 + n)))], "at most 15 ports"),
+        (["remove", "now"], "remove takes no arguments"),
+        (["show", "me"], "show takes no arguments"),
+        (["enable"], "usage:"),
+        ([], "usage:"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(words: list[str], complaint: str) -> None:
+    assert complaint in refuse(*words)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-j", "eth0;reboot", "a b", "ppp+", "sixteen-letters.", "x\ny", "eth/0"]
+)
+def test_interface_name_that_could_be_anything_else_is_refused(name: str) -> None:
+    assert "is not the name of a network interface" in refuse("install", "--lan", name, "--wan", "wan0")
+
+
+@pytest.mark.parametrize("words", [["install", *BOTH], ["remove"], ["show"]])
+def test_without_root_it_says_so(words: list[str]) -> None:
+    nobody = 65534 if os.geteuid() == 0 else None
+    # Through stdin: nobody may not be allowed to read the checkout.
+    result = subprocess.run(
+        ["/bin/sh", "-s", "--", *words],
+        input=rules.script().read_text(),
+        user=nobody,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd="/",
+    )
+    assert result.returncode == 1
+    assert "must be root" in result.stderr
+
+
+def test_help_names_every_option() -> None:
+    result = subprocess.run(
+        ["/bin/sh", str(rules.script()), "--help"], capture_output=True, text=True, timeout=30
+    )
+    assert result.returncode == 0
+    assert set(re.findall(r"--[a-z]+", result.stdout)) == {"--lan", "--wan", "--port", "--queue"}
+
+
+def test_caller_gets_the_reason_as_an_exception() -> None:
+    with pytest.raises(BackendError, match=r"^lan0 cannot be --lan and --wan at once$"):
+        rules.install(["lan0"], ["lan0"], [5190], 5190)
+
+
+def test_arguments_reach_the_script_in_its_own_form() -> None:
+    words = rules.arguments(["br0", "br1"], ["ppp0"], [5190, 443], 7)
+    assert words == "--lan br0 --lan br1 --wan ppp0 --port 5190 --port 443 --queue 7".split()
+
+
+def test_installed_package_would_find_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = tmp_path / "site-packages" / "nfreaim" / "rules"
+    inside.mkdir(parents=True)
+    monkeypatch.setattr(rules, "_PACKAGE", inside.parent)
+    with pytest.raises(BackendError, match="install nfreaim again"):
+        rules.script()
+    shutil.copy(RULES / "nfreaim-rules", inside)
+    assert rules.script() == inside / "nfreaim-rules"
+
+
+def test_default_configuration_sets_nothing_and_parses_when_uncommented() -> None:
+    text = (RULES / "nfreaim.toml").read_text()
+    assert all(not table for table in tomllib.loads(text).values())
+    settings = tomllib.loads(re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text))
+    assert settings["pinholes"]["lifetime"] == 600
+    assert settings["queue"] == 5190
+
+
+def test_units_grant_two_capabilities_and_outlive_the_daemon() -> None:
+    daemon = (RULES / "nfreaim.service").read_text()
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n" in daemon
+    assert "nfreaim-rules remove" not in daemon
+    assert "PartOf=" not in (RULES / "nfreaim-rules.service").read_text()
