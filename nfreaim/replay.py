@@ -257,9 +257,7 @@ class _Player:
 
     def _in_order(self, packet: _Packet) -> bool:
         stream = self._engine.flows.streams.get(packet.segment.key)
-        if stream is None or stream.flow.helper is None:
-            return True
-        return stream.offset(packet.segment.seq) <= stream.next
+        return stream is not None and stream.offset(packet.segment.seq) <= stream.next
 
     def _write(self, packet: _Packet, payload: bytes) -> None:
         data, at = packet.frame.data, packet.at

@@ -14,6 +14,7 @@ from tests.pcapng import enhanced, interface, option, section
 from tests.replay.played import play
 
 BEFORE, AFTER = proposal("libpurple", ALICE, 5190), proposal("libpurple", ROUTER_A, 5190)
+AIM_BEFORE, AIM_AFTER = proposal("aim", ALICE, 4000), proposal("aim", ROUTER_A, 4000)
 SIGN_ON = bytes.fromhex("2a0100640004 00000001")
 
 
@@ -26,10 +27,10 @@ def signed_on(
     return talk.send("server", GOLDEN["host-online"])
 
 
-def played(frames: Frames, folder: Path, **more: bool) -> tuple[Replay, Frames]:
+def played(frames: Frames, folder: Path, *, midstream: bool = False) -> tuple[Replay, Frames]:
     source, target = folder / "in.pcap", folder / "out.pcap"
     write_pcap(source, frames)
-    result = play(source, target, "10.0.0.0/24", **more)
+    result = play(source, target, "10.0.0.0/24", midstream=midstream)
     left = [(frame.time, frame.data) for frame in Capture.load(target)]
     assert len(left) == len(frames)
     return result, left
@@ -101,6 +102,26 @@ def test_capture_that_ends_inside_a_proposal(tmp_path: Path) -> None:
     assert (result.messages, result.pinholes) == ([], [])
 
 
+def test_one_proposal_and_the_beginning_of_another_at_the_end_of_the_capture(tmp_path: Path) -> None:
+    """The segment is held for the second one's sake, repeated, and leaves twice with the first one edited."""
+    talk = signed_on()
+    talk.send("client", BEFORE + AIM_BEFORE[:110], acked=False)
+    result, left = played([*talk.frames, talk.frames[-1]], tmp_path)
+    assert payloads(left)[-2:] == [AFTER + AIM_BEFORE[:110]] * 2
+    assert result.changed == 2
+
+
+def test_many_packets_behind_a_hole_that_is_filled_at_last(tmp_path: Path) -> None:
+    talk = signed_on()
+    for _ in range(40):
+        talk.send("client", BEFORE, acked=False)
+    missing = talk.frames.pop(-40)
+    frames = [*talk.frames, (talk.time, missing[1])]
+    result, left = played(frames, tmp_path)
+    assert payloads(left)[-40:] == [AFTER] * 40
+    assert {message.frame for message in result.messages} == {len(frames)}
+
+
 def test_old_hole_is_not_filled_by_a_new_connection_on_the_same_ports(tmp_path: Path) -> None:
     old = signed_on()
     old.send("client", GOLDEN["text-message"], acked=False)
@@ -108,8 +129,9 @@ def test_old_hole_is_not_filled_by_a_new_connection_on_the_same_ports(tmp_path: 
     old.send("client", BEFORE, acked=False)
     new = signed_on(later=100)
     new.send("client", BEFORE)
+    new.send("client", AIM_BEFORE)
     _, left = played(old.frames + new.frames, tmp_path)
-    assert payloads(left) == [*payloads(old.frames), *payloads(new.frames)[:-1], AFTER]
+    assert payloads(left) == [*payloads(old.frames), *payloads(new.frames)[:-2], AFTER, AIM_AFTER]
 
 
 def test_clock_that_jumps_back(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Captures before and after nfreaim, and what makes them; see README.md."""
