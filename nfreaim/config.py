@@ -131,7 +131,7 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("", "queue"): _number(0, 65535),
     ("", "hold_ms"): _number(0, 1000),
     ("", "outside_address"): (_address, 'an IPv4 address, such as "198.51.100.7"'),
-    ("pinholes", "lifetime"): _number(30, 86400, whole=False),
+    ("pinholes", "lifetime"): _number(1, 86400, whole=False),
     ("pinholes", "claim_grace"): _number(0, 3600, whole=False),
     ("pinholes", "accept_grace"): _number(0, 3600, whole=False),
     ("pinholes", "ports"): (_port_range, 'a range within 1024-65535, such as "40000-40999"'),

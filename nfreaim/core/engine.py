@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Flow, FlowLimits, FlowTable, Owner, owner_of, reverse
+from nfreaim.core.flow import Direction, Flow, FlowLimits, FlowTable, Owner, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.nat import FlowNat, Kernel, Watcher
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _FAR: Final = 1 << 22
 # So many control connections are looked up in one poll: a look-up costs up to a millisecond.
 _POLL_BATCH: Final = 32
+_REPLY: Final = Direction.REPLY
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Engine:
         stream = self.flows.streams.get(segment.key)
         if stream is None or segment.flags & SYN:
             return self._unknown(segment, token, from_inside, now)
-        if stream.direction == from_inside:  # REPLY is 1: a packet that comes from the wrong side
+        if (stream.direction is _REPLY) is from_inside:  # it comes from the wrong side
             return [(token, ACCEPT)]
         flow = stream.flow
         flow.seen = now
@@ -211,8 +212,8 @@ class Engine:
         return Verdict(True, rendered.raw)
 
     def _unread(self, stream: Stream, segment: Segment, now: float) -> Verdict:
-        """A segment of a bypassed flow. Its progress still counts: offsets are relative to it, and after 4 GiB
-        without, new bytes would pass for those that were edited."""
+        """A segment of a bypassed flow: only edits that were made before are repeated."""
+        # Progress still counts: offsets are relative to it, and 4 GiB on new bytes would pass for edited.
         at = stream.offset(segment.seq)
         end = at + len(segment.raw) - segment.start
         if 0 < end - stream.next <= _FAR:
@@ -230,7 +231,7 @@ class Engine:
     def _gap(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """A segment behind a hole: dropped, so that TCP brings the bytes in order; but not for long."""
         if stream.flow.midstream and not stream.next:
-            # Nobody saw where this direction stood: what is missing has passed already, and will not come again.
+            # Nobody saw where this direction stood: what is missing has passed and will not come again.
             stream.rebase(segment.seq)
             return self._read(stream, segment, token, 0, now)
         if at - stream.next > _FAR:

@@ -21,7 +21,11 @@ SNAC_HEADER: Final = header_struct(SNAC)
 MAX_FRAME: Final = 8192
 """The longest frame that is kept in whole, in bytes with its header; proposals have some hundred."""
 
+# Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
+_DATA: Final = FlapChannel.DATA.value
+_SIGNOFF: Final = FlapChannel.SIGNOFF.value
 _HEADER: Final = FLAP_HEADER.size
+_SNAC: Final = SNAC_HEADER.size
 _NAMED: Final = _HEADER + 4  # enough to read a SNAC's family and subtype
 _VERSION: Final = b"\x00\x00\x00\x01"
 # Segments without a verifiable beginning before a flow that was met in the middle is given up.
@@ -61,8 +65,8 @@ class FlapReader:
     def feed(self, data: bytes, start: int) -> list[Frame]:
         """The wanted frames that *data*, the bytes from offset *start* on, completes; sign-off frames, too.
 
-        Raises Malformed where a frame does not begin as one, Foreign if the very first does not. Frames before
-        such a place are returned first, and the next call raises: how the bytes are cut makes no difference.
+        Raises Malformed where a frame does not begin as one, Foreign if the very first does not. The frames
+        before such a place are returned first, and the next call raises: cuts make no difference.
         """
         if self._broken is not None:
             raise self._broken
@@ -90,9 +94,9 @@ class FlapReader:
             if not self.begun:
                 if not self._sign_on(data, pos, stop):
                     break
-            elif channel == FlapChannel.SIGNOFF:
+            elif channel == _SIGNOFF:
                 frames.append(Frame(start + pos, channel, data[pos : pos + _HEADER]))
-            elif channel == FlapChannel.DATA and length >= SNAC_HEADER.size:
+            elif channel == _DATA and length >= _SNAC:
                 named = data[pos + _HEADER : pos + _NAMED]
                 if named in self.wanted:
                     if stop - pos > MAX_FRAME:

@@ -48,6 +48,9 @@ _WANTED: Final = (
 )
 _FAMILY_ICBM: Final = b"\x00\x04"
 
+# Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
+_SIGNOFF: Final = FlapChannel.SIGNOFF.value
+_RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
 _BODY: Final = FLAP_HEADER.size + SNAC_HEADER.size
 _ICBM: Final = header_struct(IcbmToClient)
 _TLV: Final = header_struct(TLV)
@@ -96,11 +99,11 @@ class OscarHelper:
         if reader.kept and self.established and (direction is Direction.ORIGINAL or nat.mappings()):
             first = first_editable(reader.kept, direction)
             hold = None if first is None else reader.kept_at + first
-        return Scan(tuple(edits), hold)
+        return Scan(tuple(edits), hold) if edits or hold is not None else None
 
     def _frame(self, direction: Direction, frame: Frame, nat: Nat) -> list[Edit]:
         data = frame.data
-        if frame.channel == FlapChannel.SIGNOFF:
+        if frame.channel == _SIGNOFF:
             nat.withdraw_all("signed off")
             return []
         name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
@@ -115,7 +118,7 @@ class OscarHelper:
                 nat.withdraw(cookie, "the server could not deliver the proposal")
         elif len(data) >= body + _ICBM.size:
             cookie, channel = _ICBM.unpack_from(data, body)
-            if channel == IcbmChannel.RENDEZVOUS and self.established:
+            if channel == _RENDEZVOUS and self.established:
                 if name == _CLIENT_ERROR:
                     nat.withdraw(cookie, "declined")
                 else:
@@ -292,7 +295,7 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
     """
     pos = _body(frame)
     size = len(frame)
-    if size < pos + _ICBM.size + 1 or _ICBM.unpack_from(frame, pos)[1] != IcbmChannel.RENDEZVOUS:
+    if size < pos + _ICBM.size + 1 or _ICBM.unpack_from(frame, pos)[1] != _RENDEZVOUS:
         return None
     pos += _ICBM.size
     pos += 1 + frame[pos]

@@ -116,7 +116,7 @@ def test_after_a_bypass_old_edits_are_repeated_and_new_proposals_pass(wire: Wire
     wire.client(PROPOSAL)
     wire.client(b"not a frame")
     assert wire.router.engine.counters.malformed_flows == 1
-    assert list(wire.inject(0, at, PROPOSAL).values())[0].payload is not None
+    assert next(iter(wire.inject(0, at, PROPOSAL).values())).payload is not None
     assert wire.client(AIM) == AIM
     assert not wire.router.kernel.offloaded  # it must stay in the queue for its retransmissions
     assert len(wire.router.pinholes) == 1
@@ -238,6 +238,34 @@ def test_a_complete_proposal_is_edited_though_the_one_behind_it_never_ends(wire:
     wire.router.wait(0.03)
     assert wire.c2s[at:] == EDITED + AIM[:150]
     assert [p.inside.port for p in wire.router.pinholes] == [5190]
+
+
+def test_what_a_server_sends_is_held_only_while_there_is_something_to_map_back(wire: Wire) -> None:
+    data = GOLDEN["send-file-proposal-received"].data
+    assert wire.server(data, [300]) == data
+    assert wire.router.engine.counters.held_packets == 0
+    wire.client(PROPOSAL)
+    assert wire.server(data[:300]) == b""
+    wire.server(data[300:])
+    assert not wire.router.open_tokens
+
+
+def test_a_relay_proposal_is_let_go_as_soon_as_it_says_that_it_is_one(wire: Wire) -> None:
+    relay = GOLDEN["relay-proposal"].data
+    told = relay.index(b"\0\x10\0\0") + 4
+    assert wire.client(relay[: told - 4], [80])[80:] == b""
+    assert len(wire.router.open_tokens) == 2
+    wire.client(relay[told - 4 : told])
+    assert not wire.router.open_tokens
+
+
+def test_what_is_complete_leaves_while_the_next_message_is_held(wire: Wire) -> None:
+    at = len(wire.sent[0])
+    wire.client(PROPOSAL + AIM[:150], [80])
+    assert wire.c2s[at:] == EDITED[:80]
+    assert len(wire.router.open_tokens) == 1
+    wire.client(AIM[150:])
+    assert wire.c2s[at:] == EDITED + AIM_EDITED
 
 
 def test_too_many_held_bytes_let_everything_leave_as_it_came() -> None:

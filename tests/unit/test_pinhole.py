@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.engine import EngineSettings
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
@@ -243,6 +242,18 @@ def test_a_claimed_pinhole_stays_for_its_grace_only() -> None:
     assert (table.ends, len(table.watcher.claims)) == (["done"], 1)
 
 
+def test_a_second_proposal_of_a_claimed_agreement_waits_for_its_own_connection() -> None:
+    table = Table()
+    outside = table.ask().outside
+    table.claimed(outside, "198.51.100.2", 10.0)
+    table.ask(now=12.0)
+    table.expire(30.0)
+    assert len(table) == 1
+    table.claimed(outside, "198.51.100.2", 40.0)
+    table.expire(50.0)
+    assert table.ends == ["done"]
+
+
 def test_the_first_peer_of_two_does_not_close_the_pinhole_for_the_second() -> None:
     table = Table()
     outside = table.ask(A, 4443).outside
@@ -341,43 +352,6 @@ def test_an_unknown_outside_address_leaves_the_message_alone() -> None:
     wire.router.kernel.broken = True
     assert wire.client(PROPOSAL) == PROPOSAL
     assert wire.router.watcher.reports[-1].reason == "netlink is gone"
-
-
-# --- the control connection ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("way", [0, 1])
-def test_the_end_of_the_control_connection_closes_its_pinholes(way: int) -> None:
-    wire = Wire().sign_on()
-    wire.client(PROPOSAL)
-    wire.fin(way)
-    assert [reason for _, reason in wire.router.watcher.closes] == ["control connection closed"]
-
-
-def test_a_control_connection_that_vanished_is_noticed_by_polling() -> None:
-    wire = Wire(Router(EngineSettings(poll=2.0))).sign_on()
-    wire.client(PROPOSAL)
-    wire.router.wait(2.0)
-    assert len(wire.router.pinholes) == 1
-    wire.router.kernel.dead.add(wire.owner)
-    wire.router.kernel.broken = True
-    wire.router.wait(2.0)
-    assert len(wire.router.pinholes) == 1  # not to know is not to be dead
-    wire.router.kernel.broken = False
-    wire.router.wait(2.0)
-    assert [reason for _, reason in wire.router.watcher.closes] == ["control connection lost"]
-
-
-def test_every_control_connection_is_polled_in_its_turn() -> None:
-    router = Router(policy=PinholePolicy(lifetime=1e6))
-    wires = [Wire(router, client=Endpoint(f"10.0.1.{n}", 4000)).sign_on() for n in range(1, 101)]
-    for number, wire in enumerate(wires, 1):
-        wire.client(PROPOSAL.replace(bytes([10, 0, 0, 5]), bytes([10, 0, 1, number])))
-        router.kernel.dead.add(wire.owner)
-    assert len(router.pinholes) == 100
-    for left in (68, 36, 4, 0):
-        router.wait(2.0)
-        assert len(router.pinholes) == left
 
 
 # --- an earlier life ----------------------------------------------------------------------------------------

@@ -1,0 +1,393 @@
+"""Engine and flows: where a connection begins and ends, hostile input, and helpers that fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfreaim.core.engine import EngineSettings
+from nfreaim.core.flow import Direction, Endpoint, FlowLimits
+from nfreaim.core.helper import Expectation, Nat, Scan
+from nfreaim.core.packet import ACK, FIN, RST, SYN
+from nfreaim.core.pinhole import PinholePolicy
+from nfreaim.core.stream import Edit
+from nfreaim.errors import Foreign
+from nfreaim.helpers.oscar import OscarHelper
+from tests.golden import load
+from tests.unit.fakes import HOST_ONLINE, SIGNON, Router, Wire, packet
+
+GOLDEN = load()
+PROPOSAL = GOLDEN["send-file-proposal"].data
+EDITED = GOLDEN["send-file-proposal"].expected["same-port"]
+AIM = GOLDEN["aim-proposal"].data
+MESSAGE = GOLDEN["text-message"].data
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire().sign_on()
+
+
+# --- beginnings --------------------------------------------------------------------------------------------
+
+
+def test_a_new_connection_between_the_same_ends_starts_afresh(wire: Wire) -> None:
+    wire.client(PROPOSAL)
+    wire.client(AIM[:150])
+    assert len(wire.router.open_tokens) == 1
+    again = Wire(wire.router, isn=(77, 78))
+    again.inject(0, -1, flags=SYN)
+    assert len(wire.router.pinholes) == 1  # a SYN alone proves nothing
+    again.inject(1, -1, flags=SYN | ACK)
+    assert not wire.router.open_tokens
+    assert wire.router.watcher.closes[-1][1] == "control connection replaced"
+    again.sign_on()
+    assert again.client(PROPOSAL) == EDITED
+    assert len(wire.router.engine.flows) == 1
+
+
+def test_a_handshake_that_is_repeated_late_does_not_make_the_reader_forget(wire: Wire) -> None:
+    wire.client(PROPOSAL[:80])
+    wire.handshake()
+    assert len(wire.router.open_tokens) == 1
+    assert wire.client(PROPOSAL[80:])[-5:] == EDITED[-5:]
+    wire.handshake()
+    assert len(wire.router.pinholes) == 1
+    assert wire.client(MESSAGE) == MESSAGE
+    assert wire.router.engine.counters.gap_drops == 0
+
+
+def test_retransmitted_syns_and_answers_begin_one_flow() -> None:
+    wire = Wire()
+    for way, flags in ((0, SYN), (0, SYN), (1, SYN | ACK), (0, SYN), (1, SYN | ACK), (1, SYN | ACK)):
+        assert next(iter(wire.inject(way, -1, flags=flags).values())).accept
+    assert wire.router.engine.counters.flows == 1
+    assert wire.sign_on().client(PROPOSAL) == EDITED
+
+
+def test_data_in_the_handshake_passes_and_the_flow_is_left_alone() -> None:
+    for way, flags in ((0, SYN), (1, SYN | ACK)):
+        wire = Wire()
+        wire.inject(0, -1, flags=SYN) if way else None
+        (verdict,) = wire.inject(way, -1, PROPOSAL, flags).values()
+        assert verdict.accept
+        assert verdict.payload is None
+        assert len(wire.router.engine.flows) == 0
+
+
+def test_an_offloaded_flow_comes_back_with_its_next_connection() -> None:
+    wire = Wire()
+    wire.client(b"data of a connection that nobody saw begin")
+    assert wire.router.kernel.offloaded == [wire.owner]
+    fresh = Wire(wire.router, isn=(5, 6)).sign_on()
+    assert wire.router.kernel.offloaded == []
+    assert fresh.client(PROPOSAL) == EDITED
+
+
+def test_a_kernel_that_cannot_offload_costs_nothing_but_speed() -> None:
+    wire = Wire()
+    wire.router.kernel.broken = True
+    assert wire.client(b"no beginning") == b"no beginning"
+    wire.router.kernel.broken = False
+    assert wire.client(b"no beginning") == b"no beginning"
+    wire.router.kernel.broken = True
+    assert Wire(wire.router).sign_on().client(MESSAGE) == MESSAGE
+
+
+def test_a_flow_met_in_the_middle_is_not_stopped_by_bytes_that_passed_before() -> None:
+    wire = Wire(Router(EngineSettings(midstream=True)))
+    wire.client(MESSAGE)  # acknowledges nothing of what the server has just sent
+    wire.sent[1] += MESSAGE  # passed before anybody looked
+    at = len(wire.sent[1])
+    assert wire.inject(1, at, MESSAGE)[wire.router.last_token].accept
+    assert wire.inject(1, at - 10, MESSAGE[-10:])[wire.router.last_token].accept
+    assert wire.router.engine.counters.gap_drops == 0
+    assert not wire.inject(1, at + 200, MESSAGE)[wire.router.last_token].accept  # a real hole
+    wire.sent[1] += MESSAGE
+    wire.server(MESSAGE, [50])
+    assert wire.client(PROPOSAL) == EDITED
+
+
+# --- ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize(
+    "flags", [RST, RST | ACK, FIN | ACK, SYN, SYN | ACK, SYN | FIN, FIN | SYN | RST, 0, 0xFF]
+)
+def test_blind_packets_with_wrong_numbers_change_nothing(wire: Wire, way: int, flags: int) -> None:
+    wire.client(PROPOSAL)
+    for off in (-100000, -1, 1, 1000, 2**30, 2**31):
+        for data in (b"", b"\x2a\x04\0\0\0\0"):
+            if data and not flags & (SYN | RST) and -6 < off < 2**22:
+                continue  # new data and data a little ahead: the tests of overlaps and holes
+            (verdict,) = wire.router.engine.process(
+                wire.raw(way, len(wire.sent[way]) + off, data, flags), 0, way == 0, wire.router.now
+            )
+            assert verdict[1].accept
+    assert len(wire.router.firewall.pinholes) == 1
+    assert wire.client(AIM) != AIM
+    assert wire.server(MESSAGE, [1, 2, 4, 6]) == MESSAGE
+
+
+@pytest.mark.parametrize("from_inside", [True, False])
+def test_one_side_alone_cannot_replace_a_connection(wire: Wire, from_inside: bool) -> None:
+    wire.client(PROPOSAL)
+    way = 0 if from_inside else 1
+    source, destination = wire.ends[way], wire.ends[1 - way]
+    for raw in (packet(source, destination, 1, 0, SYN), packet(source, destination, 5, 2, SYN | ACK)):
+        wire.router.engine.process(raw, 0, from_inside, wire.router.now)
+    assert wire.router.engine.counters.flows == 1
+    assert len(wire.router.firewall.pinholes) == 1
+
+
+def test_a_fin_with_the_last_data(wire: Wire) -> None:
+    wire.client(PROPOSAL)
+    wire.send(0, GOLDEN["signoff"].data[:4], flags=FIN | ACK)
+    assert not wire.router.pinholes._entries
+    wire.send(1, MESSAGE, flags=FIN | ACK)
+    wire.inject(0, len(wire.sent[0]), flags=FIN | ACK)
+    assert wire.stored.finished == 3
+    wire.router.wait(59.0)
+    assert len(wire.router.engine.flows) == 1
+    wire.router.wait(2.0)
+    assert len(wire.router.engine.flows) == 0
+
+
+@pytest.mark.parametrize("last", [b"", b"last words"])
+def test_the_end_of_a_bypassed_flow_closes_its_pinholes(wire: Wire, last: bytes) -> None:
+    wire.client(PROPOSAL)
+    wire.client(b"not a frame")
+    wire.client(MESSAGE)
+    assert wire.router.firewall.pinholes
+    wire.inject(0, len(wire.sent[0]), last, FIN | ACK)
+    assert not wire.router.firewall.pinholes
+
+
+def test_an_idle_flow_is_forgotten_with_its_pinholes() -> None:
+    router = Router(EngineSettings(limits=FlowLimits(idle=50.0)))
+    wire = Wire(router).sign_on()
+    wire.client(PROPOSAL)
+    router.wait(51.0)
+    assert len(router.engine.flows) == 0
+    assert router.watcher.closes[-1][1] == "control connection idle"
+
+
+def test_a_full_table_gives_up_idle_flows_and_releases_what_they_hold() -> None:
+    router = Router(EngineSettings(limits=FlowLimits(flows=16, half_open=8)))
+    first = Wire(router, client=Endpoint("10.0.0.5", 1)).sign_on()
+    first.client(PROPOSAL + AIM[:150])
+    for port in range(2, 18):
+        router.now += 0.001
+        Wire(router, client=Endpoint("10.0.0.5", port)).handshake()
+        assert len(router.engine.flows) <= 16
+    assert not router.open_tokens
+    assert router.engine.counters.evicted_flows == 1
+    assert router.watcher.closes[-1][1] == "too many control connections"
+
+
+def test_a_flood_of_half_open_connections_stays_bounded() -> None:
+    router = Router(EngineSettings(limits=FlowLimits(flows=16, half_open=100)))
+    for port in range(1, 2000):
+        Wire(router, client=Endpoint("10.0.0.99", port)).inject(0, -1, flags=SYN)
+    assert len(router.engine.flows._half_open) == 100
+    assert len(router.engine.flows) == 0
+    for port in range(1, 200):
+        Wire(router, client=Endpoint("10.0.0.99", port)).client(b"no beginning")
+    assert len(router.engine._offloaded) == 16
+    assert Wire(router).sign_on().client(PROPOSAL) == EDITED
+
+
+# --- the control connection --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [0, 1])
+def test_the_end_of_the_control_connection_closes_its_pinholes(way: int) -> None:
+    wire = Wire().sign_on()
+    wire.client(PROPOSAL)
+    wire.fin(way)
+    assert [reason for _, reason in wire.router.watcher.closes] == ["control connection closed"]
+
+
+def test_a_control_connection_that_vanished_is_noticed_by_polling() -> None:
+    wire = Wire(Router(EngineSettings(poll=2.0))).sign_on()
+    wire.client(PROPOSAL)
+    wire.router.wait(2.0)
+    assert len(wire.router.pinholes) == 1
+    wire.router.kernel.dead.add(wire.owner)
+    wire.router.kernel.broken = True
+    wire.router.wait(2.0)
+    assert len(wire.router.pinholes) == 1  # not to know is not to be dead
+    wire.router.kernel.broken = False
+    wire.router.wait(2.0)
+    assert [reason for _, reason in wire.router.watcher.closes] == ["control connection lost"]
+
+
+def test_every_control_connection_is_polled_in_its_turn() -> None:
+    router = Router(policy=PinholePolicy(lifetime=1e6))
+    wires = [Wire(router, client=Endpoint(f"10.0.1.{n}", 4000)).sign_on() for n in range(1, 101)]
+    for number, wire in enumerate(wires, 1):
+        wire.client(PROPOSAL.replace(bytes([10, 0, 0, 5]), bytes([10, 0, 1, number])))
+        router.kernel.dead.add(wire.owner)
+    assert len(router.pinholes) == 100
+    for left in (68, 36, 4, 0):
+        router.wait(2.0)
+        assert len(router.pinholes) == left
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x2a" * 3000,
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(600),
+        b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        GOLDEN["oft2-prompt"].data,
+        GOLDEN["odc2-hello"].data,
+        GOLDEN["ars-create"].data,
+        b"\x2a\x00\0\0\0\x04\0\0\0\1",
+        b"\x2a\x06\0\0\0\x04\0\0\0\1",
+    ],
+    ids=["asterisks", "TLS", "HTTP", "OFT2", "ODC2", "ARS", "channel 0", "channel 6"],
+)
+def test_a_foreign_protocol_passes_and_leaves_the_queue(data: bytes, way: int) -> None:
+    for cuts in ((), range(1, len(data), 5)):
+        wire = Wire().handshake()
+        wire.send(way, data, cuts)
+        assert (wire.c2s, wire.s2c)[way] == data
+        assert wire.router.engine.counters.foreign_flows == 1
+        assert wire.router.kernel.offloaded == [wire.owner]
+        assert wire.stored.helper is None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ten_megabytes_of_asterisks(begun: bool) -> None:
+    wire = Wire().sign_on() if begun else Wire().handshake()
+    chunk = b"\x2a" * 1460
+    router, at = wire.router, len(wire.sent[0])
+    for number in range(10_000_000 // len(chunk)):
+        raw = wire.raw(0, at + number * len(chunk), chunk)
+        ((_, verdict),) = router.engine.process(raw, 0, True, router.now)
+        assert (verdict.accept, verdict.payload) == (True, None)
+    counters = router.engine.counters
+    assert (counters.malformed_flows, counters.foreign_flows) == (begun, not begun)
+
+
+def test_lengths_that_overrun_and_frames_of_64_kib_pass_within_bounds(wire: Wire) -> None:
+    huge = b"\x2a\2\0\1\xff\xff\0\4\0\6" + bytes(6) + b"COOKIE7\0\0\2\4bob1" + b"\0\5\xff\xd0\0\0"
+    huge += b"\x2a" * (65541 - len(huge))
+    edge = huge[:4] + (8186).to_bytes(2, "big") + huge[6:8192]
+    for data in (huge, edge, edge, huge):
+        assert wire.client(data + MESSAGE, range(700, len(data), 700)) == data + MESSAGE
+        wire.router.wait(0.03)
+    assert wire.router.engine.counters.malformed_messages == 4
+    assert wire.client(PROPOSAL) == EDITED
+
+
+def test_a_long_proposal_is_edited_as_long_as_it_fits_what_may_be_held(wire: Wire) -> None:
+    long = PROPOSAL + b"\x27\x12\x1f\x00" + bytes(0x1F00)
+    grown = len(long) - len(PROPOSAL)
+    long = (
+        long[:4]
+        + (len(long) - 6).to_bytes(2, "big")
+        + long[6:39]
+        + (0x4C + grown).to_bytes(2, "big")
+        + long[41:]
+    )
+    expected = long.replace(bytes([10, 0, 0, 5]), bytes([203, 0, 113, 1]))
+    assert wire.client(long, range(500, len(long), 500)) == expected
+
+
+@pytest.mark.parametrize("at", range(len(PROPOSAL)))
+def test_every_byte_of_a_proposal_may_be_wrong(at: int) -> None:
+    for value in (0, 0xFF, PROPOSAL[at] ^ 1):
+        bad = PROPOSAL[:at] + bytes([value]) + PROPOSAL[at + 1 :]
+        whole, pieces = Wire().sign_on(), Wire().sign_on()
+        whole.client(bad)
+        pieces.client(bad, range(1, len(bad)))
+        for wire in (whole, pieces):
+            wire.router.wait(0.03)
+            assert len(wire.c2s) == len(wire.sent[0])
+        assert pieces.c2s == whole.c2s
+        assert whole.router.engine.counters.failed_flows == 0
+
+
+# --- helpers that fail -------------------------------------------------------------------------------------
+
+
+class Failing(OscarHelper):
+    """Raises, or answers with *bad*, when it sees the word BOOM."""
+
+    bad: Scan | None = None
+
+    def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
+        if b"BOOM" in data:
+            if self.bad is None:
+                raise ZeroDivisionError("division by zero")
+            return self.bad
+        return super().scan(direction, data, start, nat)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        Scan((Edit(0, 1, b"x"),)),
+        Scan((Edit(10**6, 10**6 + 1, b""),)),
+        Scan((Edit(5000, 5001, b"xyz"),)),
+    ],
+    ids=["raises", "edits what has left", "shortens", "lengthens"],
+)
+def test_a_helper_that_fails_concerns_one_flow(bad: Scan | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Failing, "bad", bad)
+    router = Router(helper=Failing)
+    wire, other = Wire(router).sign_on(), Wire(router, client=Endpoint("10.0.0.6", 40123)).sign_on()
+    at = len(wire.sent[0])
+    wire.client(PROPOSAL + AIM[:150])
+    assert len(router.open_tokens) == 1
+    wire.server(b"BOOM")
+    assert not router.open_tokens
+    assert wire.c2s[at:] == EDITED + AIM[:150]
+    assert router.engine.counters.failed_flows == 1
+    assert len(router.pinholes) == 1  # the peer has been told of it
+    assert wire.client(AIM[150:] + PROPOSAL) == AIM[150:] + PROPOSAL
+    amy = PROPOSAL.replace(bytes([10, 0, 0, 5]), bytes([10, 0, 0, 6]))
+    assert other.client(amy) != amy
+
+
+class Disappointed(OscarHelper):
+    """Finds out late that the flow is foreign."""
+
+    def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
+        if data == b"BOOM":
+            raise Foreign("not OSCAR after all")
+        return super().scan(direction, data, start, nat)
+
+
+@pytest.mark.parametrize(("first", "offloaded"), [(MESSAGE, True), (PROPOSAL, False)])
+def test_a_flow_with_edits_stays_in_the_queue_for_its_retransmissions(first: bytes, offloaded: bool) -> None:
+    wire = Wire(Router(helper=Disappointed)).sign_on()
+    at = len(wire.sent[0])
+    out = wire.client(first)
+    wire.client(b"BOOM")
+    assert (wire.router.kernel.offloaded == [wire.owner]) == offloaded
+    wire.inject(0, at, first)
+    assert wire.c2s[at:] == out + b"BOOM"
+
+
+class Early(OscarHelper):
+    """Asks for a pinhole before sign-on."""
+
+    def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
+        nat.expect(Expectation(b"COOKIE-A", "talk", Endpoint(nat.inside.address, 5190)))
+        return None
+
+
+def test_no_helper_opens_anything_before_its_connection_is_established() -> None:
+    router = Router(helper=Early)
+    wire = Wire(router).handshake()
+    assert wire.client(SIGNON) == SIGNON
+    assert wire.server(HOST_ONLINE) == HOST_ONLINE
+    assert not router.firewall.commits
