@@ -10,12 +10,12 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nfreaim import __version__, replay
-from nfreaim.config import DEFAULT_PATH, LOG_LEVELS, Config, load
+from nfreaim.config import DEFAULT_PATH, LOG_LEVELS, MOST_PORTS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host import check, rules
 
@@ -69,13 +69,25 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
     parser.add_argument("--lan", action="append", metavar="IF", help="interface towards inside clients")
     parser.add_argument("--wan", action="append", metavar="IF", help="interface towards the Internet")
-    parser.add_argument("--port", action="append", type=int, metavar="N", help="server port; default 5190")
-    parser.add_argument("--queue", type=int, metavar="N", help="netfilter queue number; default 5190")
+    port, queue = _number(1, 65535), _number(0, 65535)
+    parser.add_argument("--port", action="append", type=port, metavar="N", help="server port; default 5190")
+    parser.add_argument("--queue", type=queue, metavar="N", help="netfilter queue number; default 5190")
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from {low} to {high}")
+        return int(text)
+
+    return number
 
 
 def _settings(arguments: argparse.Namespace) -> Config:
     """The configuration file's settings, with those of the command line in place of them."""
     config = load(arguments.config)
+    if len(arguments.port or ()) > MOST_PORTS:
+        raise ConfigError(f"--port: at most {MOST_PORTS} ports fit into one rule")
     return replace(
         config,
         lan=tuple(arguments.lan or config.lan),

@@ -75,6 +75,7 @@ class Engine:
         self.flows = FlowTable(self.settings.limits)
         self._holding: dict[int, Stream] = {}
         self._offloaded: dict[bytes, None] = {}
+        self._warned = False
         self._next_poll = 0.0
         self._to_poll: list[Owner] = []
 
@@ -158,18 +159,19 @@ class Engine:
         helper, nat = flow.helper, flow.nat
         assert helper is not None
         assert nat is not None
-        nat.fresh, nat.now = fresh, now
+        nat.begin_scan(fresh, now)
         hold = None
         verdicts: Verdicts = []
         try:
             scan = helper.scan(stream.direction, raw[segment.start + fresh - at :], fresh, nat)
             if scan is not None:
+                if scan.edits:
+                    if not nat.editable(stream.direction, scan.edits[0].start):
+                        raise ValueError(f"edit at {scan.edits[0].start} over bytes that have left")
+                    stream.map.add(scan.edits)
                 hold = scan.hold
-                for edit in scan.edits:
-                    if not nat.editable(stream.direction, edit.start):
-                        raise ValueError(f"edit at {edit.start} over bytes that have left")
-                    stream.map.add(edit)
         except Exception as error:
+            nat.undo_scan("edit refused")
             verdicts = self._fail(flow, error)
         if hold is not None and hold < end and self._may_hold(stream, hold, fresh, end - at):
             verdicts += self._release(stream, below=hold)
@@ -333,7 +335,9 @@ class Engine:
         try:
             self.kernel.offload(owner_of(key))
         except BackendError as error:
-            log.warning("%s stays in the queue: %s", owner_of(key), error)
+            # Once: the next packet of this flow, and of every other such flow, will fail just the same.
+            log.log(logging.DEBUG if self._warned else logging.WARNING, "stays in the queue: %s", error)
+            self._warned = True
 
     def _reclaim(self, key: bytes) -> None:
         """A new connection has the endpoints of one that was let out of the queue: have it back."""

@@ -52,9 +52,13 @@ def is_reachable(address: str) -> bool:
 
 
 class FlowNat:
-    """The Nat of one flow; *fresh* is where the bytes being scanned begin, *now* the time of their packet."""
+    """The Nat of one flow.
 
-    __slots__ = ("_flow", "_kernel", "_owner", "_pinholes", "_watcher", "counters", "fresh", "now")
+    fresh  where the bytes being scanned begin, and *now* the time of their packet
+    made   cookies of the expectations of this scan, in case the helper fails behind them
+    """
+
+    __slots__ = ("_flow", "_kernel", "_owner", "_pinholes", "_watcher", "counters", "fresh", "made", "now")
 
     def __init__(
         self, flow: Flow, pinholes: PinholeTable, kernel: Kernel, watcher: Watcher, counters: Counters
@@ -65,8 +69,20 @@ class FlowNat:
         self._kernel = kernel
         self._watcher = watcher
         self.counters = counters
-        self.fresh = 0
-        self.now = 0.0
+        self.made: list[bytes] = []
+        self.begin_scan(0, 0.0)
+
+    def begin_scan(self, fresh: int, now: float) -> None:
+        """The helper is about to read the bytes from stream offset *fresh* on."""
+        self.fresh = fresh
+        self.now = now
+        if self.made:
+            self.made = []
+
+    def undo_scan(self, reason: str) -> None:
+        """The helper failed: nobody will be told of what it asked for in this scan."""
+        for cookie in self.made:
+            self.withdraw(cookie, reason)
 
     @property
     def inside(self) -> Endpoint:
@@ -82,9 +98,12 @@ class FlowNat:
             raise Refused("the connection is not past sign-on")
         address = self._address()
         announce = self._pinholes.policy.announce
+        if expectation.inside.address in (address, announce):
+            raise Refused("the flow is not translated here")
         if announce is None and not is_reachable(address):
             raise Refused(f"outside address {address} is private: another router translates behind this one")
         pinhole = self._pinholes.open(self._owner, expectation, address, self.now)
+        self.made.append(expectation.cookie)
         return Endpoint(announce or address, pinhole.outside.port)
 
     def _address(self) -> str:

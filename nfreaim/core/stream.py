@@ -12,6 +12,7 @@ equal, and sequence numbers pass as they are.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,15 +45,19 @@ class OffsetMap:
     def __init__(self) -> None:
         self.edits: list[Edit] = []
 
-    def add(self, edit: Edit) -> None:
-        """Append *edit*. Raises ValueError if it changes the length or does not follow the last one."""
-        if len(edit.data) != edit.end - edit.start or not edit.data:
-            raise ValueError(f"edit [{edit.start}, {edit.end}) by {len(edit.data)} bytes changes the length")
-        if self.edits and edit.start < self.edits[-1].end:
-            raise ValueError(f"edit at {edit.start} begins before the end of the last, {self.edits[-1].end}")
-        self.edits.append(edit)
-        if len(self.edits) > _REMEMBERED:
-            del self.edits[0]
+    def add(self, edits: Sequence[Edit]) -> None:
+        """Append *edits*, all or none. Raises ValueError if one changes the length or is out of order."""
+        end = self.edits[-1].end if self.edits else 0
+        for edit in edits:
+            if len(edit.data) != edit.end - edit.start or not edit.data:
+                raise ValueError(
+                    f"edit [{edit.start}, {edit.end}) by {len(edit.data)} bytes changes the length"
+                )
+            if edit.start < end:
+                raise ValueError(f"edit at {edit.start} begins before the end of the last, {end}")
+            end = edit.end
+        self.edits += edits
+        del self.edits[:-_REMEMBERED]
 
     def render(self, segment: Segment, at: int) -> Segment:
         """*segment*, whose payload begins at stream offset *at*, as it shall leave."""

@@ -10,11 +10,12 @@ length field, for AIM 1.x to 4.1, or with the first byte of a frame that never c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from nfreaim.errors import Foreign, Malformed
 from nfreaim.layers.fixed import header_struct
-from nfreaim.layers.oscar import FLAP, FLAP_MAGIC, SNAC, FlapChannel
+from nfreaim.layers.oscar import FLAP, FLAP_MAGIC, SNAC, SNAC_FLAG_EXTRA, FlapChannel, IcbmChannel
 
 FLAP_HEADER: Final = header_struct(FLAP)
 SNAC_HEADER: Final = header_struct(SNAC)
@@ -27,6 +28,11 @@ _SIGNOFF: Final = FlapChannel.SIGNOFF.value
 _HEADER: Final = FLAP_HEADER.size
 _SNAC: Final = SNAC_HEADER.size
 _NAMED: Final = _HEADER + 4  # enough to read a SNAC's family and subtype
+# Where an ICBM says its channel, if the SNAC has no extra block: behind the cookie of 8 bytes.
+_FLAGS: Final = _NAMED
+_ICBM: Final = _HEADER + _SNAC + 8
+_RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.to_bytes(2, "big")
+_EXTRA: Final = SNAC_FLAG_EXTRA >> 8
 _VERSION: Final = b"\x00\x00\x00\x01"
 # Segments without a verifiable beginning before a flow that was met in the middle is given up.
 _MAX_MISSES: Final = 64
@@ -43,7 +49,8 @@ class Frame(NamedTuple):
 class FlapReader:
     """Cuts one direction into frames.
 
-    wanted     family and subtype (4 bytes, as on the wire) of the SNACs to pick out
+    wanted     family and subtype (4 bytes, as on the wire) of the SNACs to pick out; True: an ICBM, which is
+               wanted on the rendezvous channel only, so that text is passed over without another look
     begun      its first frame was a sign-on frame of FLAP version 1
     kept       the bytes of the last frame, if it is not complete and may be wanted; *kept_at* their offset
     oversized  wanted frames that were longer than MAX_FRAME, and so passed unread
@@ -51,7 +58,7 @@ class FlapReader:
 
     __slots__ = ("_broken", "_misses", "_skip", "_synced", "begun", "kept", "kept_at", "oversized", "wanted")
 
-    def __init__(self, wanted: frozenset[bytes], midstream: bool) -> None:
+    def __init__(self, wanted: Mapping[bytes, bool], midstream: bool) -> None:
         self.wanted = wanted
         self.begun = midstream
         self.kept = b""
@@ -97,16 +104,17 @@ class FlapReader:
             elif channel == _SIGNOFF:
                 frames.append(Frame(start + pos, channel, data[pos : pos + _HEADER]))
             elif channel == _DATA and length >= _SNAC:
-                named = data[pos + _HEADER : pos + _NAMED]
-                if named in self.wanted:
+                icbm = self.wanted.get(data[pos + _HEADER : pos + _NAMED])
+                if icbm is None:
+                    if size - pos < _NAMED and stop > size:
+                        break
+                elif not icbm or not _is_text(data, pos, size):
                     if stop - pos > MAX_FRAME:
                         self.oversized += 1
                     elif stop <= size:
                         frames.append(Frame(start + pos, channel, data[pos:stop]))
                     else:
                         break
-                elif size - pos < _NAMED and stop > size:
-                    break
             pos = stop
         if pos > size:
             self._skip = pos - size
@@ -148,3 +156,10 @@ class FlapReader:
         self._broken = error
         self.kept = b""
         return frames
+
+
+def _is_text(data: bytes, pos: int, size: int) -> bool:
+    """Whether the ICBM at *pos*, as far as it is there, is on another channel than the rendezvous one."""
+    if size < pos + _ICBM + 2 or data[pos + _FLAGS] & _EXTRA:
+        return False
+    return data[pos + _ICBM : pos + _ICBM + 2] != _RENDEZVOUS

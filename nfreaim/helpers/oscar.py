@@ -42,9 +42,10 @@ _ICBM_ERROR: Final = b"\x00\x04\x00\x01"
 _TO_HOST: Final = b"\x00\x04\x00\x06"
 _TO_CLIENT: Final = b"\x00\x04\x00\x07"
 _CLIENT_ERROR: Final = b"\x00\x04\x00\x0b"
+# By direction, for FlapReader: True marks ICBMs.
 _WANTED: Final = (
-    frozenset({_TO_HOST, _CLIENT_ERROR}),
-    frozenset({_TO_CLIENT, _CLIENT_ERROR, _ICBM_ERROR, _HOST_ONLINE}),
+    {_TO_HOST: True, _CLIENT_ERROR: True},
+    {_TO_CLIENT: True, _CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False},
 )
 _FAMILY_ICBM: Final = b"\x00\x04"
 
@@ -81,7 +82,7 @@ class OscarHelper:
         self.established = midstream
         self._readers = (FlapReader(_WANTED[0], midstream), FlapReader(_WANTED[1], midstream))
         self._requests: dict[int, bytes] = {}
-        self._peers: dict[bytes, str] = {}
+        self._peers: dict[tuple[bytes, bytes], str] = {}
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         """See core.helper.Helper."""
@@ -168,7 +169,8 @@ class OscarHelper:
             return proposal.leave(Direction.ORIGINAL, nat, "already announces the outside address")
         cookie = proposal.block.cookie
         try:
-            outside = nat.expect(Expectation(cookie, proposal.service, inside, self._peers.get(cookie)))
+            peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
+            outside = nat.expect(Expectation(cookie, proposal.service, inside, peer))
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
         edits = proposal.move(own, inside, outside, frame)
@@ -197,10 +199,11 @@ class OscarHelper:
                 return edits
         verified = proposal.value(RdvTag.VERIFIED_IP)
         if verified is not None:
-            # The server saw this address: if we answer with a proposal of our own, only it may connect.
+            # The server saw this address: if we answer with a proposal of our own, only it may connect. The
+            # cookie alone does not tell whom we answer: the first one of every libpurple process is the same.
             peer = socket.inet_ntoa(verified)
             if is_reachable(peer) and not nat.is_ours(peer):
-                _remember(self._peers, proposal.block.cookie, peer)
+                _remember(self._peers, (proposal.block.cookie, proposal.whom), peer)
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
 
 
@@ -212,12 +215,21 @@ class Proposal:
         self.block = block
         self.request: int = flap.payload.request_id
         self.service = CAPABILITIES.get(block.capability) or block.capability.hex()
+        icbm = flap.payload.payload
+        name: bytes = getattr(icbm, "sender", icbm).screen_name
+        self.whom = name.replace(b" ", b"").lower()  # the other party; names differ in neither
         self._tlvs: dict[int, list[TLV]] = {tag: block.all(tag) for tag in _LENGTHS}
 
     @property
     def port(self) -> int:
         """The announced port; 0 if there is none."""
         return int.from_bytes(self.value(RdvTag.PORT) or b"", "big")
+
+    @property
+    def stage(self) -> int:
+        """Which proposal of its conversation this is, from 1; 0 if it does not say."""
+        number = self.block.first(RdvTag.SEQ_NUM)
+        return int.from_bytes(number.value, "big") if number is not None else 0
 
     def value(self, tag: int) -> bytes | None:
         """The value of an address or port TLV, or None if it is absent."""
@@ -278,9 +290,7 @@ class Proposal:
         action: Literal["rewritten", "mapped-back", "left"],
         reason: str,
     ) -> Report:
-        stage = self.block.first(RdvTag.SEQ_NUM)
-        number = int.from_bytes(stage.value, "big") if stage is not None else 0
-        return Report(way, self.service, number, self.block.cookie, before, after, action, reason)
+        return Report(way, self.service, self.stage, self.block.cookie, before, after, action, reason)
 
     def _set(self, tag: int, value: bytes | None) -> None:
         for tlv in self._tlvs[tag]:

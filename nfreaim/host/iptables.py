@@ -50,10 +50,13 @@ class Iptables:
 
     def commit(self, add: Sequence[Pinhole], remove: Sequence[Pinhole]) -> None:
         """Add and remove pinholes in one replacement of the table. Raises BackendError."""
-        added = [rule for pinhole in add for rule in _rules(pinhole)]
-        removed = [rule for pinhole in remove for rule in _rules(pinhole)]
-        if not added and not removed:
+        if not add and not remove:
             return
+        try:
+            added = [rule for pinhole in add for rule in _rules(pinhole)]
+            removed = [rule for pinhole in remove for rule in _rules(pinhole)]
+        except iptc.XTablesError as error:
+            raise BackendError(f"an extension of iptables is missing: {error}") from error
         for attempt in range(1, _TRIES + 1):
             try:
                 with _chain() as (table, chain):
@@ -85,7 +88,11 @@ class Iptables:
 @contextmanager
 def _chain() -> Iterator[tuple[Any, Any]]:
     """The nat table, just read, and our chain in it, under the lock. Raises BackendError, IPTCError."""
-    with _LOCK.open("a") as lock:
+    try:
+        lock = _LOCK.open("a")
+    except OSError as error:
+        raise BackendError(f"the lock of iptables cannot be taken: {error}; are you root?") from error
+    with lock:
         deadline = time.monotonic() + _LOCK_WAIT
         while True:
             try:

@@ -76,7 +76,7 @@ def test_every_span_of_a_stream_renders_as_that_span_of_the_edited_one(
     for gap, new in parts:
         original += b"." * gap
         edited += b"." * gap
-        edits.add(Edit(len(original), len(original) + len(new), new))
+        edits.add([Edit(len(original), len(original) + len(new), new)])
         original += bytes(byte ^ 0x55 for byte in new)
         edited += new
     original += b"end"

@@ -27,7 +27,13 @@ def frame(data: bytes, channel: int = 2) -> bytes:
 
 
 def reader(midstream: bool = False) -> FlapReader:
-    return FlapReader(frozenset({TO_HOST}), midstream)
+    return FlapReader({TO_HOST: True}, midstream)
+
+
+def begun(wanted: dict[bytes, bool] | None = None) -> FlapReader:
+    made = FlapReader(wanted or {TO_HOST: True}, False)
+    made.begun = True
+    return made
 
 
 def fed(data: bytes, cuts: Iterable[int] = (), made: FlapReader | None = None) -> list[Frame]:
@@ -44,10 +50,18 @@ WHOLE = fed(SESSION)
 
 
 def test_the_wanted_frames_and_the_sign_off_come_with_their_offsets() -> None:
-    wanted = ["send-file-proposal", "text-message", "aim-proposal", "relay-proposal"]
+    wanted = ["send-file-proposal", "aim-proposal", "relay-proposal"]
     assert [got.data for got in WHOLE] == [*(GOLDEN[name].data for name in wanted), GOLDEN["signoff"].data]
     assert all(SESSION[got.at : got.at + len(got.data)] == got.data for got in WHOLE)
-    assert [got.channel for got in WHOLE] == [2, 2, 2, 2, 4]
+    assert [got.channel for got in WHOLE] == [2, 2, 2, 4]
+
+
+def test_text_is_passed_over_but_never_what_might_be_a_rendezvous() -> None:
+    text, extra = GOLDEN["text-message"].data, bytearray(GOLDEN["text-message"].data)
+    extra[10] |= 0x80  # an extra block: the channel stands elsewhere
+    assert not fed(text, made=begun())
+    assert [got.data for got in fed(bytes(extra), made=begun())] == [bytes(extra)]
+    assert [got.data for got in fed(text, made=begun({TO_HOST: False}))] == [text]
 
 
 def test_one_byte_at_a_time() -> None:
@@ -174,7 +188,7 @@ def test_a_wanted_frame_of_64_kib_is_skipped_and_counted() -> None:
 
 @pytest.mark.parametrize(("size", "read"), [(MAX_FRAME, True), (MAX_FRAME + 1, False)])
 def test_the_longest_frame_that_is_read(size: int, read: bool) -> None:
-    edge = frame(TO_HOST + bytes(size - 10))
+    edge = frame(TO_HOST + bytes(14) + b"\0\2" + bytes(size - 26))
     made = reader()
     assert bool(fed(SIGNON + edge, range(1, len(SIGNON + edge), 97), made)) == read
     assert made.oversized == (not read)

@@ -9,40 +9,14 @@ from nfreaim.core.pinhole import PinholePolicy
 from nfreaim.layers.oscar import MAX_TLVS
 from tests.golden import load
 from tests.unit.fakes import CLIENT, HOST_ONLINE, OUTSIDE, SIGNON, Router, Wire, packed
+from tests.unit.proposals import BASIC, OUT, OWN, addressed, proposal, tlv, wire_of
 
 GOLDEN = load()
-OWN, OUT = packed(CLIENT.address), packed(OUTSIDE)
 PROPOSAL = GOLDEN["send-file-proposal"].data
 
 
 def replaced(data: bytes, at: int, new: bytes) -> bytes:
     return data[:at] + new + data[at + len(new) :]
-
-
-def tlv(tag: int, value: bytes) -> bytes:
-    return tag.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
-
-
-def proposal(
-    inner: bytes, subtype: int = 6, outer: bytes = b"", kind: int = 0, block: bytes = b"COOKIE7\0"
-) -> bytes:
-    """A frame with a rendezvous block of these TLVs; the message's own cookie is COOKIE7."""
-    capability = bytes.fromhex("094613434c7f11d18222444553540000")
-    whom = b"\4bob1" if subtype == 6 else b"\4bob1\0\0\0\1\0\3\0\4\x0a\0\0\5"
-    body = b"COOKIE7\0\0\2" + whom + outer + tlv(5, kind.to_bytes(2, "big") + block + capability + inner)
-    snac = b"\0\4" + subtype.to_bytes(2, "big") + bytes(2) + b"\0\0\0\x77" + body
-    return b"\x2a\2\0\1" + len(snac).to_bytes(2, "big") + snac
-
-
-def addressed(*tags: int, port: int = 5190, address: bytes = OWN) -> bytes:
-    return b"".join(tlv(tag, address) for tag in tags) + tlv(5, port.to_bytes(2, "big"))
-
-
-def wire_of(name: str = "", taken: tuple[int, ...] = (), **policy: object) -> Wire:
-    address = {"counter-proposal": "192.168.7.5"}.get(name, "192.0.2.2" if "loopback" in name else "10.0.0.5")
-    wire = Wire(Router(policy=PinholePolicy(**policy)), client=Endpoint(address, 40123))  # type: ignore[arg-type]
-    wire.router.firewall.taken = {Endpoint(OUTSIDE, port) for port in taken}
-    return wire.sign_on()
 
 
 def edited(name: str, port: int | None = None) -> bytes:
@@ -202,8 +176,6 @@ def test_a_family_that_only_looks_like_icbm_across_two_entries_does_not_count() 
 
 # --- proposals that are not for us to edit ----------------------------------------------------------------
 
-BASIC = addressed(2, 3)
-
 
 @pytest.mark.parametrize(
     ("frame", "reason"),
@@ -314,82 +286,3 @@ def test_an_announcement_of_somebody_else_is_left(address: str, port: int) -> No
     wire.client(PROPOSAL)
     frame = proposal(addressed(2, 3, 4, port=port, address=packed(address)), subtype=7)
     assert wire.server(frame) == frame
-
-
-@pytest.mark.parametrize("own_address_known", [True, False])
-def test_a_counter_proposal_admits_only_the_peer_that_the_server_saw(own_address_known: bool) -> None:
-    wire = wire_of()
-    wire.router.kernel.broken = not own_address_known
-    wire.server(proposal(addressed(2, 3, address=packed("192.168.7.5")) + tlv(4, packed("203.0.113.2")), 7))
-    wire.router.kernel.broken = False
-    wire.client(proposal(BASIC))
-    assert [p.peer for p in wire.router.pinholes] == ["203.0.113.2"]
-
-
-@pytest.mark.parametrize("seen", ["10.0.0.9", "100.64.1.1", OUTSIDE])
-def test_a_peer_seen_at_a_private_address_or_at_our_own_does_not_narrow_anything(seen: str) -> None:
-    wire = wire_of()
-    wire.server(proposal(tlv(4, packed(seen)) + tlv(5, b"\x12\x34"), subtype=7))
-    wire.client(proposal(BASIC))
-    assert [p.peer for p in wire.router.pinholes] == [None]
-
-
-def error(cookie: bytes, channel: int = 2) -> bytes:
-    snac = b"\0\4\0\x0b" + bytes(6) + cookie + channel.to_bytes(2, "big") + b"\4bob1\0\3\0\2\0\1"
-    return b"\x2a\2\0\1" + len(snac).to_bytes(2, "big") + snac
-
-
-def undeliverable(request: int) -> bytes:
-    return b"\x2a\2\0\1\0\x0c\0\4\0\1\0\0" + request.to_bytes(4, "big") + b"\0\4"
-
-
-@pytest.mark.parametrize(
-    ("way", "message", "reason"),
-    [
-        (0, proposal(b"", kind=1), "cancelled"),
-        (1, proposal(b"", kind=1, subtype=7), "cancelled"),
-        (0, error(b"COOKIE7\0"), "declined"),
-        (1, error(b"COOKIE7\0"), "declined"),
-        (1, undeliverable(0x77), "the server could not deliver the proposal"),
-        (0, GOLDEN["signoff"].data, "signed off"),
-        (1, GOLDEN["signoff"].data, "signed off"),
-    ],
-)
-def test_what_ends_an_agreement_closes_its_pinhole(way: int, message: bytes, reason: str) -> None:
-    for cuts in ((), range(1, len(message))):
-        wire = wire_of()
-        wire.client(proposal(BASIC))
-        assert len(wire.router.firewall.pinholes) == 1
-        wire.send(way, message, cuts)
-        assert not wire.router.firewall.pinholes
-        assert [why for _, why in wire.router.watcher.closes] == [reason]
-
-
-@pytest.mark.parametrize(
-    ("way", "message"),
-    [
-        (0, proposal(b"", kind=1, block=b"COOKIE8\0")),
-        (1, error(b"COOKIE8\0")),
-        (1, error(b"COOKIE7\0", channel=1)),
-        (1, undeliverable(0x78)),
-        (0, undeliverable(0x77)),
-        (0, GOLDEN["text-message"].data),
-        (0, GOLDEN["keepalive"].data),
-    ],
-)
-def test_what_concerns_another_agreement_closes_nothing(way: int, message: bytes) -> None:
-    wire = wire_of()
-    wire.client(proposal(BASIC))
-    wire.send(way, message)
-    assert len(wire.router.firewall.pinholes) == 1
-
-
-@pytest.mark.parametrize("way", [0, 1])
-def test_an_accept_leaves_a_minute(way: int) -> None:
-    wire = wire_of()
-    wire.client(proposal(BASIC))
-    wire.send(way, proposal(b"", kind=2, subtype=6 + way))
-    wire.router.wait(59.0)
-    assert len(wire.router.firewall.pinholes) == 1
-    wire.router.wait(1.0)
-    assert not wire.router.firewall.pinholes

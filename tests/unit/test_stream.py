@@ -31,8 +31,8 @@ def stream(base: int) -> Stream:
 @pytest.fixture
 def edits() -> OffsetMap:
     made = OffsetMap()
-    made.add(Edit(10, 14, b"ABCD"))
-    made.add(Edit(20, 22, b"EF"))
+    made.add([Edit(10, 14, b"ABCD")])
+    made.add([Edit(20, 22, b"EF")])
     return made
 
 
@@ -67,12 +67,12 @@ def test_a_segment_from_before_the_stream_begins_is_left_alone(edits: OffsetMap)
 )
 def test_an_edit_that_would_break_the_stream_is_refused(edits: OffsetMap, bad: Edit) -> None:
     with pytest.raises(ValueError, match="edit"):
-        edits.add(bad)
+        edits.add([bad])
     assert len(edits.edits) == 2
 
 
 def test_adjacent_edits_are_two_edits(edits: OffsetMap) -> None:
-    edits.add(Edit(22, 23, b"G"))
+    edits.add([Edit(22, 23, b"G")])
     out = edits.render(segment(ORIGINAL), 0)
     assert out.raw[out.start :][20:23] == b"EFG"
 
@@ -80,7 +80,7 @@ def test_adjacent_edits_are_two_edits(edits: OffsetMap) -> None:
 def test_the_number_of_remembered_edits_is_bounded() -> None:
     made = OffsetMap()
     for at in range(0, 20000, 2):
-        made.add(Edit(at, at + 1, b"x"))
+        made.add([Edit(at, at + 1, b"x")])
     assert len(made.edits) == 1024
     assert made.edits[-1].start == 19998
 

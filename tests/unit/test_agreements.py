@@ -1,0 +1,108 @@
+"""What a pinhole is kept for: whom a counter-proposal admits, and which messages end an agreement."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.golden import load
+from tests.unit.fakes import OUTSIDE, packed
+from tests.unit.proposals import BASIC, SECOND, addressed, proposal, tlv, wire_of
+
+GOLDEN = load()
+
+
+@pytest.mark.parametrize("own_address_known", [True, False])
+def test_a_counter_proposal_admits_only_the_peer_that_the_server_saw(own_address_known: bool) -> None:
+    wire = wire_of()
+    wire.router.kernel.broken = not own_address_known
+    wire.server(proposal(addressed(2, 3, address=packed("192.168.7.5")) + tlv(4, packed("203.0.113.2")), 7))
+    wire.router.kernel.broken = False
+    wire.client(proposal(BASIC + SECOND))
+    assert [p.peer for p in wire.router.pinholes] == ["203.0.113.2"]
+
+
+def test_a_cookie_that_recurs_in_an_offer_or_with_somebody_else_admits_everybody() -> None:
+    """The first cookie of every libpurple process is the same, on both sides and for every peer."""
+    for name, stage in ((b"bob1", b""), (b"bob1", tlv(10, b"\0\1")), (b"amy1", SECOND)):
+        wire = wire_of()
+        wire.server(
+            proposal(addressed(2, 3, address=packed("192.168.7.5")) + tlv(4, packed("203.0.113.2")), 7)
+        )
+        wire.client(proposal(BASIC + stage).replace(b"bob1", name))
+        assert [p.peer for p in wire.router.pinholes] == [None], (name, stage)
+
+
+def test_the_name_of_the_peer_counts_without_case_and_spaces() -> None:
+    wire = wire_of()
+    wire.server(proposal(addressed(2, 3, address=packed("192.168.7.5")) + tlv(4, packed("203.0.113.2")), 7))
+    wire.client(proposal(BASIC + SECOND).replace(b"bob1", b"BoB1"))
+    assert [p.peer for p in wire.router.pinholes] == ["203.0.113.2"]
+
+
+@pytest.mark.parametrize("seen", ["10.0.0.9", "100.64.1.1", OUTSIDE])
+def test_a_peer_seen_at_a_private_address_or_at_our_own_does_not_narrow_anything(seen: str) -> None:
+    wire = wire_of()
+    wire.server(proposal(tlv(4, packed(seen)) + tlv(5, b"\x12\x34"), subtype=7))
+    wire.client(proposal(BASIC + SECOND))
+    assert [p.peer for p in wire.router.pinholes] == [None]
+
+
+def error(cookie: bytes, channel: int = 2) -> bytes:
+    snac = b"\0\4\0\x0b" + bytes(6) + cookie + channel.to_bytes(2, "big") + b"\4bob1\0\3\0\2\0\1"
+    return b"\x2a\2\0\1" + len(snac).to_bytes(2, "big") + snac
+
+
+def undeliverable(request: int) -> bytes:
+    return b"\x2a\2\0\1\0\x0c\0\4\0\1\0\0" + request.to_bytes(4, "big") + b"\0\4"
+
+
+@pytest.mark.parametrize(
+    ("way", "message", "reason"),
+    [
+        (0, proposal(b"", kind=1), "cancelled"),
+        (1, proposal(b"", kind=1, subtype=7), "cancelled"),
+        (0, error(b"COOKIE7\0"), "declined"),
+        (1, error(b"COOKIE7\0"), "declined"),
+        (1, undeliverable(0x77), "the server could not deliver the proposal"),
+        (0, GOLDEN["signoff"].data, "signed off"),
+        (1, GOLDEN["signoff"].data, "signed off"),
+    ],
+)
+def test_what_ends_an_agreement_closes_its_pinhole(way: int, message: bytes, reason: str) -> None:
+    for cuts in ((), range(1, len(message))):
+        wire = wire_of()
+        wire.client(proposal(BASIC))
+        assert len(wire.router.firewall.pinholes) == 1
+        wire.send(way, message, cuts)
+        assert not wire.router.firewall.pinholes
+        assert [why for _, why in wire.router.watcher.closes] == [reason]
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        (0, proposal(b"", kind=1, block=b"COOKIE8\0")),
+        (1, error(b"COOKIE8\0")),
+        (1, error(b"COOKIE7\0", channel=1)),
+        (1, undeliverable(0x78)),
+        (0, undeliverable(0x77)),
+        (0, GOLDEN["text-message"].data),
+        (0, GOLDEN["keepalive"].data),
+    ],
+)
+def test_what_concerns_another_agreement_closes_nothing(way: int, message: bytes) -> None:
+    wire = wire_of()
+    wire.client(proposal(BASIC))
+    wire.send(way, message)
+    assert len(wire.router.firewall.pinholes) == 1
+
+
+@pytest.mark.parametrize("way", [0, 1])
+def test_an_accept_leaves_a_minute(way: int) -> None:
+    wire = wire_of()
+    wire.client(proposal(BASIC))
+    wire.send(way, proposal(b"", kind=2, subtype=6 + way))
+    wire.router.wait(59.0)
+    assert len(wire.router.firewall.pinholes) == 1
+    wire.router.wait(1.0)
+    assert not wire.router.firewall.pinholes
