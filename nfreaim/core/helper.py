@@ -73,6 +73,10 @@ class Nat(Protocol):
     """The engine's, for what only the helper can tell."""
 
     @property
+    def server_inside(self) -> bool:
+        """Whether the inside end is the server: it is behind this router (or on it), its client outside."""
+
+    @property
     def inside(self) -> Endpoint:
         """The flow's inside end."""
 
@@ -100,6 +104,16 @@ class Nat(Protocol):
 
     def is_ours(self, address: str) -> bool:
         """Whether *address* is the outside address of this flow, or the one announced in its place."""
+
+    def reached(self) -> Endpoint:
+        """Of a flow whose server is inside: the outside endpoint that its client connected to. Raises Refused."""
+
+    def is_home(self, host: str) -> bool:
+        """Whether *host*, a name or an address, stands for a server on our side: one of the inside networks'
+        addresses, or a name that the operator listed."""
+
+    def follow(self, server: Endpoint) -> None:
+        """A client was redirected to *server*: read what it says there, too, whatever the port."""
 
     def editable(self, direction: Direction, start: int) -> bool:
         """Whether the byte at stream offset *start* has not been forwarded yet."""
