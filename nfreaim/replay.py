@@ -20,11 +20,12 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, NamedTuple
 
 from nfreaim.capture import Capture, CaptureError, Frame, network_offset
-from nfreaim.core.engine import Engine, EngineSettings
+from nfreaim.core.engine import Engine
 from nfreaim.core.flow import Endpoint, Flow, Owner, reverse
 from nfreaim.core.helper import Report
 from nfreaim.core.packet import SYN, Segment
 from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
+from nfreaim.core.settings import EngineSettings
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import ConfigError
 from nfreaim.helpers import HELPERS

@@ -24,7 +24,11 @@ class Counters:
     rewritten: int = 0
     mapped_back: int = 0
     left: int = 0
+    redirects: int = 0
+    redirects_left: int = 0
     late_edit: int = 0
+    no_room: int = 0
+    resets: int = 0
     unfaithful: int = 0
     malformed_messages: int = 0
 

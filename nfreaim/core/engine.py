@@ -8,16 +8,19 @@ at once or at the latest when its hold time is up. What a helper did not underst
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from nfreaim.core import records
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Direction, Flow, FlowLimits, FlowTable, Owner, owner_of, reverse
+from nfreaim.core.flow import Flow, FlowTable, HalfOpen, Owner, reverse
 from nfreaim.core.helper import HelperFactory
-from nfreaim.core.nat import FlowNat, Kernel, Watcher
+from nfreaim.core.nat import FlowNat, Kernel, Record, Watcher
+from nfreaim.core.offsets import Edit
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.sets import QueueSets
+from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError, Foreign, Malformed
@@ -28,28 +31,9 @@ log = logging.getLogger(__name__)
 _FAR: Final = 1 << 22
 # So many control connections are looked up in one poll: a look-up costs up to a millisecond.
 _POLL_BATCH: Final = 32
-_REPLY: Final = Direction.REPLY
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """The engine's bounds. Times in seconds.
-
-    hold, hold_bytes   how long a packet is kept back, and how many payload bytes in one stream
-    hold_packets       how many packets in all streams together
-    gap, gap_packets   a hole in a stream that is read: given up after this time, or so many packets behind it
-    poll               how often the control connections of pinholes are looked up
-    midstream          read flows whose beginning was not seen, too
-    """
-
-    hold: float = 0.030
-    hold_bytes: int = 8192
-    hold_packets: int = 4096
-    gap: float = 10.0
-    gap_packets: int = 256
-    poll: float = 2.0
-    midstream: bool = False
-    limits: FlowLimits = field(default_factory=FlowLimits)
+# By so many bytes the segments of a server behind this router may grow: its clients' MSS is lowered by that
+# (a third of a small one), so that what grew still fits. A redirect grows by a dozen.
+_ROOM: Final = 96
 
 
 class Engine:
@@ -66,7 +50,6 @@ class Engine:
         watcher: Watcher,
         settings: EngineSettings | None = None,
     ) -> None:
-        self.helpers = helpers
         self.pinholes = pinholes
         self.kernel = kernel
         self.watcher = watcher
@@ -74,16 +57,18 @@ class Engine:
         self.counters = Counters()
         self.flows = FlowTable(self.settings.limits)
         self._holding: dict[int, Stream] = {}
-        self._offloaded: dict[bytes, None] = {}
-        self._warned = False
+        self._sets = QueueSets(helpers, kernel, self.settings.limits.flows)
         self._next_poll = 0.0
         self._to_poll: list[Owner] = []
 
-    def process(self, raw: bytes, token: Any, from_inside: bool, now: float) -> Verdicts:
+    def process(
+        self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool = False
+    ) -> Verdicts:
         """Verdicts for the packet *raw*, known as *token*, and for those it sets free.
 
         from_inside  the packet comes from an inside host (else it is on its way to one)
         now          seconds of a clock that never goes back
+        skewed       the kernel's set says that the packet's flow is skewed: it must not pass untranslated
 
         The packet's own verdict, if it has one yet, is the last of the list; without one its token must be
         kept until ``process``, ``tick`` or ``shutdown`` returns it.
@@ -96,15 +81,17 @@ class Engine:
             return [(token, ACCEPT)]
         stream = self.flows.streams.get(segment.key)
         if stream is None or segment.flags & SYN:
-            return self._unknown(segment, token, from_inside, now)
-        if (stream.direction is _REPLY) is from_inside:  # it comes from the wrong side
-            return [(token, ACCEPT)]
+            return self._unknown(segment, token, from_inside, now, skewed)
         flow = stream.flow
+        if stream.from_inside is not from_inside:  # it comes from the wrong side
+            return [(token, ACCEPT)]
         flow.seen = now
         if segment.start == len(raw) or segment.flags & RST:
             # What carries no data passes, also ahead of held bytes: its receiver may wait for nothing else.
             if segment.flags & FIN:
                 self._finish(stream, segment, now)
+            if flow.skewed:
+                return [(token, self._rendered(stream, segment, stream.offset(segment.seq)))]
             return [(token, ACCEPT)]
         if flow.helper is None:
             return [(token, self._unread(stream, segment, now))]
@@ -135,7 +122,8 @@ class Engine:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
                 verdicts += self._forget(flow, "control connection idle")
-            self._poll_owners()
+            self._sets.expire(now)
+            verdicts += self._poll_owners()
         self.pinholes.expire(now)
         return verdicts
 
@@ -166,10 +154,10 @@ class Engine:
             scan = helper.scan(stream.direction, raw[segment.start + fresh - at :], fresh, nat)
             if scan is not None:
                 if scan.edits:
-                    if not nat.editable(stream.direction, scan.edits[0].start):
-                        raise ValueError(f"edit at {scan.edits[0].start} over bytes that have left")
-                    stream.map.add(scan.edits)
+                    self._edit(stream, scan.edits)
                 hold = scan.hold
+            for server in nat.followed:
+                self._sets.follow(server, flow.key, now)
         except Exception as error:
             nat.undo_scan("edit refused")
             verdicts = self._fail(flow, error)
@@ -183,6 +171,41 @@ class Engine:
             verdicts += self._release(stream)
         verdicts.append((token, self._rendered(stream, segment, at)))
         return verdicts
+
+    def _edit(self, stream: Stream, edits: Sequence[Edit]) -> None:
+        """Add a helper's *edits*. Those that cannot be protected, or would not fit, are not made.
+
+        Raises ValueError if the helper made a mistake.
+        """
+        flow, nat = stream.flow, stream.flow.nat
+        assert nat is not None
+        if not nat.editable(stream.direction, edits[0].start):
+            raise ValueError(f"edit at {edits[0].start} over bytes that have left")
+        if sum(max(0, len(edit.data) - (edit.end - edit.start)) for edit in edits) > flow.room:
+            self.counters.no_room += 1
+            nat.undo_scan("edit refused")
+            return
+        stream.map.add(edits)
+        if not flow.skewed and not stream.map.skewed:
+            return
+        try:
+            self.kernel.protect(flow.key, records.record(flow))
+            flow.skewed = True
+            self.flows.skewed[flow.owner] = flow
+        except BackendError as error:
+            log.error("%s: an edit is not made, the flow cannot be protected: %s", flow.owner, error)
+            stream.map.undo(len(edits))
+            nat.undo_scan("edit refused")
+
+    def restore(self, kept: Sequence[Record], now: float) -> None:
+        """Go on translating skewed flows of an earlier life; they are not read any more.
+
+        Raises ValueError, KeyError or TypeError for a damaged one.
+        """
+        for record in kept:
+            flow = records.flow_of(record, now)
+            self.flows.add(flow)
+            self.flows.skewed[flow.owner] = flow
 
     def _may_hold(self, stream: Stream, hold: int, fresh: int, size: int) -> bool:
         """Whether keeping the packet back can still serve an edit, and there is room for it."""
@@ -205,9 +228,9 @@ class Engine:
         return verdicts
 
     def _rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
-        if not stream.map.edits:
+        if not stream.map.edits and not stream.flow.skewed:
             return ACCEPT
-        rendered = stream.map.render(segment, at)
+        rendered = stream.rendered(segment, at)
         if rendered is segment:
             return ACCEPT
         self.counters.changed_packets += 1
@@ -237,7 +260,7 @@ class Engine:
             stream.rebase(segment.seq)
             return self._read(stream, segment, token, 0, now)
         if at - stream.next > _FAR:
-            return [(token, ACCEPT)]
+            return [(token, self._rendered(stream, segment, at))]
         if stream.gap is None:
             stream.gap = now
         stream.gaps += 1
@@ -247,32 +270,57 @@ class Engine:
         self.counters.gap_drops += 1
         return [(token, DROP)]
 
-    def _unknown(self, segment: Segment, token: Any, from_inside: bool, now: float) -> Verdicts:
+    def _unknown(self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
         """A segment of no known flow, or one with SYN. Flows begin when a server answers a client's SYN."""
-        key, payload = segment.key, segment.start < len(segment.raw)
+        key, sets = segment.key, self._sets
         passed: Verdicts = [(token, ACCEPT)]
-        forward = key if from_inside else reverse(key)
-        if int.from_bytes(forward[10:12], "big") not in self.helpers:
+        forward = key if sets.helper_for(key) is not None else reverse(key)
+        if sets.helper_for(forward) is None:
             return passed
-        if not segment.flags & SYN:
-            if not payload or segment.flags & RST:
-                return passed
-            if not self.settings.midstream:
-                self._offload(forward)
-                return passed
-            ends = (segment.seq, segment.ack) if from_inside else (segment.ack, segment.seq)
-            verdicts = self._begin(forward, *ends, now, midstream=True)
-            return verdicts + self._read(self.flows.streams[key], segment, token, 0, now)
-        if not segment.flags & ACK:
-            if from_inside and not payload:
-                self._reclaim(forward)
-                self.flows.announce(forward, segment.seq)
+        if segment.flags & SYN:
+            return self._handshake(segment, token, forward, from_inside, now, skewed)
+        if skewed and not segment.flags & RST:
+            # Its edits are lost with the state. Better a dead session than a corrupt one, or one that hangs.
+            self.counters.resets += 1
+            self.kernel.reset(segment)
+            return [(token, DROP)]
+        if segment.start == len(segment.raw) or segment.flags & RST:
             return passed
-        if not from_inside and not payload and self.flows.answered(forward, segment.ack):
-            return self._begin(forward, segment.ack, segment.seq + 1, now, midstream=False) + passed
-        return passed
+        if not self.settings.midstream:
+            sets.offload(forward)
+            return passed
+        to_server = forward == key
+        ends = (segment.seq, segment.ack) if to_server else (segment.ack, segment.seq)
+        verdicts = self._begin(forward, *ends, now, HalfOpen(0, from_inside is to_server), midstream=True)
+        return verdicts + self._read(self.flows.streams[key], segment, token, 0, now)
 
-    def _begin(self, key: bytes, client: int, server: int, now: float, midstream: bool) -> Verdicts:
+    def _handshake(
+        self, segment: Segment, token: Any, forward: bytes, from_inside: bool, now: float, skewed: bool
+    ) -> Verdicts:
+        """A segment with SYN: the beginning of a flow, if it carries no data."""
+        passed: Verdicts = [(token, ACCEPT)]
+        if segment.start < len(segment.raw):
+            return passed
+        if not segment.flags & ACK:
+            if segment.key != forward:
+                return passed
+            self._sets.reclaim(forward)
+            if skewed and forward not in self.flows.streams:
+                self.kernel.unprotect(forward)  # a left-over of an earlier connection of these endpoints
+            most = None if from_inside else segment.mss()
+            room = _ROOM if most is None else min(_ROOM, most // 3)
+            self.flows.announce(forward, HalfOpen(segment.seq, from_inside, room))
+            if most is None:
+                return passed
+            return [(token, Verdict(True, segment.with_mss(most - room).raw))]
+        syn = self.flows.answered(forward, segment.ack, from_inside)
+        if syn is None:
+            return passed
+        return self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False) + passed
+
+    def _begin(
+        self, key: bytes, client: int, server: int, now: float, syn: HalfOpen, midstream: bool
+    ) -> Verdicts:
         """Start the flow of *key*, whose streams begin at these sequence numbers; an old one ends."""
         verdicts: Verdicts = []
         old = self.flows.streams.get(key)
@@ -282,15 +330,22 @@ class Engine:
                 return verdicts  # the same handshake, repeated
             self.flows.remove(old.flow)
             verdicts += self._forget(old.flow, "control connection replaced")
-        helper = self.helpers[int.from_bytes(key[10:12], "big")](midstream)
-        flow = Flow(key, client, server, helper, now)
+        factory = self._sets.helper_for(key)
+        flow = Flow(key, client, server, factory(midstream) if factory else None, now)
         flow.midstream = midstream
-        flow.nat = FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters)
+        flow.seen_from(syn.from_inside)
+        flow.room = syn.room if flow.server_inside else 0
+        flow.nat = self._nat(flow)
+        self._sets.used(key, now)
         self.counters.flows += 1
         for evicted in self.flows.add(flow):
             self.counters.evicted_flows += 1
             verdicts += self._forget(evicted, "too many control connections")
         return verdicts
+
+    def _nat(self, flow: Flow) -> FlowNat:
+        names = self.settings.home_names
+        return FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
 
     def _finish(self, stream: Stream, segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""
@@ -305,6 +360,8 @@ class Engine:
     def _forget(self, flow: Flow, reason: str) -> Verdicts:
         """The end of a flow that is no longer in the table."""
         self.pinholes.close_owner(flow.owner, reason)
+        if flow.skewed:
+            self.kernel.unprotect(flow.key)
         return [verdict for stream in flow.streams for verdict in self._release(stream)]
 
     def _bypass(self, flow: Flow) -> Verdicts:
@@ -318,7 +375,7 @@ class Engine:
             self.counters.foreign_flows += 1
             log.debug("%s: not read: %s", flow.owner, error)
             if not any(stream.map.edits for stream in flow.streams):
-                self._offload(flow.key)
+                self._sets.offload(flow.key)
         elif isinstance(error, Malformed):
             self.counters.malformed_flows += 1
             log.info("%s: no longer read: %s", flow.owner, error)
@@ -327,36 +384,22 @@ class Engine:
             log.error("%s: no longer read: %r", flow.owner, error, exc_info=error)
         return self._bypass(flow)
 
-    def _offload(self, key: bytes) -> None:
-        """Let the flow skip the queue from now on. A refusal costs speed, nothing else."""
-        self._offloaded[key] = None
-        if len(self._offloaded) > self.settings.limits.flows:
-            del self._offloaded[next(iter(self._offloaded))]
-        try:
-            self.kernel.offload(owner_of(key))
-        except BackendError as error:
-            # Once: the next packet of this flow, and of every other such flow, will fail just the same.
-            log.log(logging.DEBUG if self._warned else logging.WARNING, "stays in the queue: %s", error)
-            self._warned = True
-
-    def _reclaim(self, key: bytes) -> None:
-        """A new connection has the endpoints of one that was let out of the queue: have it back."""
-        if key in self._offloaded:
-            del self._offloaded[key]
-            try:
-                self.kernel.reclaim(owner_of(key))
-            except BackendError as error:
-                log.warning("%s does not come back to the queue: %s", owner_of(key), error)
-
-    def _poll_owners(self) -> None:
-        """End the pinholes whose control connection is gone without a word (RST, time-out, NAT flush)."""
+    def _poll_owners(self) -> Verdicts:
+        """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
         if not self._to_poll:
-            self._to_poll = sorted(self.pinholes.owners())
+            self._to_poll = sorted(self.pinholes.owners() | self.flows.skewed.keys())
         batch, self._to_poll = self._to_poll[:_POLL_BATCH], self._to_poll[_POLL_BATCH:]
+        verdicts: Verdicts = []
         for owner in batch:
             try:
-                if not self.kernel.alive(owner):
-                    self.pinholes.close_owner(owner, "control connection lost")
+                if self.kernel.alive(owner):
+                    continue
             except BackendError as error:
                 log.warning("cannot look up %s: %s", owner, error)
-                return
+                break
+            self.pinholes.close_owner(owner, "control connection lost")
+            flow = self.flows.skewed.get(owner)
+            if flow is not None and flow.closed is None:
+                self.flows.remove(flow)
+                verdicts += self._forget(flow, "control connection lost")
+        return verdicts

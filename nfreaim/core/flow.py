@@ -62,11 +62,22 @@ def reverse(key: bytes) -> bytes:
     return key[4:8] + key[:4] + key[10:12] + key[8:10]
 
 
+class HalfOpen(NamedTuple):
+    """A client's SYN: its sequence number, where it came from, and the room made in the server's segments."""
+
+    seq: int
+    from_inside: bool
+    room: int = 0
+
+
 class Flow:
-    """One control connection between a client inside and a server outside.
+    """One control connection.
 
     key      of the packets in the original direction
-    owner    its ends: the client is the inside one, the server the outside one
+    owner    its ends
+    server_inside  which of them is the inside one: the server (behind this router, or on it) or the client
+    skewed   an edit changed a length: headers of both directions are translated, and it must fail closed
+    room     by how many bytes a segment of the server may grow: so much its MSS was lowered
     helper   reads it, or None once it is bypassed
     nat      what the helper is handed
     midstream its beginning was not seen
@@ -75,12 +86,30 @@ class Flow:
     closed   when both its ends were done, or None
     """
 
-    __slots__ = ("closed", "finished", "helper", "key", "midstream", "nat", "owner", "seen", "streams")
+    __slots__ = (
+        "closed",
+        "finished",
+        "helper",
+        "key",
+        "midstream",
+        "nat",
+        "owner",
+        "room",
+        "seen",
+        "server_inside",
+        "skewed",
+        "streams",
+    )
 
-    def __init__(self, key: bytes, client_base: int, server_base: int, helper: Helper, now: float) -> None:
+    def __init__(
+        self, key: bytes, client_base: int, server_base: int, helper: Helper | None, now: float
+    ) -> None:
         self.key = key
+        self.server_inside = False
+        self.skewed = False
+        self.room = 0
         self.owner = owner_of(key)
-        self.helper: Helper | None = helper
+        self.helper = helper
         self.nat: FlowNat | None = None
         self.midstream = False
         self.streams = (
@@ -90,6 +119,12 @@ class Flow:
         self.seen = now
         self.finished = 0
         self.closed: float | None = None
+
+    def seen_from(self, client_inside: bool) -> None:
+        """Which end is the inside one; until told, it is the client."""
+        self.server_inside = not client_inside
+        for stream in self.streams:
+            stream.from_inside = (stream.direction is Direction.ORIGINAL) is client_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +139,13 @@ class FlowLimits:
 
 
 class FlowTable:
-    """Every flow by the keys of its two directions, bounded in number and in idle time."""
+    """Every flow by the keys of its two directions, bounded in number and idle time; the skewed by owner."""
 
     def __init__(self, limits: FlowLimits) -> None:
         self.limits = limits
         self.streams: dict[bytes, Stream] = {}
-        self._half_open: dict[bytes, int] = {}
+        self.skewed: dict[Owner, Flow] = {}
+        self._half_open: dict[bytes, HalfOpen] = {}
 
     def __len__(self) -> int:
         return len(self.streams) // 2
@@ -117,27 +153,28 @@ class FlowTable:
     def __iter__(self) -> Iterator[Flow]:
         return (stream.flow for stream in self.streams.values() if stream.direction is Direction.ORIGINAL)
 
-    def announce(self, key: bytes, seq: int) -> None:
-        """A client's SYN with sequence number *seq* was seen; at the bound the oldest one gives way."""
+    def announce(self, key: bytes, syn: HalfOpen) -> None:
+        """A client's SYN was seen; at the bound the oldest one gives way."""
         self._half_open.pop(key, None)
         if len(self._half_open) >= self.limits.half_open:
             del self._half_open[next(iter(self._half_open))]
-        self._half_open[key] = seq
+        self._half_open[key] = syn
 
-    def answered(self, key: bytes, ack: int) -> bool:
-        """Whether a SYN/ACK with acknowledgement number *ack* answers the SYN announced for *key*."""
-        seq = self._half_open.get(key)
-        if seq is None or (seq + 1) & 0xFFFFFFFF != ack:
-            return False
-        del self._half_open[key]
-        return True
+    def answered(self, key: bytes, ack: int, from_inside: bool) -> HalfOpen | None:
+        """The SYN announced for *key* that this acknowledgement number answers, from the other side."""
+        syn = self._half_open.get(key)
+        if syn is None or (syn.seq + 1) & 0xFFFFFFFF != ack or syn.from_inside is from_inside:
+            return None
+        return self._half_open.pop(key)
 
     def add(self, flow: Flow) -> list[Flow]:
         """Remember *flow*. Returns the flows that had to give way in a full table: the longest idle ones."""
         evicted: list[Flow] = []
         if len(self) >= self.limits.flows:
-            # A whole sixteenth at once, so that the search for the oldest costs little per new flow.
-            evicted = sorted(self, key=lambda old: old.seen)[: max(1, self.limits.flows // 16)]
+            # A whole sixteenth at once, so that the search for the oldest costs little per new flow. Never
+            # skewed ones: what they still send and receive has to be translated.
+            plain = (old for old in self if not old.skewed)
+            evicted = sorted(plain, key=lambda old: old.seen)[: max(1, self.limits.flows // 16)]
             for old in evicted:
                 self.remove(old)
         self.streams[flow.key] = flow.streams[0]
@@ -149,12 +186,16 @@ class FlowTable:
         if self.streams.get(flow.key) is flow.streams[0]:
             del self.streams[flow.key]
             del self.streams[reverse(flow.key)]
+        if self.skewed.get(flow.owner) is flow:
+            del self.skewed[flow.owner]
 
     def expire(self, now: float) -> list[Flow]:
-        """Forget and return the flows that are idle for too long or closed long enough."""
+        """Forget and return the flows that are idle for too long (not if skewed) or closed long enough."""
         idle, closed = now - self.limits.idle, now - self.limits.linger
         old = [
-            flow for flow in self if flow.seen <= idle or (flow.closed is not None and flow.closed <= closed)
+            flow
+            for flow in self
+            if (flow.seen <= idle and not flow.skewed) or (flow.closed is not None and flow.closed <= closed)
         ]
         for flow in old:
             self.remove(flow)

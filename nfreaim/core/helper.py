@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint
-from nfreaim.core.stream import Edit
+from nfreaim.core.offsets import Edit
 
 
 class Refused(Exception):
@@ -106,7 +106,7 @@ class Nat(Protocol):
         """Whether *address* is the outside address of this flow, or the one announced in its place."""
 
     def reached(self) -> Endpoint:
-        """Of a flow whose server is inside: the outside endpoint that its client connected to. Raises Refused."""
+        """Of a flow whose server is inside: the outside endpoint its client connected to. Raises Refused."""
 
     def is_home(self, host: str) -> bool:
         """Whether *host*, a name or an address, stands for a server on our side: one of the inside networks'

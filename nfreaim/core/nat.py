@@ -5,12 +5,14 @@ No protocol, no I/O: the kernel is a Kernel, whoever watches is a Watcher.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from ipaddress import IPv4Address, IPv4Network
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint, Flow, Owner
 from nfreaim.core.helper import Expectation, Refused, Report
+from nfreaim.core.packet import Segment
 from nfreaim.core.pinhole import Observer, PinholeTable
 from nfreaim.errors import BackendError
 
@@ -19,7 +21,13 @@ class Kernel(Protocol):
     """What the engine asks of connection tracking and of the queue's rules."""
 
     def outside_address(self, owner: Owner) -> str:
-        """The outside address that this flow leaves with. Raises BackendError."""
+        """The outside address that this flow, whose client is inside, leaves with. Raises BackendError."""
+
+    def reached(self, owner: Owner) -> Endpoint:
+        """Of a flow with its server inside: the outside endpoint its client reached. Raises BackendError."""
+
+    def lan(self, address: str) -> bool:
+        """Whether *address* is that of a host in one of the inside networks, and not the router's own."""
 
     def alive(self, owner: Owner) -> bool:
         """Whether connection tracking still holds the flow as an open connection. Raises BackendError."""
@@ -29,6 +37,25 @@ class Kernel(Protocol):
 
     def reclaim(self, owner: Owner) -> None:
         """Undo ``offload``: a new connection uses the same endpoints. Raises BackendError."""
+
+    def divert(self, server: Endpoint) -> None:
+        """Queue what runs to and from *server*, too, for some time; again refreshes. Raises BackendError."""
+
+    def protect(self, key: bytes, record: Record) -> None:
+        """Let the flow fail closed, so that it survives a crash: its record on disk first, then the set.
+
+        Called before the verdict of every packet with an edit of a skewed flow. Raises BackendError.
+        """
+
+    def unprotect(self, key: bytes) -> None:
+        """The flow is over: undo ``protect``; an unknown key is no error. Never raises."""
+
+    def reset(self, segment: Segment) -> None:
+        """Answer the sender of *segment* with a reset. Never raises."""
+
+
+Record = dict[str, Any]
+"""What has to be known of a skewed flow to go on translating it: numbers, strings, lists and dicts only."""
 
 
 class Watcher(Observer, Protocol):
@@ -56,14 +83,35 @@ class FlowNat:
 
     fresh  where the bytes being scanned begin, and *now* the time of their packet
     made   cookies of the expectations of this scan, in case the helper fails behind them
+    followed  servers that this scan found redirects to
     """
 
-    __slots__ = ("_flow", "_kernel", "_owner", "_pinholes", "_watcher", "counters", "fresh", "made", "now")
+    __slots__ = (
+        "_flow",
+        "_home_names",
+        "_kernel",
+        "_owner",
+        "_pinholes",
+        "_watcher",
+        "counters",
+        "followed",
+        "fresh",
+        "made",
+        "now",
+    )
 
     def __init__(
-        self, flow: Flow, pinholes: PinholeTable, kernel: Kernel, watcher: Watcher, counters: Counters
+        self,
+        flow: Flow,
+        pinholes: PinholeTable,
+        kernel: Kernel,
+        watcher: Watcher,
+        counters: Counters,
+        home_names: Container[str] = (),
     ) -> None:
         self._flow = flow
+        self._home_names = home_names
+        self.followed: list[Endpoint] = []
         self._owner = flow.owner
         self._pinholes = pinholes
         self._kernel = kernel
@@ -78,6 +126,8 @@ class FlowNat:
         self.now = now
         if self.made:
             self.made = []
+        if self.followed:
+            self.followed = []
 
     def undo_scan(self, reason: str) -> None:
         """The helper failed: nobody will be told of what it asked for in this scan."""
@@ -85,12 +135,16 @@ class FlowNat:
             self.withdraw(cookie, reason)
 
     @property
+    def server_inside(self) -> bool:
+        return self._flow.server_inside
+
+    @property
     def inside(self) -> Endpoint:
-        return self._owner.client
+        return self._owner.server if self._flow.server_inside else self._owner.client
 
     @property
     def outside(self) -> Endpoint:
-        return self._owner.server
+        return self._owner.client if self._flow.server_inside else self._owner.server
 
     def expect(self, expectation: Expectation) -> Endpoint:
         helper = self._flow.helper
@@ -102,15 +156,41 @@ class FlowNat:
             raise Refused("the flow is not translated here")
         if announce is None and not is_reachable(address):
             raise Refused(f"outside address {address} is private: another router translates behind this one")
-        pinhole = self._pinholes.open(self._owner, expectation, address, self.now)
+        host = self.inside.address
+        if self._flow.server_inside:
+            # The server relays what its clients announce: any host of the LAN, but never the router itself.
+            host = expectation.inside.address
+            if not self._kernel.lan(host):
+                raise Refused(f"{host} is not a host of the inside networks")
+        pinhole = self._pinholes.open(self._owner, expectation, host, address, self.now)
         self.made.append(expectation.cookie)
         return Endpoint(announce or address, pinhole.outside.port)
 
     def _address(self) -> str:
+        if self._flow.server_inside:
+            return self.reached().address
         try:
             return self._kernel.outside_address(self._owner)
         except BackendError as error:
             raise Refused(str(error)) from error
+
+    def reached(self) -> Endpoint:
+        try:
+            return self._kernel.reached(self._owner)
+        except BackendError as error:
+            raise Refused(str(error)) from error
+
+    def is_home(self, host: str) -> bool:
+        if host.lower() in self._home_names:
+            return True
+        try:
+            address = str(IPv4Address(host))
+        except ValueError:
+            return False
+        return not is_reachable(address) or self._kernel.lan(address)
+
+    def follow(self, server: Endpoint) -> None:
+        self.followed.append(server)
 
     def withdraw(self, cookie: bytes, reason: str) -> None:
         self._pinholes.close(self._owner, cookie, reason)

@@ -7,6 +7,7 @@ Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1, incremental checksu
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterator
 from typing import Final
 
 FIN: Final = 0x01
@@ -17,11 +18,17 @@ ACK: Final = 0x10
 _TCP_PROTOCOL: Final = 6
 _FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset; the don't-fragment bit is not in it
 _CHECKSUM: Final = 16  # of the checksum in the TCP header
+_IP_CHECKSUM: Final = 10
+_DONT_FRAGMENT: Final = 0x40
+_NOP: Final = 1
+_MSS: Final = 2
+_SACK: Final = 5
 
 # version+header length, total length, flags+fragment offset, protocol, then (header without options) TCP:
 # sequence number, acknowledgement number, data offset, flags. One call reads all that the engine looks at.
 _HEADERS: Final = struct.Struct("!BxHxxHxB14xIIBB")
 _TCP: Final = struct.Struct("!IIBB")
+_NUMBERS: Final = struct.Struct("!II")
 
 
 class Segment:
@@ -83,16 +90,91 @@ class Segment:
         high = end + ((end - self.tcp) & 1)
         before = _sum(raw[low:high])
         raw[at:end] = data
-        after = _sum(raw[low:high])
-        where = self.tcp + _CHECKSUM
-        checksum = int.from_bytes(raw[where : where + 2], "big")
-        total = (checksum ^ 0xFFFF) + (before ^ 0xFFFF) + after
-        total = (total & 0xFFFF) + (total >> 16)
-        total = (total & 0xFFFF) + (total >> 16)
-        raw[where : where + 2] = (total ^ 0xFFFF).to_bytes(2, "big")
+        _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[low:high]))
+        return Segment(bytes(raw), self.key, self.tcp, self.seq, self.ack, self._offset, self.flags)
+
+    def rebuilt(self, seq: int, ack: int, payload: bytes, blocks: Blocks | None) -> Segment:
+        """This segment with other numbers and another payload, of any length; lengths and checksums follow.
+
+        blocks  gives for the edges of each SACK block its new edges, or None to blank it (RFC 2018); without
+                it the blocks stay. Checksums are updated incrementally, as in ``patched``.
+        """
+        raw = bytearray(self.raw[: self.start]) + payload
+        _NUMBERS.pack_into(raw, self.tcp + 4, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF)
+        if blocks is not None and self.start > self.tcp + 20:
+            _translate_blocks(raw, self.tcp + 20, self.start, blocks)
+        # The length of the TCP part is in the sum of both headers: of the pseudo header, and of IPv4's own.
+        old, new = len(self.raw), len(raw)
+        head = _sum(raw[:8])
+        raw[2:4] = new.to_bytes(2, "big")
+        if new > old:
+            # Should it not fit a hop any more: with this bit set the sender would be told of a size that it
+            # respects already, and send the same again for ever. Without it routers fragment.
+            raw[6] &= 0xFF ^ _DONT_FRAGMENT
+        _adjust(raw, _IP_CHECKSUM, head, _sum(raw[:8]))
+        before = _sum(self.raw[self.tcp :]) + old - self.tcp
+        _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[self.tcp :]) + new - self.tcp)
         return Segment(
-            bytes(raw), self.key, self.tcp, self.seq, self.ack, (self.start - self.tcp) << 2, self.flags
+            bytes(raw), self.key, self.tcp, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, self._offset, self.flags
         )
+
+    def with_mss(self, most: int) -> Segment:
+        """This segment (a SYN) with its MSS option lowered to *most*; itself if that is lower or absent."""
+        for at, kind, size in _options(self.raw, self.tcp + 20, self.start):
+            if kind == _MSS and size == 4:
+                now = int.from_bytes(self.raw[at + 2 : at + 4], "big")
+                return self if now <= most else self.patched(at + 2, most.to_bytes(2, "big"))
+        return self
+
+    def mss(self) -> int | None:
+        """The value of the MSS option, or None."""
+        for at, kind, size in _options(self.raw, self.tcp + 20, self.start):
+            if kind == _MSS and size == 4:
+                return int.from_bytes(self.raw[at + 2 : at + 4], "big")
+        return None
+
+    @property
+    def _offset(self) -> int:
+        return (self.start - self.tcp) << 2
+
+
+Blocks = Callable[[int, int], tuple[int, int] | None]
+
+
+def _options(raw: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Position, kind and size of each TCP option (RFC 9293 section 3.1); ends at the first malformed one."""
+    while at < end:
+        kind = raw[at]
+        size = 1 if kind == _NOP else raw[at + 1] if kind and at + 1 < end else 0
+        if size < (1 if kind == _NOP else 2) or at + size > end:
+            return
+        yield at, kind, size
+        at += size
+
+
+def _translate_blocks(raw: bytearray, at: int, end: int, blocks: Blocks) -> None:
+    for where, kind, size in list(_options(raw, at, end)):
+        if kind != _SACK:
+            continue
+        kept = b""
+        for edge in range(where + 2, where + size - 7, 8):
+            found = blocks(*_NUMBERS.unpack_from(raw, edge))
+            if found is not None:
+                kept += _NUMBERS.pack(found[0] & 0xFFFFFFFF, found[1] & 0xFFFFFFFF)
+        option = bytes([_SACK, 2 + len(kept)]) + kept if kept else b""
+        raw[where : where + size] = option.ljust(size, bytes([_NOP]))
+
+
+def _adjust(raw: bytearray, where: int, before: int, after: int) -> None:
+    """Update the checksum at *where* for words that summed up to *before* and now to *after* (RFC 1624)."""
+    total = (int.from_bytes(raw[where : where + 2], "big") ^ 0xFFFF) + (_folded(before) ^ 0xFFFF) + after
+    raw[where : where + 2] = (_folded(total) ^ 0xFFFF).to_bytes(2, "big")
+
+
+def _folded(total: int) -> int:
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
 
 
 def _sum(data: bytes | bytearray) -> int:

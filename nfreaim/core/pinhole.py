@@ -125,14 +125,16 @@ class PinholeTable:
         """The flows that live pinholes were opened for."""
         return {owner for owner, _ in self._agreements}
 
-    def open(self, owner: Owner, expectation: Expectation, address: str, now: float) -> Pinhole:
+    def open(self, owner: Owner, expectation: Expectation, host: str, address: str, now: float) -> Pinhole:
         """Open (or prolong) the pinhole for *expectation* at outside *address*. Raises Refused.
+
+        *host* is the only inside address that *owner* may name.
 
         The same flow and cookie again is the same agreement: it replaces what it asked for before.
         """
         agreement = (owner, expectation.cookie)
         entry = self._entries.get((expectation.inside, address))
-        self._check(owner, expectation)
+        self._check(expectation, host)
         self._check_room(agreement, None if entry else expectation.inside.address)
         deadline = now + self.policy.lifetime
         if entry is None:
@@ -257,9 +259,9 @@ class PinholeTable:
         for pinhole, reason in strays:
             self._observer.closed(pinhole, reason)
 
-    def _check(self, owner: Owner, wanted: Expectation) -> None:
+    def _check(self, wanted: Expectation, host: str) -> None:
         policy = self.policy
-        if wanted.inside.address != owner.client.address:
+        if wanted.inside.address != host:
             raise Refused(f"{wanted.inside.address} is not the address of the host that announces it")
         if not policy.serves(wanted.service):
             raise Refused(f"service {wanted.service} is switched off in the configuration")

@@ -3,74 +3,27 @@
 Offsets count bytes from the first one after the SYN and never wrap; sequence numbers appear here and
 nowhere else. Nothing here knows a protocol, the clock's source or the kernel.
 
-An edit replaces original bytes [start, end). Edits are disjoint, ascending and only over bytes that were
-not forwarded yet; so what leaves for [a, b) is the same whatever the segmentation, and a retransmission
-is the same read again. This version carries edits that keep the length: original and edited offsets are
-equal, and sequence numbers pass as they are.
+Edits are made only over bytes that were not forwarded yet; so what leaves for [a, b) is the same whatever the
+segmentation, and a retransmission is the same read again. While no edit changed a length both numberings are
+equal and headers pass as they are. Behind one, every segment of the flow is translated: its own position and
+payload through the map of its stream, acknowledgement and SACK blocks (RFC 2018) through that of the other.
+A position that is not where the stream is (a blind reset, say) is shifted like its neighbours, never moved to
+a valid one.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nfreaim.core.packet import Segment
+from nfreaim.core.offsets import OffsetMap
+from nfreaim.core.packet import ACK, Segment
 
 if TYPE_CHECKING:
     from nfreaim.core.flow import Direction, Flow
 
 _MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
-# Edits of one stream that are remembered for retransmissions: some hundred messages, far more than are ever
-# unacknowledged at a time.
-_REMEMBERED: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """Replace the original stream bytes [start, end) by *data*."""
-
-    start: int
-    end: int
-    data: bytes
-
-
-class OffsetMap:
-    """The append-only list of a stream's edits, and what they make of its bytes."""
-
-    __slots__ = ("edits",)
-
-    def __init__(self) -> None:
-        self.edits: list[Edit] = []
-
-    def add(self, edits: Sequence[Edit]) -> None:
-        """Append *edits*, all or none. Raises ValueError if one changes the length or is out of order."""
-        end = self.edits[-1].end if self.edits else 0
-        for edit in edits:
-            if len(edit.data) != edit.end - edit.start or not edit.data:
-                raise ValueError(
-                    f"edit [{edit.start}, {edit.end}) by {len(edit.data)} bytes changes the length"
-                )
-            if edit.start < end:
-                raise ValueError(f"edit at {edit.start} begins before the end of the last, {end}")
-            end = edit.end
-        self.edits += edits
-        del self.edits[:-_REMEMBERED]
-
-    def render(self, segment: Segment, at: int) -> Segment:
-        """*segment*, whose payload begins at stream offset *at*, as it shall leave."""
-        end = at + len(segment.raw) - segment.start
-        index = bisect_right(self.edits, at, key=lambda edit: edit.end)
-        while index < len(self.edits) and (edit := self.edits[index]).start < end:
-            low, high = max(edit.start, at), min(edit.end, end)
-            data = edit.data[low - edit.start : high - edit.start]
-            where = segment.start + low - at
-            if segment.raw[where : where + len(data)] != data:
-                segment = segment.patched(where, data)
-            index += 1
-        return segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +41,7 @@ class Held:
 class Stream:
     """One direction of a flow.
 
+    from_inside  its sender is the inside end of the flow
     next      offset of the first byte not seen yet; everything below was read in order
     expected  the same as a sequence number
     map       the edits
@@ -95,11 +49,24 @@ class Stream:
     gap       when the hole before *next* was first met, or None; *gaps* packets were dropped behind it
     """
 
-    __slots__ = ("base", "direction", "expected", "flow", "gap", "gaps", "held", "held_bytes", "map", "next")
+    __slots__ = (
+        "base",
+        "direction",
+        "expected",
+        "flow",
+        "from_inside",
+        "gap",
+        "gaps",
+        "held",
+        "held_bytes",
+        "map",
+        "next",
+    )
 
     def __init__(self, flow: Flow, direction: Direction, base: int) -> None:
         self.flow = flow
         self.direction = direction
+        self.from_inside = not direction
         self.rebase(base)
         self.map = OffsetMap()
         self.held: list[Held] = []
@@ -122,6 +89,32 @@ class Stream:
         self.expected = (self.base + end) & _MASK
         self.gap = None
         self.gaps = 0
+
+    def rendered(self, segment: Segment, at: int) -> Segment:
+        """*segment* of this stream, its payload at offset *at*, as it shall leave; itself if unchanged."""
+        other = self.flow.streams[1 - self.direction]
+        payload = segment.raw[segment.start :]
+        edited = self.map.render(payload, at) if self.map.edits else payload
+        if not (self.map.skewed or other.map.skewed):
+            return segment if edited == payload else segment.patched(segment.start, edited)
+        seq = self.base + self.map.fwd(at)
+        ack = segment.ack
+        blocks = None
+        if other.map.skewed and segment.flags & ACK:
+            ack = other.base + other.map.back(other.edited_offset(ack))
+            blocks = other.original_block
+        return segment.rebuilt(seq, ack, edited, blocks)
+
+    def edited_offset(self, seq: int) -> int:
+        """The offset in the edited stream that the receiver means by sequence number *seq*."""
+        now = self.map.fwd(self.next)
+        return now + ((seq - self.base - now + _HALF) & _MASK) - _HALF
+
+    def original_block(self, left: int, right: int) -> tuple[int, int] | None:
+        """The edges of a SACK block from the receiver of the edited stream, for its sender; None if empty."""
+        begin = self.map.back_left(self.edited_offset(left))
+        end = self.map.back(self.edited_offset(right))
+        return (self.base + begin, self.base + end) if begin < end else None
 
     def hold(self, packet: Held) -> None:
         """Keep *packet* back."""

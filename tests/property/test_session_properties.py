@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfreaim.core.engine import EngineSettings
 from nfreaim.core.flow import Endpoint
+from nfreaim.core.settings import EngineSettings
 from tests.golden import load
 from tests.property.profile import bounded
 from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire, packed

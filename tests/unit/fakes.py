@@ -10,13 +10,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
-from nfreaim.core.engine import Engine, EngineSettings
+from nfreaim.core.engine import Engine
 from nfreaim.core.flow import Endpoint, Flow, Owner
 from nfreaim.core.helper import Helper, HelperFactory, Report
-from nfreaim.core.packet import ACK, FIN, RST, SYN
+from nfreaim.core.nat import Record
+from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
+from nfreaim.core.settings import EngineSettings
 from nfreaim.core.verdict import Verdict, Verdicts
 from nfreaim.errors import BackendError
 from nfreaim.helpers.oscar import OscarHelper
@@ -64,6 +67,11 @@ class FakeKernel:
         self.outside = OUTSIDE
         self.dead: set[Owner] = set()
         self.offloaded: list[Owner] = []
+        self.reached_at = Endpoint(OUTSIDE, 5190)
+        self.networks = [IPv4Network("10.0.0.0/24")]
+        self.diverted: list[Endpoint] = []
+        self.protected: dict[bytes, Record] = {}
+        self.resets: list[Segment] = []
         self.broken = False
 
     def outside_address(self, owner: Owner) -> str:
@@ -81,6 +89,27 @@ class FakeKernel:
     def reclaim(self, owner: Owner) -> None:
         self._fail_if_broken()
         self.offloaded.remove(owner)
+
+    def reached(self, owner: Owner) -> Endpoint:
+        self._fail_if_broken()
+        return self.reached_at
+
+    def lan(self, address: str) -> bool:
+        return any(IPv4Address(address) in network for network in self.networks)
+
+    def divert(self, server: Endpoint) -> None:
+        self._fail_if_broken()
+        self.diverted.append(server)
+
+    def protect(self, key: bytes, record: Record) -> None:
+        self._fail_if_broken()
+        self.protected[key] = record
+
+    def unprotect(self, key: bytes) -> None:
+        self.protected.pop(key, None)
+
+    def reset(self, segment: Segment) -> None:
+        self.resets.append(segment)
 
     def _fail_if_broken(self) -> None:
         if self.broken:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.engine import EngineSettings
 from nfreaim.core.flow import Direction, Endpoint, FlowLimits
 from nfreaim.core.helper import Expectation, Nat, Scan
+from nfreaim.core.offsets import Edit
 from nfreaim.core.packet import ACK, FIN, RST, SYN
 from nfreaim.core.pinhole import PinholePolicy
-from nfreaim.core.stream import Edit
+from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import Foreign
 from nfreaim.helpers.oscar import OscarHelper
 from tests.golden import load

@@ -1,0 +1,126 @@
+"""Edit and OffsetMap: from the original bytes of a stream to the edited ones, and back.
+
+Pure arithmetic on stream offsets; sequence numbers, packets and protocols are unknown here.
+
+Edits are disjoint, ascending and append-only, and each replaces at least one byte. ``fwd(x)`` is where the
+original offset x stands in the edited stream; inside an edit [s, e) by n bytes it is fwd(s) + min(x - s, n).
+It is monotone, so a span [a, b) always leaves as edited[fwd(a):fwd(b)], whatever the segmentation.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+# Edits of one stream that are remembered for retransmissions: some hundred messages, far more than are ever
+# unacknowledged at a time. Of older ones only the sum of their shifts is kept.
+REMEMBERED: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Replace the original stream bytes [start, end) by *data*."""
+
+    start: int
+    end: int
+    data: bytes
+
+
+class OffsetMap:
+    """A stream's edits. *skewed*: one of them, also a forgotten one, changed the length."""
+
+    __slots__ = ("_after", "_places", "_starts", "before", "edits", "skewed")
+
+    def __init__(self, edits: Sequence[Edit] = (), before: int = 0) -> None:
+        self.edits: list[Edit] = []
+        self.before = before  # sum of the shifts of forgotten edits
+        self.skewed = before != 0
+        self._starts: list[int] = []  # of each edit, original
+        self._places: list[int] = []  # of each edit's beginning, edited
+        self._after: list[int] = []  # shift behind each edit
+        self.add(edits)
+
+    @property
+    def shift(self) -> int:
+        """What is added to offsets behind the last edit."""
+        return self._after[-1] if self._after else self.before
+
+    def add(self, edits: Sequence[Edit]) -> None:
+        """Append *edits*, all or none. Raises ValueError if one is empty or out of order."""
+        end = self.edits[-1].end if self.edits else 0
+        for edit in edits:
+            if not end <= edit.start < edit.end:
+                raise ValueError(f"edit [{edit.start}, {edit.end}) does not follow {end}")
+            end = edit.end
+        for edit in edits:
+            shift = self.shift
+            self._starts.append(edit.start)
+            self._places.append(edit.start + shift)
+            self._after.append(shift + len(edit.data) - (edit.end - edit.start))
+            self.edits.append(edit)
+            self.skewed = self.skewed or len(edit.data) != edit.end - edit.start
+        surplus = len(self.edits) - REMEMBERED
+        if surplus > 0:
+            self.before = self._after[surplus - 1]
+            for kept in (self.edits, self._starts, self._places, self._after):
+                del kept[:surplus]
+
+    def undo(self, count: int) -> None:
+        """Take back the last *count* edits, of which nothing has left yet."""
+        if count:
+            for kept in (self.edits, self._starts, self._places, self._after):
+                del kept[-count:]
+            self.skewed = self.before != 0 or any(len(e.data) != e.end - e.start for e in self.edits)
+
+    def fwd(self, x: int) -> int:
+        """Where original offset *x* stands in the edited stream."""
+        index = bisect_right(self._starts, x) - 1
+        if index < 0:
+            return x + self.before
+        edit = self.edits[index]
+        if x < edit.end:
+            return self._places[index] + min(x - edit.start, len(edit.data))
+        return x + self._after[index]
+
+    def back(self, y: int) -> int:
+        """The last original offset that stands at or before edited offset *y*: for what is acknowledged."""
+        index = bisect_right(self._places, y) - 1
+        if index < 0:
+            return y - self.before
+        edit, inside = self.edits[index], y - self._places[index]
+        if inside < len(edit.data):
+            return min(edit.start + inside, edit.end - 1)
+        return y - self._after[index]
+
+    def back_left(self, y: int) -> int:
+        """The first original offset that stands at or behind edited offset *y*: where a block begins."""
+        index = bisect_left(self._places, y) - 1
+        if index < 0:
+            return y - self.before
+        edit, inside = self.edits[index], y - self._places[index]
+        if inside <= len(edit.data):
+            return min(edit.start + inside, edit.end)
+        return y - self._after[index]
+
+    def render(self, data: bytes, at: int) -> bytes:
+        """What leaves for *data*, the original bytes from offset *at* on; itself if nothing changes."""
+        end = at + len(data)
+        index = max(bisect_right(self._starts, at) - 1, 0)
+        parts: list[bytes] = []
+        pos = at
+        for edit in self.edits[index:]:
+            if edit.start >= end:
+                break
+            if edit.end <= pos:
+                continue
+            low = max(edit.start, pos)
+            high = min(edit.end, end)
+            last = len(edit.data) if high == edit.end else min(high - edit.start, len(edit.data))
+            parts += (data[pos - at : low - at], edit.data[low - edit.start : last])
+            pos = high
+        if not parts:
+            return data
+        parts.append(data[pos - at :])
+        return b"".join(parts)

@@ -1,0 +1,41 @@
+"""Records: what has to outlive the daemon of a skewed flow, as plain data, and the flow made from it again.
+
+Only numbers, strings, lists and dicts; whoever stores them decides how.
+"""
+
+from __future__ import annotations
+
+from nfreaim.core.flow import Flow
+from nfreaim.core.nat import Record
+from nfreaim.core.offsets import Edit, OffsetMap
+
+
+def record(flow: Flow) -> Record:
+    """What is needed to go on translating *flow*."""
+    return {
+        "key": flow.key.hex(),
+        "server_inside": flow.server_inside,
+        "streams": [
+            {
+                "base": stream.base,
+                "next": stream.next,
+                "before": stream.map.before,
+                "edits": [[edit.start, edit.end, edit.data.hex()] for edit in stream.map.edits],
+            }
+            for stream in flow.streams
+        ],
+    }
+
+
+def flow_of(kept: Record, now: float) -> Flow:
+    """The flow of a record. It is bypassed: nobody knows which bytes left since. Raises ValueError, KeyError,
+    TypeError if the record is damaged."""
+    first, second = kept["streams"]
+    flow = Flow(bytes.fromhex(kept["key"]), first["base"], second["base"], None, now)
+    flow.seen_from(not kept["server_inside"])
+    flow.skewed = True
+    for stream, data in zip(flow.streams, kept["streams"], strict=True):
+        edits = [Edit(start, end, bytes.fromhex(text)) for start, end, text in data["edits"]]
+        stream.map = OffsetMap(edits, data["before"])
+        stream.advance(data["next"])
+    return flow

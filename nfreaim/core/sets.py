@@ -1,0 +1,104 @@
+"""QueueSets: which flows the kernel hands us, beyond the rules' fixed ports, as far as the engine decides it.
+
+Mirrors the kernel's sets in bounded memory. A refusal by the kernel costs speed or reach, never a connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from nfreaim.core.flow import Endpoint, owner_of
+from nfreaim.core.helper import HelperFactory
+from nfreaim.core.nat import Kernel
+from nfreaim.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+_FOLLOWED: Final = 1024  # servers that clients were redirected to
+_FOLLOW_FOR: Final = 7200.0  # seconds since the entry was refreshed, as long as the kernel keeps it
+_REFRESH: Final = 600.0
+
+
+class _Followed(NamedTuple):
+    factory: HelperFactory
+    since: float
+    """When the kernel's entry was made or refreshed."""
+
+
+class QueueSets:
+    """Offloaded flows, which skip the queue, and followed servers, queued whatever their port.
+
+    helpers  by server port
+    """
+
+    def __init__(self, helpers: Mapping[int, HelperFactory], kernel: Kernel, bound: int) -> None:
+        self.helpers = helpers
+        self._kernel = kernel
+        self._bound = bound
+        self._offloaded: dict[bytes, None] = {}
+        self._followed: dict[Endpoint, _Followed] = {}
+        self._warned: set[str] = set()
+
+    def helper_for(self, key: bytes) -> HelperFactory | None:
+        """The helper for packets of *key* if they run from a client to a server that is read, else None."""
+        port = int.from_bytes(key[10:12], "big")
+        found = self.helpers.get(port)
+        if found is None and self._followed:
+            followed = self._followed.get(owner_of(key).server)
+            found = followed.factory if followed else None
+        return found
+
+    def offload(self, key: bytes) -> None:
+        """Let the flow skip the queue from now on."""
+        self._offloaded[key] = None
+        if len(self._offloaded) > self._bound:
+            del self._offloaded[next(iter(self._offloaded))]
+        try:
+            self._kernel.offload(owner_of(key))
+        except BackendError as error:
+            self._warn("a flow stays in the queue", error)
+
+    def reclaim(self, key: bytes) -> None:
+        """A new connection has the endpoints of one that was let out of the queue: have it back."""
+        if key in self._offloaded:
+            del self._offloaded[key]
+            try:
+                self._kernel.reclaim(owner_of(key))
+            except BackendError as error:
+                self._warn("a flow does not come back to the queue", error)
+
+    def follow(self, server: Endpoint, key: bytes, now: float) -> None:
+        """Read flows to *server* from now on, as those of *key* are, unless its port is read anyway."""
+        factory = self.helper_for(key)
+        if server.port in self.helpers or factory is None:
+            return
+        known = self._followed.pop(server, None)
+        if known is not None and now - known.since < _REFRESH:
+            self._followed[server] = known
+            return
+        self._followed[server] = _Followed(factory, now)
+        if len(self._followed) > _FOLLOWED:
+            del self._followed[next(iter(self._followed))]
+        try:
+            self._kernel.divert(server)
+        except BackendError as error:
+            self._warn("a redirect is not followed", error)
+
+    def used(self, key: bytes, now: float) -> None:
+        """A flow with this key is in use: as long as sessions last, their server stays followed."""
+        server = owner_of(key).server
+        if server in self._followed:
+            self.follow(server, key, now)
+
+    def expire(self, now: float) -> None:
+        """Forget the servers that no session has used for long; the kernel's entries end by themselves."""
+        for server in [server for server, known in self._followed.items() if now - known.since > _FOLLOW_FOR]:
+            del self._followed[server]
+
+    def _warn(self, what: str, error: BackendError) -> None:
+        # Once: the next such flow will fail just the same.
+        level = logging.DEBUG if what in self._warned else logging.WARNING
+        self._warned.add(what)
+        log.log(level, "%s: %s", what, error)
