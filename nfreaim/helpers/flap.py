@@ -56,10 +56,23 @@ class FlapReader:
     oversized  wanted frames that were longer than MAX_FRAME, and so passed unread
     """
 
-    __slots__ = ("_broken", "_misses", "_skip", "_synced", "begun", "kept", "kept_at", "oversized", "wanted")
+    __slots__ = (
+        "_broken",
+        "_misses",
+        "_skip",
+        "_synced",
+        "_whole_signoff",
+        "begun",
+        "kept",
+        "kept_at",
+        "oversized",
+        "wanted",
+    )
 
-    def __init__(self, wanted: Mapping[bytes, bool], midstream: bool) -> None:
+    def __init__(self, wanted: Mapping[bytes, bool], midstream: bool, whole_signoff: bool = False) -> None:
+        """*whole_signoff*: sign-off frames come with their data (up to MAX_FRAME), not as headers only."""
         self.wanted = wanted
+        self._whole_signoff = whole_signoff
         self.begun = midstream
         self.kept = b""
         self.kept_at = 0
@@ -102,7 +115,12 @@ class FlapReader:
                 if not self._sign_on(data, pos, stop):
                     break
             elif channel == _SIGNOFF:
-                frames.append(Frame(start + pos, channel, data[pos : pos + _HEADER]))
+                end = pos + _HEADER
+                if self._whole_signoff and stop - pos <= MAX_FRAME:
+                    if stop > size:
+                        break
+                    end = stop
+                frames.append(Frame(start + pos, channel, data[pos:end]))
             elif channel == _DATA and length >= _SNAC:
                 icbm = self.wanted.get(data[pos + _HEADER : pos + _NAMED])
                 if icbm is None:

@@ -6,23 +6,28 @@ an outside endpoint that is one of our pinholes becomes the inside one again, so
 meet on it. All fields have a fixed width: no length, order or number of TLVs ever changes. Everything else
 (other channels, relays, text, cancels, what cannot be rebuilt to the very byte) leaves as it came.
 
+Where the server is the inside end, its client is outside. What the server relays to it from hosts of the
+inside networks goes out as theirs would, and redirects are dealt with in redirect.py; what that client sends
+is read for the end of agreements only.
+
 Works on bytes until a message is known to be a rendezvous; only then scapy sees it.
 """
 
 from __future__ import annotations
 
 import socket
-from typing import Final, Literal, TypeVar
+from hashlib import blake2b
+from typing import Final, TypeVar
 
 from nfreaim.core.flow import Direction, Endpoint
-from nfreaim.core.helper import Expectation, Nat, Refused, Report, Scan
+from nfreaim.core.helper import Expectation, Nat, Refused, Scan
 from nfreaim.core.nat import is_reachable
-from nfreaim.core.stream import Edit
+from nfreaim.core.offsets import Edit
 from nfreaim.helpers.flap import FLAP_HEADER, SNAC_HEADER, FlapReader, Frame
+from nfreaim.helpers.proposal import ADDRESSES, EDITABLE, Proposal, party, plain_name
+from nfreaim.helpers.redirect import FIRST_EDITABLE, Redirects, may_be_redirect
 from nfreaim.layers.fixed import header_struct
 from nfreaim.layers.oscar import (
-    CAPABILITIES,
-    FLAP,
     SNAC_FLAG_EXTRA,
     TLV,
     FlapChannel,
@@ -36,6 +41,7 @@ from nfreaim.layers.oscar import (
     rebuild,
     rendezvous_of,
 )
+from nfreaim.layers.redirect import REDIRECTS
 
 _HOST_ONLINE: Final = b"\x00\x01\x00\x03"
 _ICBM_ERROR: Final = b"\x00\x04\x00\x01"
@@ -45,7 +51,8 @@ _CLIENT_ERROR: Final = b"\x00\x04\x00\x0b"
 # By direction, for FlapReader: True marks ICBMs.
 _WANTED: Final = (
     {_TO_HOST: True, _CLIENT_ERROR: True},
-    {_TO_CLIENT: True, _CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False},
+    {_TO_CLIENT: True, _CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False}
+    | dict.fromkeys(REDIRECTS, False),
 )
 _FAMILY_ICBM: Final = b"\x00\x04"
 
@@ -57,18 +64,10 @@ _ICBM: Final = header_struct(IcbmToClient)
 _TLV: Final = header_struct(TLV)
 _BLOCK: Final = header_struct(Rendezvous)
 
-_ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
-# What may be edited, by direction; VERIFIED_IP is the server's own and comes with the replies only.
-_EDITABLE: Final = (
-    frozenset({RdvTag.RDV_IP, RdvTag.REQUESTER_IP, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
-    frozenset({*_ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
-)
-_LENGTHS: Final[dict[int, int]] = {
-    tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in _EDITABLE[1]
-}
+_ORIGINAL: Final = Direction.ORIGINAL
+_REPLY: Final = Direction.REPLY
 _SHORTEST: Final = _BODY + _ICBM.size  # nothing shorter can hold a byte that an edit could change
 _REMEMBERED: Final = 32  # proposals of one flow whose request or peer is remembered
-_NOWHERE: Final = bytes(4)
 
 
 class OscarHelper:
@@ -80,7 +79,11 @@ class OscarHelper:
 
     def __init__(self, midstream: bool) -> None:
         self.established = midstream
-        self._readers = (FlapReader(_WANTED[0], midstream), FlapReader(_WANTED[1], midstream))
+        self._readers = (
+            FlapReader(_WANTED[0], midstream),
+            FlapReader(_WANTED[1], midstream, whole_signoff=True),
+        )
+        self._redirects = Redirects()
         self._requests: dict[int, bytes] = {}
         self._peers: dict[tuple[bytes, bytes], str] = {}
 
@@ -91,28 +94,44 @@ class OscarHelper:
         if reader.oversized:
             nat.counters.malformed_messages += reader.oversized
             reader.oversized = 0
-        if not frames and len(reader.kept) < _SHORTEST:
+        kept = len(reader.kept)
+        if not frames and (
+            kept <= FIRST_EDITABLE or (kept < _SHORTEST and (direction is _ORIGINAL or not nat.server_inside))
+        ):
             return None
         edits: list[Edit] = []
         for frame in frames:
             edits += self._frame(direction, frame, nat)
-        hold = None
-        if reader.kept and self.established and (direction is Direction.ORIGINAL or nat.mappings()):
-            first = first_editable(reader.kept, direction)
-            hold = None if first is None else reader.kept_at + first
+        hold = self._hold(direction, nat) if reader.kept else None
         return Scan(tuple(edits), hold) if edits or hold is not None else None
+
+    def _hold(self, direction: Direction, nat: Nat) -> int | None:
+        """From which offset on an edit could concern what has come of the last frame; None: nowhere yet."""
+        reader, home = self._readers[direction], nat.server_inside
+        if home and direction is _REPLY and self._begun() and may_be_redirect(reader.kept):
+            return reader.kept_at + FIRST_EDITABLE
+        relevant = not home if direction is _ORIGINAL else home or nat.mappings()
+        named = reader.kept[FLAP_HEADER.size : FLAP_HEADER.size + 4]
+        if not self.established or not relevant or named not in (_TO_HOST, _TO_CLIENT):
+            return None
+        first = first_editable(reader.kept, direction)
+        return None if first is None else reader.kept_at + first
+
+    def _begun(self) -> bool:
+        """Whether both sides began with a sign-on frame."""
+        return self._readers[0].begun and self._readers[1].begun
 
     def _frame(self, direction: Direction, frame: Frame, nat: Nat) -> list[Edit]:
         data = frame.data
         if frame.channel == _SIGNOFF:
-            nat.withdraw_all("signed off")
-            return []
+            return self._signoff(frame, nat)
         name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
         body = _body(data)
         if name == _HOST_ONLINE:
-            both = self._readers[0].begun and self._readers[1].begun
             families = [data[at : at + 2] for at in range(body, len(data) - 1, 2)]
-            self.established = self.established or (both and _FAMILY_ICBM in families)
+            self.established = self.established or (self._begun() and _FAMILY_ICBM in families)
+        elif name in REDIRECTS:
+            return (self._redirects.read(frame, nat) or []) if self._begun() else []
         elif name == _ICBM_ERROR:
             cookie = self._requests.pop(SNAC_HEADER.unpack_from(data, FLAP_HEADER.size)[3], None)
             if cookie is not None:
@@ -121,9 +140,20 @@ class OscarHelper:
             cookie, channel = _ICBM.unpack_from(data, body)
             if channel == _RENDEZVOUS and self.established:
                 if name == _CLIENT_ERROR:
-                    nat.withdraw(cookie, "declined")
+                    length = data[body + _ICBM.size] if len(data) > body + _ICBM.size else 0
+                    name = data[body + _ICBM.size + 1 : body + _ICBM.size + 1 + length]
+                    nat.withdraw(_agreement(cookie, plain_name(name), nat), "declined")
                 else:
                     return self._rendezvous(direction, frame, nat)
+        return []
+
+    def _signoff(self, frame: Frame, nat: Nat) -> list[Edit]:
+        """FLAP channel 4: the end of a session, or in the old sign-on the login reply."""
+        if len(frame.data) > FLAP_HEADER.size and self._begun():
+            edits = self._redirects.read(frame, nat)
+            if edits is not None:
+                return edits
+        nat.withdraw_all("signed off")
         return []
 
     def _rendezvous(self, direction: Direction, frame: Frame, nat: Nat) -> list[Edit]:
@@ -140,10 +170,10 @@ class OscarHelper:
         if block is None:
             return []
         if block.type == RdvType.CANCEL:
-            nat.withdraw(block.cookie, "cancelled")
+            nat.withdraw(_agreement(block.cookie, party(flap), nat), "cancelled")
         elif block.type == RdvType.ACCEPT:
-            nat.agreed(block.cookie)
-        elif block.type == RdvType.PROPOSE:
+            nat.agreed(_agreement(block.cookie, party(flap), nat))
+        elif block.type == RdvType.PROPOSE and not (nat.server_inside and direction is _ORIGINAL):
             nat.counters.proposals += 1
             proposal = Proposal(flap, block)
             start = frame.at + (first_editable(frame.data, direction) or 0)
@@ -153,8 +183,10 @@ class OscarHelper:
                 return proposal.leave(direction, nat, reason)
             if not nat.editable(direction, start):
                 return proposal.leave(direction, nat, "its addresses had left before its end came")
-            if direction is Direction.ORIGINAL:
+            if direction is _ORIGINAL:
                 return self._outgoing(proposal, frame, nat)
+            if nat.server_inside:
+                return self._relayed(proposal, frame, nat)
             return self._incoming(proposal, frame, nat)
         return []
 
@@ -173,30 +205,40 @@ class OscarHelper:
             outside = nat.expect(Expectation(cookie, proposal.service, inside, peer))
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
-        edits = proposal.move(own, inside, outside, frame)
-        if edits is None:
-            nat.withdraw(cookie, "edit refused")
-            nat.counters.unfaithful += 1
-            return proposal.leave(Direction.ORIGINAL, nat, "cannot be edited in place")
+        proposal.move(own, inside, outside)
         _remember(self._requests, proposal.request, cookie)
-        nat.counters.rewritten += 1
-        nat.report(proposal.report("out", inside, outside, "rewritten", "own address"))
-        return edits
+        return proposal.rewritten(frame, nat, inside, outside, cookie, "own address")
+
+    def _relayed(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
+        """A proposal that a server on our side relays out: announce a host of ours as it would itself.
+
+        The server's client may be anybody and name any host of ours: only the server's own word counts.
+        """
+        cookie = _agreement(proposal.block.cookie, proposal.whom, nat)
+        named = {socket.inet_ntoa(address) for tag in ADDRESSES if (address := proposal.value(tag))}
+        if not any(nat.is_home(address) for address in named):
+            nat.counters.left += 1  # between two clients outside; nothing to tell
+            return []
+        host = proposal.vouched()
+        if host is None or not nat.is_home(host):
+            return proposal.leave(_REPLY, nat, "names an inside host that the server does not vouch for")
+        inside = Endpoint(host, proposal.port)
+        try:
+            outside = nat.expect(Expectation(cookie, proposal.service, inside))
+        except Refused as refusal:
+            return proposal.leave(_REPLY, nat, str(refusal))
+        proposal.move(socket.inet_aton(host), inside, outside)
+        return proposal.rewritten(frame, nat, inside, outside, cookie, "host of the inside networks")
 
     def _incoming(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal relayed to a client: if it names one of our pinholes, name the host behind it."""
-        for tag in _ADDRESSES:
+        for tag in ADDRESSES:
             address = proposal.value(tag)
             announced = Endpoint(socket.inet_ntoa(address), proposal.port) if address else None
             inside = nat.inside_of(announced) if announced else None
             if address and announced and inside:
-                edits = proposal.move(address, announced, inside, frame)
-                if edits is None:
-                    nat.counters.unfaithful += 1
-                    return proposal.leave(Direction.REPLY, nat, "cannot be edited in place")
-                nat.counters.mapped_back += 1
-                nat.report(proposal.report("in", announced, inside, "mapped-back", "pinhole of this router"))
-                return edits
+                proposal.move(address, announced, inside)
+                return proposal.mapped_back(frame, nat, announced, inside)
         verified = proposal.value(RdvTag.VERIFIED_IP)
         if verified is not None:
             # The server saw this address: if we answer with a proposal of our own, only it may connect. The
@@ -205,96 +247,6 @@ class OscarHelper:
             if is_reachable(peer) and not nat.is_ours(peer):
                 _remember(self._peers, (proposal.block.cookie, proposal.whom), peer)
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
-
-
-class Proposal:
-    """A dissected message whose rendezvous block is a proposal, and what may be done to it."""
-
-    def __init__(self, flap: FLAP, block: Rendezvous) -> None:
-        self.flap = flap
-        self.block = block
-        self.request: int = flap.payload.request_id
-        self.service = CAPABILITIES.get(block.capability) or block.capability.hex()
-        icbm = flap.payload.payload
-        name: bytes = getattr(icbm, "sender", icbm).screen_name
-        self.whom = name.replace(b" ", b"").lower()  # the other party; names differ in neither
-        self._tlvs: dict[int, list[TLV]] = {tag: block.all(tag) for tag in _LENGTHS}
-
-    @property
-    def port(self) -> int:
-        """The announced port; 0 if there is none."""
-        return int.from_bytes(self.value(RdvTag.PORT) or b"", "big")
-
-    @property
-    def stage(self) -> int:
-        """Which proposal of its conversation this is, from 1; 0 if it does not say."""
-        number = self.block.first(RdvTag.SEQ_NUM)
-        return int.from_bytes(number.value, "big") if number is not None else 0
-
-    def value(self, tag: int) -> bytes | None:
-        """The value of an address or port TLV, or None if it is absent."""
-        tlvs = self._tlvs[tag]
-        return tlvs[0].value if tlvs else None
-
-    def unfit(self) -> str | None:
-        """Why no one can act on this proposal, or None."""
-        if self.block.first(RdvTag.USE_ARS) is not None:
-            return "goes through a relay"  # the address is the relay's and the port a PIN
-        for tag, tlvs in self._tlvs.items():
-            if any(len(tlv.value) != _LENGTHS[tag] for tlv in tlvs):
-                return f"TLV {tag:#06x} has another length than {_LENGTHS[tag]}"
-            if any(tlv.value != tlvs[0].value for tlv in tlvs):
-                # Clients do not agree on which one counts: libpurple the first, joscar and Kopete the last.
-                return f"TLV {tag:#06x} stands there twice and differs"
-        if not self.port:
-            return "announces no port"
-        if all(self.value(tag) in (None, _NOWHERE) for tag in _ADDRESSES):
-            return "announces no address"
-        return None
-
-    def move(self, address: bytes, before: Endpoint, after: Endpoint, frame: Frame) -> list[Edit] | None:
-        """Edits that put *after* where *address* and the port of *before* stand; None if they cannot be made.
-
-        The complements 0x0016 and 0x0017 are kept right where they were right, each on its own: Kopete
-        sends the second without the first.
-        """
-        to, port = socket.inet_aton(after.address), after.port.to_bytes(2, "big")
-        checked_ip = self.value(RdvTag.IP_XOR) == _complement(self.value(RdvTag.RDV_IP))
-        checked_port = self.value(RdvTag.PORT_XOR) == _complement(before.port.to_bytes(2, "big"))
-        for tag in _ADDRESSES:
-            if self.value(tag) == address:
-                self._set(tag, to)
-        self._set(RdvTag.PORT, port)
-        if checked_ip:
-            self._set(RdvTag.IP_XOR, _complement(self.value(RdvTag.RDV_IP)))
-        if checked_port:
-            self._set(RdvTag.PORT_XOR, _complement(port))
-        data = rebuild(self.flap)
-        return _differences(frame.data, data, frame.at) if len(data) == len(frame.data) else None
-
-    def leave(self, direction: Direction, nat: Nat, reason: str) -> list[Edit]:
-        """Report that the message stays as it is; no edits."""
-        tags = _ADDRESSES if direction is Direction.REPLY else (RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
-        values = [value for tag in tags if (value := self.value(tag)) is not None and len(value) == 4]
-        named = Endpoint(socket.inet_ntoa(values[0] if values else _NOWHERE), self.port & 0xFFFF)
-        nat.counters.left += 1
-        way: Literal["out", "in"] = "out" if direction is Direction.ORIGINAL else "in"
-        nat.report(self.report(way, named, named, "left", reason))
-        return []
-
-    def report(
-        self,
-        way: Literal["out", "in"],
-        before: Endpoint,
-        after: Endpoint,
-        action: Literal["rewritten", "mapped-back", "left"],
-        reason: str,
-    ) -> Report:
-        return Report(way, self.service, self.stage, self.block.cookie, before, after, action, reason)
-
-    def _set(self, tag: int, value: bytes | None) -> None:
-        for tlv in self._tlvs[tag]:
-            tlv.value = value
 
 
 def first_editable(frame: bytes, direction: Direction) -> int | None:
@@ -334,7 +286,7 @@ def _first_in_block(frame: bytes, pos: int, size: int, direction: Direction) -> 
         pos += _TLV.size
         if tag == RdvTag.USE_ARS:
             return None
-        if first is None and tag in _EDITABLE[direction]:
+        if first is None and tag in EDITABLE[direction]:
             first = pos
         pos += length
     return first
@@ -347,18 +299,13 @@ def _body(frame: bytes) -> int:
     return _BODY
 
 
-def _complement(value: bytes | None) -> bytes:
-    return bytes(byte ^ 0xFF for byte in value or b"")
+def _agreement(cookie: bytes, whom: bytes, nat: Nat) -> bytes:
+    """The name of an agreement within its flow: the cookie, as long as all of them are one client's.
 
-
-def _differences(old: bytes, new: bytes, at: int) -> list[Edit]:
-    """Edits, at stream offset *at* on, that turn *old* into *new*; nearby differences make one edit."""
-    edits: list[Edit] = []
-    for pos in (index for index in range(len(old)) if old[index] != new[index]):
-        near = edits and at + pos - edits[-1].end < 3
-        start = edits.pop().start if near else at + pos
-        edits.append(Edit(start, at + pos + 1, new[start - at : pos + 1]))
-    return edits
+    A server's flow carries the proposals of all its clients to one of them, and the first cookie of every
+    libpurple process is the same: there the other party's name makes the difference, unreadably.
+    """
+    return blake2b(cookie + whom, digest_size=8).digest() if nat.server_inside else cookie
 
 
 _K = TypeVar("_K")

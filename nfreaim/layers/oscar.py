@@ -368,15 +368,16 @@ def _check(flap: FLAP, what: str) -> None:
     if isinstance(icbm, IcbmToClient):
         if whom.count != len(whom.tlvs):
             raise ValueError(f"user info announces {whom.count} TLVs and has {len(whom.tlvs)}")
-        _check_tlvs(whom.tlvs, "the user info")
+        check_tlvs(whom.tlvs, "the user info")
     for tlv in getattr(icbm, "tlvs", []):
         if isinstance(tlv, RendezvousTLV):
             _check_rendezvous(tlv)
         else:
-            _check_tlvs([tlv], what)
+            check_tlvs([tlv], what)
 
 
-def _check_tlvs(tlvs: list[TLV], where: str) -> None:
+def check_tlvs(tlvs: list[TLV], where: str) -> None:
+    """Raises ValueError if one of them overruns *where*, or bytes are left over that none covers."""
     for tlv in tlvs:
         if type(tlv) is not TLV:
             raise ValueError(f"{len(tlv)} bytes left over in {where}")
@@ -393,4 +394,4 @@ def _check_rendezvous(outer: RendezvousTLV) -> None:
     # `original` is what scapy dissected. Given nothing at all it invents a block of defaults, of legal size.
     if len(block.original) != outer.length:
         raise ValueError(f"rendezvous block of {outer.length} bytes overruns: {len(block.original)} left")
-    _check_tlvs(block.tlvs, "the rendezvous block")
+    check_tlvs(block.tlvs, "the rendezvous block")
