@@ -13,8 +13,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
-from nfreaim.core.engine import EngineSettings
 from nfreaim.core.pinhole import PinholePolicy
+from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/nfreaim/nfreaim.toml")
@@ -24,12 +24,19 @@ MOST_PORTS: Final = 15  # as many as fit into one multiport match
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings. lan and wan are interface names, ports TCP ports of servers, queue the NFQUEUE number."""
+    """All settings.
+
+    lan, wan      interface names
+    ports         TCP ports of servers
+    queue         the NFQUEUE number
+    state_dir     where the state of edited connections is kept
+    """
 
     lan: tuple[str, ...] = ()
     wan: tuple[str, ...] = ()
     ports: tuple[int, ...] = (5190,)
     queue: int = 5190
+    state_dir: Path = Path("/run/nfreaim/flows")
     log_level: str = "info"
     engine: EngineSettings = field(default_factory=EngineSettings)
     pinholes: PinholePolicy = field(default_factory=PinholePolicy)
@@ -58,9 +65,11 @@ def parse(text: str, name: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not TOML: {error}") from error
     values = _read(document, name)
-    hold = EngineSettings(hold=values.pop("hold_ms") / 1000) if "hold_ms" in values else EngineSettings()
+    engine = EngineSettings(home_names=values.pop("server_names", frozenset()))
+    if "hold_ms" in values:
+        engine = replace(engine, hold=values.pop("hold_ms") / 1000)
     policy = {_POLICY[key]: values.pop(key) for key in list(values) if key in _POLICY}
-    return replace(Config(), engine=hold, pinholes=PinholePolicy(**policy), **values)
+    return replace(Config(), engine=engine, pinholes=PinholePolicy(**policy), **values)
 
 
 Check = Callable[[Any], Any]
@@ -89,6 +98,22 @@ def _name(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._:@-]{1,15}", value):
         raise ValueError
     return value
+
+
+def _host_name(value: Any) -> str:
+    label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if not isinstance(value, str) or len(value) > 253:
+        raise ValueError
+    text = value.lower().removesuffix(".")
+    if not re.fullmatch(rf"({label}\.)*{label}", text) or re.fullmatch(r"[0-9.]*", text):
+        raise ValueError
+    return text
+
+
+def _directory(value: Any) -> Path:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError
+    return Path(value)
 
 
 def _service(value: Any) -> str:
@@ -130,6 +155,8 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("", "ports"): _list(_PORT, f"a list of 1 to {MOST_PORTS} port numbers", low=1, high=MOST_PORTS),
     ("", "queue"): _number(0, 65535),
     ("", "hold_ms"): _number(0, 1000),
+    ("", "server_names"): _list(_host_name, 'a list of host names, such as ["home.example"]'),
+    ("", "state_dir"): (_directory, 'an absolute path, such as "/run/nfreaim/flows"'),
     ("", "outside_address"): (_address, 'an IPv4 address, such as "198.51.100.7"'),
     ("pinholes", "lifetime"): _number(1, 86400, whole=False),
     ("pinholes", "claim_grace"): _number(0, 3600, whole=False),
@@ -180,7 +207,7 @@ def _read(document: dict[str, Any], name: str) -> dict[str, Any]:
             checked = check(value)
         except ValueError as error:
             raise ConfigError(f"{name}: {label} = {value!r}: must be {allowed}") from error
-        if label in ("services.deny", "pinholes.deny_ports"):
+        if label in ("services.deny", "pinholes.deny_ports", "server_names"):
             checked = frozenset(checked)
         elif label == "services.allow":
             checked = frozenset(checked) or None

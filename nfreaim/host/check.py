@@ -36,6 +36,9 @@ CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # bit numbers, linux/ca
 FEATURES = {
     "NFQUEUE target": "-t raw -A PREROUTING -j NFQUEUE --queue-num 1 --queue-bypass",
     "set match": "-t raw -A PREROUTING -m set --match-set probe src",
+    "CT target": "-t raw -A OUTPUT -j CT --notrack",
+    "MARK target": "-t raw -A PREROUTING -j MARK --set-xmark 0x1/0x1",
+    "mark match": "-t raw -A OUTPUT -m mark --mark 0x1/0x1",
     "addrtype match": "-t raw -A PREROUTING -m addrtype --dst-type LOCAL",
     "multiport match": "-t mangle -A POSTROUTING -p tcp -m multiport --sports 1,2",
     "DNAT target": "-t nat -A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.1:1",
@@ -44,7 +47,12 @@ FEATURES = {
     "connmark match": "-t filter -A FORWARD -m connmark --mark 0x1/0x1",
     "conntrack match": "-t filter -A FORWARD -m conntrack --ctstate DNAT",
 }
-_SETS = {"hash:net set": "probe hash:net", "hash:ip,port,ip set": "probe2 hash:ip,port,ip timeout 9"}
+_SETS = {
+    "hash:net set": "probe hash:net",
+    "hash:ip,port set": "probe1 hash:ip,port timeout 9",
+    "hash:ip,port,ip set": "probe2 hash:ip,port,ip timeout 9",
+}
+_JUMPS = (("raw", "PREROUTING"), ("raw", "OUTPUT"), ("mangle", "POSTROUTING"), ("mangle", "INPUT"))
 
 _NETLINK_NETFILTER = 12
 _CT_GET_STATS = 1 << 8 | 5  # conntrack subsystem, IPCTNL_MSG_CT_GET_STATS
@@ -283,20 +291,20 @@ def _legacy_neighbours(reinstall: str) -> Checks:
 
 
 def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
-    """(place, rule) of each foreign rule behind our jump in raw PREROUTING and mangle POSTROUTING.
+    """(place, rule) of each foreign rule behind our jumps in the chains of raw and mangle.
 
     `saved` is the output of iptables-legacy-save.
     """
-    table, passed = "", False
+    table, passed = "", set[tuple[str, str]]()
     for line in saved.splitlines():
         if line.startswith("*"):
-            table, passed = line[1:], False
-        for place in (("raw", "PREROUTING"), ("mangle", "POSTROUTING")):
+            table = line[1:]
+        for place in _JUMPS:
             if table != place[0] or not line.startswith(f"-A {place[1]} "):
                 continue
-            if line.endswith(f" -j {nftables.OUR_CHAIN}"):
-                passed = True
-            elif passed:
+            if line.rpartition(" -j ")[2] in nftables.OUR_CHAINS:
+                passed.add(place)
+            elif place in passed:
                 yield " ".join(place), line
 
 

@@ -48,21 +48,35 @@ class Conntrack:
 
     def outside_address(self, owner: Owner) -> str:
         """Where the replies of this flow are sent: the address it has outside. Raises BackendError."""
-        entry = self._get(owner)
-        if entry is None:
-            raise BackendError(f"connection tracking does not know {owner}")
-        address = entry.get_nested("CTA_TUPLE_REPLY", "CTA_TUPLE_IP", "CTA_IP_V4_DST")
-        if not isinstance(address, str):
-            raise BackendError(f"connection tracking names no outside address for {owner}")
-        return address
+        return self._endpoint(owner, "CTA_TUPLE_REPLY").address
+
+    def reached(self, owner: Owner) -> Endpoint:
+        """What this flow's client connected to, before any translation. Raises BackendError."""
+        return self._endpoint(owner, "CTA_TUPLE_ORIG")
 
     def alive(self, owner: Owner) -> bool:
         """Whether the flow is an established connection. Raises BackendError."""
-        entry = self._get(owner)
+        entry = self._find(owner)
         if entry is None:
             return False
         state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
         return bool(state == _ESTABLISHED)
+
+    def _endpoint(self, owner: Owner, which: str) -> Endpoint:
+        """The destination in one of the two tuples of the flow's entry."""
+        entry = self._find(owner)
+        if entry is None:
+            raise BackendError(f"connection tracking does not know {owner}")
+        address = entry.get_nested(which, "CTA_TUPLE_IP", "CTA_IP_V4_DST")
+        port = entry.get_nested(which, "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
+        if not isinstance(address, str) or not isinstance(port, int):
+            raise BackendError(f"connection tracking names no address of {owner}")
+        return Endpoint(address, port)
+
+    def _find(self, owner: Owner) -> Any | None:
+        """The flow's entry. What comes from the inside end is always one of its tuples, as it is seen here:
+        from the client to a server outside, or back to the client from a server inside."""
+        return self._get(owner) or self._get(Owner(owner.server, owner.client))
 
     def _get(self, owner: Owner) -> Any | None:
         client, server = owner

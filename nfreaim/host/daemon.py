@@ -17,17 +17,17 @@ from typing import Final
 
 from nfreaim.config import Config
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Owner
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.pinhole import PinholeTable
 from nfreaim.errors import BackendError
 from nfreaim.host import rules
-from nfreaim.host.conntrack import Conntrack, PinholeEvents
+from nfreaim.host.conntrack import PinholeEvents
 from nfreaim.host.forwards import Forwards
-from nfreaim.host.ipset import OffloadSet
 from nfreaim.host.iptables import PINHOLE_MARK, Iptables
 from nfreaim.host.journal import Journal
+from nfreaim.host.kernel import LinuxKernel
 from nfreaim.host.queue import PacketQueue
+from nfreaim.host.state import StateDirectory
 
 log = logging.getLogger("nfreaim")
 
@@ -41,26 +41,6 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class LinuxKernel:
-    """core.nat.Kernel on this machine: connection tracking, and the set of offloaded flows."""
-
-    def __init__(self, conntrack: Conntrack, offloaded: OffloadSet) -> None:
-        self._conntrack = conntrack
-        self._offloaded = offloaded
-
-    def outside_address(self, owner: Owner) -> str:
-        return self._conntrack.outside_address(owner)
-
-    def alive(self, owner: Owner) -> bool:
-        return self._conntrack.alive(owner)
-
-    def offload(self, owner: Owner) -> None:
-        self._offloaded.add(owner)
-
-    def reclaim(self, owner: Owner) -> None:
-        self._offloaded.delete(owner)
-
-
 def serve(config: Config, helper: HelperFactory) -> None:
     """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters.
 
@@ -68,50 +48,49 @@ def serve(config: Config, helper: HelperFactory) -> None:
     """
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
-        _install_rules(config, stack)
-        daemon = Daemon(config, helper, stack)
+        temporary = _install_rules(config, stack)
+        daemon = Daemon(config, helper, temporary, stack)
         log.info("ready: serving queue %d for ports %s", config.queue, " ".join(map(str, config.ports)))
         daemon.loop(signals)
 
 
-def _install_rules(config: Config, stack: ExitStack) -> None:
-    """Complete the static rules; if there were none at all before, they go again in the end."""
+def _install_rules(config: Config, stack: ExitStack) -> bool:
+    """Complete the static rules; if there were none before (returns True), they go again in the end."""
     if rules.installed():
-        return
+        return False
     if not config.lan or not config.wan:
         raise BackendError(
             "the rules are not installed and the interfaces are not known: run make install-rules "
             "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
         )
-    if not rules.present():
-        stack.callback(rules.remove)
+    temporary = not rules.present()
+    if temporary:
+        stack.callback(rules.remove, force=True)  # what waits for us was reset before
     rules.install(config.lan, config.wan, config.ports, config.queue)
+    return temporary
 
 
 class Daemon:
-    """The parts of the running ALG; *stack* unmakes them."""
+    """The parts of the running ALG; *stack* unmakes them. *temporary*: the rules end with it."""
 
-    def __init__(self, config: Config, helper: HelperFactory, stack: ExitStack) -> None:
-        conntrack = Conntrack()
-        stack.callback(conntrack.close)
-        offloaded = OffloadSet()
-        stack.callback(offloaded.close)
+    def __init__(self, config: Config, helper: HelperFactory, temporary: bool, stack: ExitStack) -> None:
+        self._kernel = LinuxKernel(StateDirectory(config.state_dir), stack)
         self._events = PinholeEvents(PINHOLE_MARK)
         stack.callback(self._events.close)
         self._forwards = Forwards()
         journal = Journal()
         self._pinholes = PinholeTable(config.pinholes, Iptables(self._forwards), journal)
-        kernel = LinuxKernel(conntrack, offloaded)
+        self._temporary = temporary
         helpers = dict.fromkeys(config.ports, helper)
-        self._engine = Engine(helpers, self._pinholes, kernel, journal, config.engine)
+        self._engine = Engine(helpers, self._pinholes, self._kernel, journal, config.engine)
         self._queue = PacketQueue(config.queue, self._engine, clock)
         self._dropped = (0, 0)
         # From here on packets wait for us: what else is needed to answer them has to be there.
         self._queue.open()
         stack.callback(self._close)
-        offloaded.flush()
+        self._restore()
         self._forwards.refresh()
-        self._pinholes.adopt(conntrack.alive, clock())
+        self._pinholes.adopt(self._kernel.alive, clock())
 
     def loop(self, signals: socket.socket) -> None:
         """Serve packets, events and the clock until a signal ends it."""
@@ -160,10 +139,27 @@ class Daemon:
             )
             self._dropped = dropped
 
+    def _restore(self) -> None:
+        """Go on with the skewed flows of an earlier life; one that cannot is treated as if its state were lost."""
+        for key, record in self._kernel.begin().items():
+            try:
+                self._engine.restore([record], clock())
+            except (ValueError, KeyError, TypeError) as error:
+                log.warning("a connection cannot go on and will be reset: %r", error)
+                self._kernel.abandon(key)
+
     def _close(self) -> None:
-        """Answer what waits, let go what is held, close what is open, then leave the queue."""
+        """Answer what waits, let go what is held, close what is open, then leave the queue.
+
+        Skewed flows wait for the next daemon, as long as the rules stay; if these go, too, nobody could ever
+        translate them again, and both ends are told.
+        """
         self._queue.serve()
         self._queue.apply(self._engine.shutdown("daemon stopped"))
+        if self._temporary:
+            for flow in list(self._engine.flows.skewed.values()):
+                self._kernel.cut(flow)
+            self._kernel.forget_all()
         self._queue.close()
         log.info("counters: %s", self._engine.counters)
 

@@ -15,6 +15,7 @@ PINHOLE_BIT = 0x200000
 
 ACCEPT = f"ct mark and {PINHOLE_BIT:#x} == {PINHOLE_BIT:#x} ct status dnat accept"
 OUR_CHAIN = "NFREAIM"
+OUR_CHAINS = (OUR_CHAIN, "NFREAIM_SERVER", "NFREAIM_OWN")
 
 _HARMLESS = {"counter", "log"}
 _DROPS = {"drop", "reject"}

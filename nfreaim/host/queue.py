@@ -16,12 +16,15 @@ from typing import Any, Final
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
 from nfreaim.core.engine import Engine
-from nfreaim.core.verdict import ACCEPT, Verdicts
+from nfreaim.core.verdict import ACCEPT, DROP, Verdicts
 from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
 
-_PREROUTING: Final = 0
+SKEW_MARK: Final = 0x10000  # packet mark that the rules set on flows that must fail closed
+# Hook numbers of packets that come from an inside host, or from this router itself: PREROUTING and OUTPUT.
+# The others, INPUT and POSTROUTING, see what is on its way to one.
+_FROM_INSIDE: Final = (0, 3)
 _STATISTICS: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 # 2000 busy connections overran the default of 1024 packets, even with a do-nothing C program; 16384 lost
 # none.
@@ -97,11 +100,15 @@ class PacketQueue:
     def _handle(self, packet: Any) -> None:
         # A packet that is held keeps its verdict open: its token, this object, lives on in the engine. The
         # payload was copied out, so the binding's own retain() is not needed.
+        skewed = bool(packet.get_mark() & SKEW_MARK)
         try:
-            verdicts = self._process(packet.get_payload(), packet, packet.hook == _PREROUTING, self._clock())
+            from_inside = packet.hook in _FROM_INSIDE
+            verdicts = self._process(packet.get_payload(), packet, from_inside, self._clock(), skewed)
         except Exception:
-            log.exception("a packet failed in the engine and passes as it came")
-            verdicts = [(packet, ACCEPT)]
+            log.exception(
+                "a packet failed in the engine and %s", "is dropped" if skewed else "passes as it came"
+            )
+            verdicts = [(packet, DROP if skewed else ACCEPT)]
         self.apply(verdicts)
         self._left -= 1
         if not self._left:

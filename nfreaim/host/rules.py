@@ -48,9 +48,13 @@ def install(lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue:
     _checked(["install", *arguments(lan, wan, ports, queue)])
 
 
-def remove() -> None:
-    """Remove every chain, jump and set of ours. Raises BackendError if something remains."""
-    _checked(["remove"])
+def remove(force: bool = False) -> None:
+    """Remove every chain, jump and set of ours. Raises BackendError if something remains.
+
+    It refuses while connections depend on the daemon, because they would deliver wrong bytes; *force* removes
+    all the same.
+    """
+    _checked(["remove", *(["--force"] if force else [])])
 
 
 def installed() -> bool:

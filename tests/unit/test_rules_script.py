@@ -40,7 +40,8 @@ def refuse(*words: str) -> str:
         (["install", *BOTH, "--queue"], "--queue needs a value"),
         (["install", *BOTH, "--colour", "red"], "unknown option --colour"),
         (["install", *BOTH, *(w for n in range(16) for w in ("--port", str(5190 + n)))], "at most 15 ports"),
-        (["remove", "now"], "remove takes no arguments"),
+        (["remove", "now"], "remove takes no arguments but --force"),
+        (["remove", "--force", "now"], "remove takes no arguments but --force"),
         (["show", "me"], "show takes no arguments"),
         (["enable"], "usage:"),
         ([], "usage:"),
@@ -79,7 +80,7 @@ def test_help_names_every_option() -> None:
         ["/bin/sh", str(rules.script()), "--help"], capture_output=True, text=True, timeout=30
     )
     assert result.returncode == 0
-    assert set(re.findall(r"--[a-z]+", result.stdout)) == {"--lan", "--wan", "--port", "--queue"}
+    assert set(re.findall(r"--[a-z]+", result.stdout)) == {"--lan", "--wan", "--port", "--queue", "--force"}
 
 
 def test_caller_gets_the_reason_as_an_exception() -> None:
@@ -114,4 +115,5 @@ def test_units_grant_two_capabilities_and_outlive_the_daemon() -> None:
     daemon = (RULES / "nfreaim.service").read_text()
     assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n" in daemon
     assert "nfreaim-rules remove" not in daemon
+    assert "RuntimeDirectoryPreserve=yes\n" in daemon  # state of connections that wait for the next daemon
     assert "PartOf=" not in (RULES / "nfreaim-rules.service").read_text()

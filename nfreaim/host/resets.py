@@ -1,0 +1,81 @@
+"""Resets: TCP resets for connections that can no longer be translated. Sends, and can do nothing else.
+
+A reset is for the receiver's eyes: it carries the numbers that its receiver knows. Towards outside it is
+tracked and translated like any packet of its connection; towards inside it must not be tracked, because
+connection tracking knows the connection in the outside's numbers only. The rules tell them apart by mark.
+Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1; answer to a segment: RFC 9293 section 3.10.7.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from nfreaim.core.flow import reverse
+from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
+from nfreaim.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+OWN_MARK: Final = 0x80000
+INSIDE_MARK: Final = 0x180000
+_SO_MARK: Final = 36
+_MASK: Final = 0xFFFFFFFF
+_TTL: Final = 64
+_IP: Final = struct.Struct("!BBHHHBBH8s")
+_TCP: Final = struct.Struct("!4sIIBBHHH")
+
+
+class Resets:
+    """A raw socket. *is_inside* tells for an address whether its host is inside (or is this router)."""
+
+    def __init__(self, is_inside: Callable[[str], bool]) -> None:
+        self._is_inside = is_inside
+        try:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        except OSError as error:
+            raise BackendError(f"no raw socket: {error}; is CAP_NET_RAW there?") from error
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def answer(self, segment: Segment) -> None:
+        """Reset the sender of *segment*, which is itself no reset. Never raises."""
+        if segment.flags & RST:
+            return
+        end = segment.seq + len(segment.raw) - segment.start
+        end += bool(segment.flags & SYN) + bool(segment.flags & FIN)
+        self.send(reverse(segment.key), segment.ack if segment.flags & ACK else 0, end)
+
+    def send(self, key: bytes, seq: int, ack: int) -> None:
+        """Send the packet with the addresses and ports of *key* (see Segment). Never raises."""
+        target = socket.inet_ntoa(key[4:8])
+        try:
+            mark = INSIDE_MARK if self._is_inside(target) else OWN_MARK
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+            self._socket.sendto(packet(key, seq, ack), (target, 0))
+        except (OSError, BackendError) as error:
+            # Its sender will try again, and be answered again.
+            log.warning("reset towards %s was not sent: %s", target, error)
+
+
+def packet(key: bytes, seq: int, ack: int) -> bytes:
+    """The IPv4 packet of a reset: RST and ACK, no payload, no options."""
+    tcp = _TCP.pack(key[8:12], seq & _MASK, ack & _MASK, 0x50, RST | ACK, 0, 0, 0)
+    pseudo = key[:8] + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp))
+    tcp = tcp[:16] + _checksum(pseudo + tcp) + tcp[18:]
+    header = _IP.pack(0x45, 0, 20 + len(tcp), 0, 0x4000, _TTL, socket.IPPROTO_TCP, 0, key[:8])
+    return header[:10] + _checksum(header) + header[12:] + tcp
+
+
+def _checksum(data: bytes) -> bytes:
+    """RFC 1071; *data* has an even length."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", total ^ 0xFFFF)
