@@ -1,0 +1,183 @@
+"""Redirects made to order, and a router that answers by the book, for tests of the OSCAR helper alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from nfreaim.core.counters import Counters
+from nfreaim.core.flow import Direction, Endpoint
+from nfreaim.core.helper import Expectation, Refused, Report
+from nfreaim.core.offsets import Edit
+from nfreaim.helpers.oscar import OscarHelper
+from tests.golden import load
+
+GOLDEN = load()
+NAMED = b"203.0.113.9:5190"
+"""What the golden redirects name."""
+HOME = b"10.0.0.9:5190"
+SIGNON = bytes.fromhex("2a01006400040000 0001")
+ONLINE = GOLDEN["host-online"].data
+GROWN, SHRUNK = Endpoint("198.51.100.200", 45190), Endpoint("192.0.2.7", 80)
+REACHED = Endpoint("203.0.113.100", 5190)
+REDIRECTS = ("login-reply", "service-redirect", "icq-flap-login-reply")
+
+
+def tlv(tag: int, value: bytes) -> bytes:
+    return tag.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
+
+
+def flap(data: bytes, channel: int = 2) -> bytes:
+    return bytes([0x2A, channel, 0, 0x66]) + len(data).to_bytes(2, "big") + data
+
+
+def redirect(tlvs: bytes, name: bytes = b"\0\x17\0\3", flags: bytes = b"\0\0", extra: bytes = b"") -> bytes:
+    return flap(name + flags + b"\0\0\0\2" + extra + tlvs)
+
+
+def migration(tlvs: bytes, families: bytes = b"\0\2\0\4\0\x13") -> bytes:
+    return redirect(families + tlvs, b"\0\1\0\x12")
+
+
+def naming(text: bytes, name: str = "login-reply") -> bytes:
+    """A golden redirect that names another server, put together by nothing but counting."""
+    return renamed(GOLDEN[name].data, NAMED, text)
+
+
+def renamed(frame: bytes, old: bytes, new: bytes) -> bytes:
+    """*frame* with another text in its TLVs 0x0005, all lengths right."""
+    assert tlv(5, old) in frame
+    data = frame[6:].replace(tlv(5, old), tlv(5, new))
+    return frame[:4] + len(data).to_bytes(2, "big") + data
+
+
+@dataclass
+class FakeNat:
+    """The router of a server at 10.0.0.9:5190, as one flow of it sees it. Remembers what it is asked."""
+
+    server_inside: bool = True
+    reached_at: Endpoint | None = REACHED
+    names: frozenset[str] = frozenset({"home.example"})
+    refuse: str | None = None
+    port: int | None = None  # where pinholes open, if not at the port that was asked for
+    counters: Counters = field(default_factory=Counters)
+    left: list[int] = field(default_factory=lambda: [0, 0])  # how much of each direction has been forwarded
+    followed: list[Endpoint] = field(default_factory=list)
+    expected: dict[bytes, Expectation] = field(default_factory=dict)
+    agreements: list[bytes] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+    @property
+    def inside(self) -> Endpoint:
+        return Endpoint("10.0.0.9", 5190) if self.server_inside else Endpoint("10.0.0.5", 40123)
+
+    @property
+    def outside(self) -> Endpoint:
+        return Endpoint("203.0.113.20", 51000) if self.server_inside else Endpoint("203.0.113.9", 5190)
+
+    def reached(self) -> Endpoint:
+        if self.reached_at is None:
+            raise Refused("connection tracking does not know the flow")
+        return self.reached_at
+
+    def is_home(self, host: str) -> bool:
+        return host in self.names or host.startswith(("10.", "192.168."))
+
+    def follow(self, server: Endpoint) -> None:
+        self.followed.append(server)
+
+    def expect(self, expectation: Expectation) -> Endpoint:
+        if self.refuse:
+            raise Refused(self.refuse)
+        self.expected[expectation.cookie] = expectation
+        return Endpoint(self.reached().address, self.port or expectation.inside.port)
+
+    def withdraw(self, cookie: bytes, reason: str) -> None:
+        if self.expected.pop(cookie, None):
+            self.withdrawn.append(reason)
+
+    def withdraw_all(self, reason: str) -> None:
+        self.expected.clear()
+        self.withdrawn.append(reason)
+
+    def agreed(self, cookie: bytes) -> None:
+        self.agreements.append(cookie)
+
+    def mappings(self) -> bool:
+        return bool(self.expected)
+
+    def inside_of(self, announced: Endpoint) -> Endpoint | None:
+        return None
+
+    def is_ours(self, address: str) -> bool:
+        return self.reached_at is not None and address == self.reached_at.address
+
+    def editable(self, direction: Direction, start: int) -> bool:
+        return start >= self.left[direction]
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+
+
+class Talk:
+    """One flow read by an OscarHelper: bytes in, bytes out, with an engine's care for what has left.
+
+    late   holds end before more comes, as when the sender waits for an ACK
+    holds  the offset of each answer "hold", within the bytes of the last ``send``
+    """
+
+    def __init__(self, nat: FakeNat | None = None, late: bool = False) -> None:
+        self.nat = nat or FakeNat()
+        self.late = late
+        self.helper = OscarHelper(midstream=False)
+        self.sent = [b"", b""]
+        self.edits: list[list[Edit]] = [[], []]
+        self.held: list[list[int]] = [[], []]  # where held packets begin
+        self.holds: list[int | None] = []
+
+    def send(self, way: int, data: bytes, cuts: Iterable[int] = ()) -> bytes:
+        """What becomes of *data*, sent in pieces cut at these offsets into it."""
+        base = len(self.sent[way])
+        self.holds = []
+        for low, high in pairwise([0, *cuts, len(data)]):
+            start = len(self.sent[way])
+            self.sent[way] += data[low:high]
+            scan = self.helper.scan(Direction(way), data[low:high], start, self.nat)
+            hold = scan.hold if scan else None
+            for edit in scan.edits if scan else ():
+                assert edit.start >= self.nat.left[way], "an edit over bytes that have left"
+                assert edit.start >= max([0, *(old.end for old in self.edits[way])])
+                assert self.sent[way][edit.start : edit.end] != edit.data, "an edit that changes nothing"
+                self.edits[way].append(edit)
+            self.holds.append(None if hold is None else hold - base)
+            self.held[way].append(start)
+            if self.late or hold is None or hold < self.nat.left[way]:
+                hold = len(self.sent[way])
+            # Whole packets leave: the first that stays is the one that holds the byte *hold*.
+            ends = [*self.held[way][1:], len(self.sent[way])]
+            gone = sum(end <= hold for end in ends)
+            self.nat.left[way] = ([*self.held[way], len(self.sent[way])])[gone]
+            self.held[way] = self.held[way][gone:]
+        return self.rendered(way, base)
+
+    def rendered(self, way: int, base: int) -> bytes:
+        out, pos = b"", base
+        for edit in self.edits[way]:
+            if edit.start >= base:
+                out += self.sent[way][pos : edit.start] + edit.data
+                pos = edit.end
+        return out + self.sent[way][pos:]
+
+    def begun(self) -> Talk:
+        """Past the sign-on frames, as a login connection is."""
+        self.send(1, SIGNON, [1, 2, 4, 6])
+        self.send(0, GOLDEN["signon-with-cookie"].data)
+        return self
+
+    def online(self) -> Talk:
+        """Past sign-on, as a session is."""
+        self.begun().send(1, ONLINE, [1, 2, 4, 6])
+        assert self.helper.established
+        return self
