@@ -140,7 +140,7 @@ class Daemon:
             self._dropped = dropped
 
     def _restore(self) -> None:
-        """Go on with the skewed flows of an earlier life; one that cannot is treated as if its state were lost."""
+        """Go on with the skewed flows of an earlier life; a damaged record counts as lost."""
         for key, record in self._kernel.begin().items():
             try:
                 self._engine.restore([record], clock())
