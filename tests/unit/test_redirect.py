@@ -11,15 +11,12 @@ import pytest
 from nfreaim.core.flow import Endpoint
 from nfreaim.core.offsets import Edit
 from nfreaim.helpers.flap import MAX_FRAME
-from nfreaim.helpers.redirect import Server
-from nfreaim.layers.oscar import FLAP, MAX_TLVS, SNAC, TLV, rebuild
-from nfreaim.layers.redirect import MAX_FAMILIES, Migration, Redirect, dissect_redirect, servers_of
+from nfreaim.layers.oscar import MAX_TLVS
+from nfreaim.layers.redirect import MAX_FAMILIES
 from tests.unit.redirects import (
     GOLDEN,
     GROWN,
     HOME,
-    NAMED,
-    ONLINE,
     REACHED,
     REDIRECTS,
     SHRUNK,
@@ -392,56 +389,3 @@ def test_a_stranger_s_bad_redirect_teaches_nothing(case: str) -> None:
     assert out == frame
     assert not nat.followed
     assert nat.counters.redirects_left == 0
-
-
-# --- the layers -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", REDIRECTS)
-def test_a_dissected_redirect_is_rebuilt_to_the_byte(name: str) -> None:
-    data = GOLDEN[name].data
-    parsed = dissect_redirect(data)
-    assert rebuild(parsed) == data
-    assert [value for _, value in servers_of(parsed)] == [NAMED]
-    assert all(data[at : at + 4] == b"\0\5\0\x10" for at, _ in servers_of(parsed))
-
-
-def test_redirects_can_be_built_with_their_lengths_computed() -> None:
-    tlvs = [TLV(type=5, value=HOME), TLV(type=6, value=b"cookie")]
-    wire = tlv(5, HOME) + tlv(6, b"cookie")
-    snac = SNAC(family=1, subtype=0x12, request_id=2)
-    assert bytes(
-        FLAP(channel=2, sequence=0x66) / snac / Migration(families=[2, 4, 0x13], tlvs=tlvs)
-    ) == migration(b"" + wire, b"\0\3\0\2\0\4\0\x13")
-    assert bytes(FLAP(channel=4, sequence=0x66) / Redirect(tlvs=tlvs)) == flap(wire, 4)
-
-
-@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in REDIRECTS])
-def test_nothing_else_passes_for_a_redirect(name: str) -> None:
-    with pytest.raises(ValueError, match=r"not a redirect|too short|FLAP magic|cut short"):
-        dissect_redirect(GOLDEN[name].data)
-
-
-@pytest.mark.parametrize(
-    ("value", "server"),
-    [
-        (b"a:1", Server("a", 1)),
-        (b"a", Server("a", None)),
-        (b"A-b_c.9:65535", Server("A-b_c.9", 65535)),
-        (b"10.0.0.9:05190", Server("10.0.0.9", 5190)),
-        (b"-a:1", None),
-        (b"a" * 254, None),
-        (b"a:123456", None),
-        (b"a:+1", None),
-        (b"a b:1", None),
-        (b"a:1:1", None),
-        ("a:\u0661".encode(), None),
-    ],
-)
-def test_the_text_of_a_redirect(value: bytes, server: Server | None) -> None:
-    assert Server.parse(value) == server
-
-
-def test_the_golden_sign_on_is_what_these_tests_need() -> None:
-    assert ONLINE[:2] == b"\x2a\2"
-    assert set(REDIRECTS) <= GOLDEN.keys()

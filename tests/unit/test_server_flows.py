@@ -1,0 +1,202 @@
+"""A server behind the router through the whole core: changed lengths, pinholes, and what both ends read."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from nfreaim.core.flow import Endpoint
+from nfreaim.core.packet import ACK, RST, SYN
+from nfreaim.core.settings import EngineSettings
+from nfreaim.core.verdict import Verdict
+from tests.unit.fakes import OUTSIDE, Router, Wire, checksum_error, packed, packet, payload_at, tcp_at
+from tests.unit.redirects import GOLDEN, HOME, ONLINE, SIGNON, naming, redirect, tlv
+from tests.unit.test_helper_server import AIM, OOS, answered, relayed
+
+CLIENT, SERVER = Endpoint("203.0.113.20", 51000), Endpoint("10.0.0.9", 5190)
+GOOD = naming(f"{OUTSIDE}:5190".encode())
+FRAMES = naming(HOME), naming(HOME, "service-redirect"), naming(HOME, "icq-flap-login-reply")
+
+
+class HomeWire(Wire):
+    """A connection of a client outside to a server inside; its judge reads what leaves as receivers do."""
+
+    def __init__(self, router: Router | None = None, client: Endpoint = CLIENT) -> None:
+        super().__init__(router, client=client, server=SERVER)
+
+    def judge(self, raw: bytes, verdict: Verdict) -> None:
+        assert verdict.accept or verdict.payload is None
+        if not verdict.accept:
+            return
+        out = raw if verdict.payload is None else verdict.payload
+        assert checksum_error(out) == 0
+        assert int.from_bytes(out[2:4], "big") == len(out)
+        tcp, start = tcp_at(out), payload_at(out)
+        way = 0 if out[12:16] == packed(self.ends[0].address) else 1
+        at = (int.from_bytes(out[tcp + 4 : tcp + 8], "big") - self.isn[way] - 1) & 0xFFFFFFFF
+        if not out[tcp + 13] & (SYN | RST):
+            for index, byte in enumerate(out[start:]):
+                first = self.left[way].setdefault(at + index, byte)
+                assert first == byte, f"byte {at + index} left as {first:#04x} and again as {byte:#04x}"
+            ack = (int.from_bytes(out[tcp + 8 : tcp + 12], "big") - self.isn[1 - way] - 1) & 0xFFFFFFFF
+            assert ack <= len(self.sent[1 - way]) if way == 0 else ack <= len(self.left[0])
+
+    def raw(self, way: int, at: int, data: bytes = b"", flags: int = ACK | 8) -> bytes:
+        """Each end acknowledges what it has got, in its own count."""
+        seq = (self.isn[way] + 1 + at) & 0xFFFFFFFF
+        ack = (self.isn[1 - way] + 1 + len(self.left[1 - way])) & 0xFFFFFFFF if flags & ACK else 0
+        return packet(self.ends[way], self.ends[1 - way], seq, ack, flags, data)
+
+    def inject(self, way: int, at: int, data: bytes = b"", flags: int = ACK | 8) -> dict[int, Verdict]:
+        return self.router.process(self, self.raw(way, at, data, flags), way == 1)
+
+    def begun(self) -> HomeWire:
+        self.handshake()
+        self.server(SIGNON, [1, 2, 4, 6])
+        self.client(GOLDEN["signon-with-cookie"].data)
+        return self
+
+    def online(self) -> HomeWire:
+        self.begun().server(ONLINE, [1, 2, 4, 6])
+        return self
+
+    def told(self, data: bytes, cuts: Iterable[int] = ()) -> bytes:
+        """The server sends *data*; what its client reads of it."""
+        before = len(self.left[1])
+        self.send(1, data, cuts)
+        self.client(GOLDEN["keepalive"].data)
+        return self.s2c[before:]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_every_cut_of_a_redirect(frame: bytes) -> None:
+    good = redirected(frame)
+    for cuts in [[], [1, 2, 4, 6], range(1, len(frame)), *([cut] for cut in range(1, len(frame)))]:
+        wire = HomeWire().begun()
+        assert wire.told(frame, cuts) == good, cuts
+        assert wire.told(GOLDEN["self-info"].data, [1, 2, 4, 6]) == GOLDEN["self-info"].data
+        assert wire.router.engine.counters.redirects == 1
+        assert not wire.router.open_tokens
+
+
+def redirected(frame: bytes) -> bytes:
+    data = frame[6:].replace(tlv(5, HOME), tlv(5, f"{OUTSIDE}:5190".encode()))
+    return frame[:4] + len(data).to_bytes(2, "big") + data
+
+
+def test_a_redirect_that_comes_late_is_whole_and_as_it_came() -> None:
+    frame = FRAMES[0]
+    for cut in range(1, len(frame)):
+        wire = HomeWire().begun()
+        before = len(wire.left[1])
+        wire.send(1, frame[:cut])
+        wire.router.wait(0.031)
+        assert wire.s2c[before:] == frame[:cut]
+        wire.send(1, frame[cut:])
+        assert wire.s2c[before:] == (GOOD if cut <= 4 else frame), cut
+        counters = wire.router.engine.counters
+        assert (counters.redirects, counters.redirects_left) == ((1, 0) if cut <= 4 else (0, 1))
+
+
+def test_nothing_waits_longer_than_the_hold_time() -> None:
+    wire = HomeWire(Router(EngineSettings(hold=0.01))).begun()
+    wire.send(1, FRAMES[0][:100], [1, 2, 4, 6])
+    assert len(wire.router.open_tokens) == 2
+    wire.router.wait(0.0101)
+    assert not wire.router.open_tokens
+
+
+def test_a_session_of_redirects_and_proposals_cut_at_random() -> None:
+    rng = random.Random(3)
+    frames = [
+        *FRAMES,
+        relayed(OOS),
+        relayed(AIM, who=b"amy1"),
+        GOLDEN["self-info"].data,
+        GOLDEN["keepalive"].data,
+    ]
+    frames += [redirect(tlv(5, b"elsewhere.example:5190") + tlv(6, bytes(256))), ONLINE]
+    for _ in range(60):
+        rng.shuffle(frames)
+        wire = HomeWire(Router(EngineSettings(home_names=frozenset({"home.example"})))).online()
+        data = b"".join(frames)
+        cuts = sorted(rng.sample(range(1, len(data)), rng.randrange(12, 80)))
+        wanted = b"".join(
+            redirected(frame) if frame in FRAMES else outside(frame) if frame[6:10] == b"\0\4\0\7" else frame
+            for frame in frames
+        )
+        assert wire.told(data, cuts) == wanted
+        assert wire.router.engine.counters.redirects == 3
+        assert [pinhole.inside for pinhole in wire.router.pinholes] == [Endpoint("10.0.0.5", 5190)]
+
+
+def outside(frame: bytes) -> bytes:
+    """A relayed proposal of 10.0.0.5, but for its user info and service data."""
+    own, out = packed("10.0.0.5"), packed(OUTSIDE)
+    at = frame.index(b"COOKIE7\0", 30)
+    block = frame[at:]
+    for tag in (2, 3, 4):
+        block = block.replace(tlv(tag, own), tlv(tag, out))
+    inverse = [bytes(byte ^ 0xFF for byte in address) for address in (own, out)]
+    return frame[:at] + block.replace(tlv(0x16, inverse[0]), tlv(0x16, inverse[1]))
+
+
+def test_a_relayed_proposal_opens_a_pinhole_to_the_host_that_sent_it() -> None:
+    wire = HomeWire().online()
+    assert wire.told(relayed(OOS), [1, 2, 4, 6]) == outside(relayed(OOS))
+    (pinhole,) = wire.router.firewall.pinholes
+    assert (pinhole.inside, pinhole.outside) == (Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190))
+    assert pinhole.owner == wire.owner
+    assert not wire.stored.skewed
+    wire.client(answered(1))
+    assert not wire.router.firewall.pinholes
+
+
+@pytest.mark.parametrize("address", ["10.0.1.5", "192.168.7.5"])
+def test_a_private_address_of_some_other_network_gets_no_pinhole(address: str) -> None:
+    wire = HomeWire().online()
+    frame = relayed(OOS.replace(packed("10.0.0.5"), packed(address)))
+    assert wire.told(frame) == frame
+    assert not wire.router.firewall.commits
+    assert [report.reason for report in wire.router.watcher.reports] == [
+        f"{address} is not a host of the inside networks"
+    ]
+
+
+def test_a_name_that_the_operator_listed_stands_for_the_server_however_it_is_written() -> None:
+    wire = HomeWire(Router(EngineSettings(home_names=frozenset({"home.example"})))).begun()
+    assert wire.told(naming(b"Home.Example:5190"), [1, 2, 4, 6]) == GOOD
+
+
+def test_two_clients_of_one_server_each_come_back_the_way_they_came() -> None:
+    router = Router()
+    router.kernel.reached_at = Endpoint("198.51.100.200", 45190)
+    bob = HomeWire(router).begun()
+    dave = HomeWire(router, client=Endpoint("203.0.113.21", 51000)).begun()
+    assert bob.told(naming(HOME)) == naming(b"198.51.100.200:45190")
+    router.kernel.reached_at = Endpoint("192.0.2.7", 80)
+    assert dave.told(naming(HOME), [1, 2, 4, 6]) == naming(b"192.0.2.7:80")
+
+
+def test_a_retransmitted_redirect_is_the_same_redirect_and_counts_once() -> None:
+    wire = HomeWire().begun()
+    at = len(wire.sent[1])
+    wire.told(naming(HOME), [1, 2, 4, 6])
+    wire.inject(1, at, naming(HOME))
+    wire.inject(1, at + 3, naming(HOME)[3:60])
+    assert wire.s2c.endswith(GOOD)
+    assert wire.router.engine.counters.redirects == 1
+
+
+def test_a_client_of_ours_is_followed_to_another_port() -> None:
+    wire = Wire().handshake()
+    wire.server(SIGNON, [1, 2, 4, 6])
+    wire.client(GOLDEN["signon-with-cookie"].data)
+    frame = naming(b"203.0.113.9:5191")
+    assert wire.server(frame, [1, 2, 4, 6]) == frame
+    assert wire.router.kernel.diverted == [Endpoint("203.0.113.9", 5191)]
+    bos = Wire(wire.router, server=Endpoint("203.0.113.9", 5191)).sign_on()
+    golden = GOLDEN["send-file-proposal"]
+    assert bos.client(golden.data) == golden.expected["same-port"]
