@@ -15,6 +15,7 @@ from nfreaim.core import records
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Flow, FlowTable, HalfOpen, Owner, reverse
 from nfreaim.core.helper import HelperFactory
+from nfreaim.core.holding import Holding
 from nfreaim.core.nat import FlowNat, Kernel, Record, Watcher
 from nfreaim.core.offsets import Edit
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
@@ -31,8 +32,8 @@ log = logging.getLogger(__name__)
 _FAR: Final = 1 << 22
 # So many control connections are looked up in one poll: a look-up costs up to a millisecond.
 _POLL_BATCH: Final = 32
-# By so many bytes the segments of a server behind this router may grow: its clients' MSS is lowered by that
-# (a third of a small one), so that what grew still fits. A redirect grows by a dozen.
+# By so many bytes the segments of a server behind this router may grow: its clients' MSS is lowered by that,
+# so that what grew still fits. A redirect grows by a dozen.
 _ROOM: Final = 96
 
 
@@ -56,7 +57,7 @@ class Engine:
         self.settings = settings or EngineSettings()
         self.counters = Counters()
         self.flows = FlowTable(self.settings.limits)
-        self._holding: dict[int, Stream] = {}
+        self._holding = Holding(self.settings, self.counters)
         self._sets = QueueSets(helpers, kernel, self.settings.limits.flows)
         self._next_poll = 0.0
         self._to_poll: list[Owner] = []
@@ -88,10 +89,8 @@ class Engine:
         flow.seen = now
         if segment.start == len(raw) or segment.flags & RST:
             # What carries no data passes, also ahead of held bytes: its receiver may wait for nothing else.
-            if segment.flags & FIN:
-                self._finish(stream, segment, now)
-            if flow.skewed:
-                return [(token, self._rendered(stream, segment, stream.offset(segment.seq)))]
+            if flow.skewed or segment.flags & FIN:
+                return self._bare(stream, segment, token, now)
             return [(token, ACCEPT)]
         if flow.helper is None:
             return [(token, self._unread(stream, segment, now))]
@@ -114,28 +113,25 @@ class Engine:
         Call it at ``wakeup`` and at least every second.
         """
         verdicts: Verdicts = []
-        for stream in list(self._holding.values()):
-            if stream.held[0].since + self.settings.hold <= now:
-                self.counters.late_edit += 1
-                verdicts += self._release(stream)
+        for stream in self._holding.due(now):
+            self.counters.late_edit += 1
+            verdicts += self._release(stream)
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
                 verdicts += self._forget(flow, "control connection idle")
-            self._sets.expire(now)
+            self._sets.expire(now, self.flows)
             verdicts += self._poll_owners()
         self.pinholes.expire(now)
         return verdicts
 
     def wakeup(self) -> float | None:
         """When ``tick`` has to be called at the latest for the sake of a held packet; None: no hurry."""
-        if not self._holding:
-            return None
-        return min(stream.held[0].since for stream in self._holding.values()) + self.settings.hold
+        return self._holding.wakeup()
 
     def shutdown(self, reason: str) -> Verdicts:
         """Verdicts for everything still held; closes all pinholes for *reason*."""
-        verdicts = [verdict for stream in list(self._holding.values()) for verdict in self._release(stream)]
+        verdicts = [verdict for stream in self._holding.streams() for verdict in self._release(stream)]
         self.pinholes.close_all(reason)
         return verdicts
 
@@ -161,10 +157,9 @@ class Engine:
         except Exception as error:
             nat.undo_scan("edit refused")
             verdicts = self._fail(flow, error)
-        if hold is not None and hold < end and self._may_hold(stream, hold, fresh, end - at):
+        if hold is not None and hold < end and self._holding.may(stream, hold, fresh, end - at):
             verdicts += self._release(stream, below=hold)
-            stream.hold(Held(token, segment, at, fresh, now))
-            self._holding[id(stream)] = stream
+            self._holding.keep(stream, Held(token, segment, at, fresh, now))
             self.counters.held_packets += 1
             return verdicts
         if stream.held:
@@ -179,8 +174,10 @@ class Engine:
         """
         flow, nat = stream.flow, stream.flow.nat
         assert nat is not None
-        if not nat.editable(stream.direction, edits[0].start):
-            raise ValueError(f"edit at {edits[0].start} over bytes that have left")
+        start, end = edits[0].start, edits[-1].end
+        if not nat.editable(stream.direction, start) or end > stream.next:
+            # Behind what has come it would let the sender be told that bytes arrived which it never sent.
+            raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
         if sum(max(0, len(edit.data) - (edit.end - edit.start)) for edit in edits) > flow.room:
             self.counters.no_room += 1
             nat.undo_scan("edit refused")
@@ -207,25 +204,10 @@ class Engine:
             self.flows.add(flow)
             self.flows.skewed[flow.owner] = flow
 
-    def _may_hold(self, stream: Stream, hold: int, fresh: int, size: int) -> bool:
-        """Whether keeping the packet back can still serve an edit, and there is room for it."""
-        if hold < (stream.held[0].fresh if stream.held else fresh):
-            return False  # those bytes have left already
-        settings = self.settings
-        room = stream.held_bytes + size <= settings.hold_bytes
-        if room and sum(len(other.held) for other in self._holding.values()) < settings.hold_packets:
-            return True
-        self.counters.late_edit += 1
-        return False
-
     def _release(self, stream: Stream, below: int | None = None) -> Verdicts:
         """Verdicts for what *stream* holds (up to offset *below*), in order, with the edits made so far."""
-        verdicts: Verdicts = [
-            (held.token, self._rendered(stream, held.segment, held.at)) for held in stream.let_go(below)
-        ]
-        if not stream.held:
-            self._holding.pop(id(stream), None)
-        return verdicts
+        freed = self._holding.let_go(stream, below)
+        return [(held.token, self._rendered(stream, held.segment, held.at)) for held in freed]
 
     def _rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
         if not stream.map.edits and not stream.flow.skewed:
@@ -235,6 +217,18 @@ class Engine:
             return ACCEPT
         self.counters.changed_packets += 1
         return Verdict(True, rendered.raw)
+
+    def _bare(self, stream: Stream, segment: Segment, token: Any, now: float) -> Verdicts:
+        """A segment without data, or a reset: a FIN, or any of a skewed flow."""
+        flow, at = stream.flow, stream.offset(segment.seq)
+        ended = flow.finished >> stream.direction & 1  # a FIN takes one position
+        if at > stream.next + ended and flow.helper is not None and not segment.flags & RST:
+            # What is missing may yet be edited, and this would then stand at a wrong place: a FIN in the
+            # middle of the data ends it there. Its sender has to repeat the missing bytes, and repeats this.
+            return self._gap(stream, segment, token, at, now)
+        if segment.flags & FIN:
+            self._finish(stream, segment, now)
+        return [(token, self._rendered(stream, segment, at))]
 
     def _unread(self, stream: Stream, segment: Segment, now: float) -> Verdict:
         """A segment of a bypassed flow: only edits that were made before are repeated."""
@@ -272,19 +266,19 @@ class Engine:
 
     def _unknown(self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
         """A segment of no known flow, or one with SYN. Flows begin when a server answers a client's SYN."""
-        key, sets = segment.key, self._sets
-        passed: Verdicts = [(token, ACCEPT)]
-        forward = key if sets.helper_for(key) is not None else reverse(key)
-        if sets.helper_for(forward) is None:
-            return passed
         if segment.flags & SYN:
-            return self._handshake(segment, token, forward, from_inside, now, skewed)
-        if skewed and not segment.flags & RST:
+            return self._handshake(segment, token, from_inside, now, skewed)
+        passed: Verdicts = [(token, ACCEPT)]
+        if segment.flags & RST:
+            return passed
+        if skewed:
             # Its edits are lost with the state. Better a dead session than a corrupt one, or one that hangs.
             self.counters.resets += 1
             self.kernel.reset(segment)
             return [(token, DROP)]
-        if segment.start == len(segment.raw) or segment.flags & RST:
+        key, sets = segment.key, self._sets
+        forward = key if sets.helper_for(key) is not None else reverse(key)
+        if segment.start == len(segment.raw) or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream:
             sets.offload(forward)
@@ -295,28 +289,29 @@ class Engine:
         return verdicts + self._read(self.flows.streams[key], segment, token, 0, now)
 
     def _handshake(
-        self, segment: Segment, token: Any, forward: bytes, from_inside: bool, now: float, skewed: bool
+        self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool
     ) -> Verdicts:
-        """A segment with SYN: the beginning of a flow, if it carries no data."""
+        """A segment with SYN: the beginning of a flow, if it carries no data.
+
+        skewed  the kernel still has an earlier connection of these ends in its set
+        """
         passed: Verdicts = [(token, ACCEPT)]
-        if segment.start < len(segment.raw):
+        answer = segment.flags & ACK
+        forward = reverse(segment.key) if answer else segment.key
+        if segment.start < len(segment.raw) or not (skewed or self._sets.helper_for(forward)):
             return passed
-        if not segment.flags & ACK:
-            if segment.key != forward:
+        if answer:
+            syn = self.flows.answered(forward, segment.ack, from_inside)
+            if syn is None:
                 return passed
-            self._sets.reclaim(forward)
-            if skewed and forward not in self.flows.streams:
-                self.kernel.unprotect(forward)  # a left-over of an earlier connection of these endpoints
-            most = None if from_inside else segment.mss()
-            room = _ROOM if most is None else min(_ROOM, most // 3)
-            self.flows.announce(forward, HalfOpen(segment.seq, from_inside, room))
-            if most is None:
-                return passed
-            return [(token, Verdict(True, segment.with_mss(most - room).raw))]
-        syn = self.flows.answered(forward, segment.ack, from_inside)
-        if syn is None:
-            return passed
-        return self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False) + passed
+            verdicts = self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False)
+            if skewed and not self.flows.streams[forward].flow.skewed:
+                self.kernel.unprotect(forward)
+            return verdicts + passed
+        self._sets.reclaim(forward)
+        roomy, room = (segment, 0) if from_inside else segment.with_room(_ROOM)
+        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, room))
+        return passed if roomy is segment else [(token, Verdict(True, roomy.raw))]
 
     def _begin(
         self, key: bytes, client: int, server: int, now: float, syn: HalfOpen, midstream: bool
@@ -335,17 +330,14 @@ class Engine:
         flow.midstream = midstream
         flow.seen_from(syn.from_inside)
         flow.room = syn.room if flow.server_inside else 0
-        flow.nat = self._nat(flow)
+        names = self.settings.home_names
+        flow.nat = FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
         self._sets.used(key, now)
         self.counters.flows += 1
         for evicted in self.flows.add(flow):
             self.counters.evicted_flows += 1
             verdicts += self._forget(evicted, "too many control connections")
         return verdicts
-
-    def _nat(self, flow: Flow) -> FlowNat:
-        names = self.settings.home_names
-        return FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
 
     def _finish(self, stream: Stream, segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""

@@ -135,7 +135,7 @@ class FlowLimits:
     half_open: int = 16384
     idle: float = 4 * 3600.0
     linger: float = 60.0
-    """How long a closed flow is remembered, for retransmissions of its last bytes."""
+    """How long a closed flow is remembered after its last packet, for retransmissions of its last bytes."""
 
 
 class FlowTable:
@@ -191,11 +191,11 @@ class FlowTable:
 
     def expire(self, now: float) -> list[Flow]:
         """Forget and return the flows that are idle for too long (not if skewed) or closed long enough."""
-        idle, closed = now - self.limits.idle, now - self.limits.linger
+        idle, closed = now - self.limits.idle, now - self.limits.linger  # seen last at these times
         old = [
             flow
             for flow in self
-            if (flow.seen <= idle and not flow.skewed) or (flow.closed is not None and flow.closed <= closed)
+            if (flow.seen <= idle and not flow.skewed) or (flow.closed is not None and flow.seen <= closed)
         ]
         for flow in old:
             self.remove(flow)

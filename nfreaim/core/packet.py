@@ -118,20 +118,17 @@ class Segment:
             bytes(raw), self.key, self.tcp, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, self._offset, self.flags
         )
 
-    def with_mss(self, most: int) -> Segment:
-        """This segment (a SYN) with its MSS option lowered to *most*; itself if that is lower or absent."""
+    def with_room(self, most: int) -> tuple[Segment, int]:
+        """This segment (a SYN) with its MSS option lowered by *most* or a third, what is less; and by how much.
+
+        Without the option it stays: segments are small enough then (536 bytes), so the room is *most*.
+        """
         for at, kind, size in _options(self.raw, self.tcp + 20, self.start):
             if kind == _MSS and size == 4:
                 now = int.from_bytes(self.raw[at + 2 : at + 4], "big")
-                return self if now <= most else self.patched(at + 2, most.to_bytes(2, "big"))
-        return self
-
-    def mss(self) -> int | None:
-        """The value of the MSS option, or None."""
-        for at, kind, size in _options(self.raw, self.tcp + 20, self.start):
-            if kind == _MSS and size == 4:
-                return int.from_bytes(self.raw[at + 2 : at + 4], "big")
-        return None
+                room = min(most, now // 3)
+                return (self.patched(at + 2, (now - room).to_bytes(2, "big")) if room else self), room
+        return self, most
 
     @property
     def _offset(self) -> int:

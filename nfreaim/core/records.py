@@ -5,6 +5,8 @@ Only numbers, strings, lists and dicts; whoever stores them decides how.
 
 from __future__ import annotations
 
+from operator import index
+
 from nfreaim.core.flow import Flow
 from nfreaim.core.nat import Record
 from nfreaim.core.offsets import Edit, OffsetMap
@@ -30,12 +32,15 @@ def record(flow: Flow) -> Record:
 def flow_of(kept: Record, now: float) -> Flow:
     """The flow of a record. It is bypassed: nobody knows which bytes left since. Raises ValueError, KeyError,
     TypeError if the record is damaged."""
+    key = bytes.fromhex(kept["key"])
+    if len(key) != 12:
+        raise ValueError(f"a flow's key has 12 bytes, not {len(key)}")
     first, second = kept["streams"]
-    flow = Flow(bytes.fromhex(kept["key"]), first["base"], second["base"], None, now)
+    flow = Flow(key, index(first["base"]), index(second["base"]), None, now)
     flow.seen_from(not kept["server_inside"])
     flow.skewed = True
-    for stream, data in zip(flow.streams, kept["streams"], strict=True):
-        edits = [Edit(start, end, bytes.fromhex(text)) for start, end, text in data["edits"]]
-        stream.map = OffsetMap(edits, data["before"])
-        stream.advance(data["next"])
+    for stream, data in zip(flow.streams, (first, second), strict=True):
+        edits = [Edit(index(start), index(end), bytes.fromhex(text)) for start, end, text in data["edits"]]
+        stream.map = OffsetMap(edits, index(data["before"]))
+        stream.advance(index(data["next"]))
     return flow

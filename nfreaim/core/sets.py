@@ -6,10 +6,10 @@ Mirrors the kernel's sets in bounded memory. A refusal by the kernel costs speed
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from nfreaim.core.flow import Endpoint, owner_of
+from nfreaim.core.flow import Endpoint, Flow, owner_of
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.nat import Kernel
 from nfreaim.errors import BackendError
@@ -92,10 +92,19 @@ class QueueSets:
         if server in self._followed:
             self.follow(server, key, now)
 
-    def expire(self, now: float) -> None:
-        """Forget the servers that no session has used for long; the kernel's entries end by themselves."""
-        for server in [server for server, known in self._followed.items() if now - known.since > _FOLLOW_FOR]:
-            del self._followed[server]
+    def expire(self, now: float, flows: Iterable[Flow]) -> None:
+        """Refresh the servers of living *flows*; forget those that none has used for long.
+
+        The kernel's entries end by themselves, and one that did under a living flow would leave holes in it.
+        """
+        if not self._followed:
+            return
+        busy = {flow.owner.server: flow.key for flow in flows}
+        for server, known in list(self._followed.items()):
+            if server in busy:
+                self.follow(server, busy[server], now)
+            elif now - known.since > _FOLLOW_FOR:
+                del self._followed[server]
 
     def _warn(self, what: str, error: BackendError) -> None:
         # Once: the next such flow will fail just the same.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nfreaim.core.offsets import OffsetMap
-from nfreaim.core.packet import ACK, Segment
+from nfreaim.core.packet import ACK, FIN, Segment
 
 if TYPE_CHECKING:
     from nfreaim.core.flow import Direction, Flow
@@ -97,7 +97,12 @@ class Stream:
         edited = self.map.render(payload, at) if self.map.edits else payload
         if not (self.map.skewed or other.map.skewed):
             return segment if edited == payload else segment.patched(segment.start, edited)
-        seq = self.base + self.map.fwd(at)
+        place = self.map.fwd(at)
+        if not edited and at < self.next and not segment.flags & FIN:
+            # Nothing is left of it, or it repeats an old position to be answered (keep-alive, window probe).
+            # Either way it must stand before what its receiver waits for: there, it would get no answer.
+            place = self.map.fwd(at + max(1, len(payload))) - 1
+        seq = self.base + place
         ack = segment.ack
         blocks = None
         if other.map.skewed and segment.flags & ACK:

@@ -123,7 +123,10 @@ def test_blind_packets_with_wrong_numbers_change_nothing(wire: Wire, way: int, f
             (verdict,) = wire.router.engine.process(
                 wire.raw(way, len(wire.sent[way]) + off, data, flags), 0, way == 0, wire.router.now
             )
-            assert verdict[1].accept
+            # A FIN ahead of the stream waits for the bytes before it, as data would.
+            waits = flags & (FIN | SYN | RST) == FIN and 0 < off < 2**22
+            assert verdict[1].accept != waits
+            assert verdict[1].payload is None
     assert len(wire.router.firewall.pinholes) == 1
     assert wire.client(AIM) != AIM
     assert wire.server(MESSAGE, [1, 2, 4, 6]) == MESSAGE
@@ -193,7 +196,7 @@ def test_a_flood_of_half_open_connections_stays_bounded() -> None:
     assert len(router.engine.flows) == 0
     for port in range(1, 200):
         Wire(router, client=Endpoint("10.0.0.99", port)).client(b"no beginning")
-    assert len(router.engine._offloaded) == 16
+    assert len(router.engine._sets._offloaded) == 16
     assert Wire(router).sign_on().client(PROPOSAL) == EDITED
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, Owner, owner_of, reverse
+import pytest
+
+from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, HalfOpen, Owner, owner_of, reverse
 from nfreaim.helpers.oscar import OscarHelper
 
 LIMITS = FlowLimits(flows=32, half_open=4, idle=100.0, linger=10.0)
@@ -37,29 +39,37 @@ def test_both_directions_lead_to_the_same_flow() -> None:
 
 def test_an_answer_counts_once_and_only_with_the_right_number() -> None:
     table = FlowTable(LIMITS)
-    assert not table.answered(key(1), 1)
-    table.announce(key(1), 2**32 - 1)
-    assert not table.answered(key(1), 1)
-    assert not table.answered(key(2), 0)
-    assert table.answered(key(1), 0)  # the number wraps
-    assert not table.answered(key(1), 0)
+    assert table.answered(key(1), 1, False) is None
+    table.announce(key(1), HalfOpen(2**32 - 1, True))
+    assert table.answered(key(1), 1, False) is None
+    assert table.answered(key(2), 0, False) is None
+    assert table.answered(key(1), 0, False) == HalfOpen(2**32 - 1, True)  # the number wraps
+    assert table.answered(key(1), 0, False) is None
+
+
+@pytest.mark.parametrize("client_inside", [True, False])
+def test_an_answer_comes_from_the_other_side(client_inside: bool) -> None:
+    table = FlowTable(LIMITS)
+    table.announce(key(1), HalfOpen(7, client_inside, 96))
+    assert table.answered(key(1), 8, client_inside) is None
+    assert table.answered(key(1), 8, not client_inside) == HalfOpen(7, client_inside, 96)
 
 
 def test_a_second_attempt_with_other_numbers_replaces_the_first() -> None:
     table = FlowTable(LIMITS)
-    table.announce(key(1), 100)
-    table.announce(key(1), 200)
-    assert not table.answered(key(1), 101)
-    assert table.answered(key(1), 201)
+    table.announce(key(1), HalfOpen(100, True))
+    table.announce(key(1), HalfOpen(200, True))
+    assert table.answered(key(1), 101, False) is None
+    assert table.answered(key(1), 201, False) is not None
 
 
 def test_a_flood_of_half_open_connections_pushes_out_the_oldest_only() -> None:
     table = FlowTable(LIMITS)
     for number in range(1000):
-        table.announce(key(number), number)
+        table.announce(key(number), HalfOpen(number, True))
     assert len(table._half_open) == 4
-    assert not table.answered(key(995), 996)
-    assert table.answered(key(996), 997)
+    assert table.answered(key(995), 996, False) is None
+    assert table.answered(key(996), 997, False) is not None
 
 
 def test_a_full_table_gives_up_the_longest_idle() -> None:
@@ -98,3 +108,21 @@ def test_idle_and_closed_flows_expire_each_at_their_own_time() -> None:
     assert table.expire(100.0) == [idle]
     assert table.expire(105.0) == [closed]
     assert list(table) == [busy]
+
+
+def test_a_skewed_flow_is_neither_evicted_nor_forgotten_while_idle() -> None:
+    table, skewed = FlowTable(LIMITS), flow(0)
+    skewed.skewed = True
+    table.skewed[skewed.owner] = skewed
+    table.add(skewed)
+    for number in range(1, 33):
+        table.add(flow(number, now=float(number)))
+    assert key(0) in table.streams
+    assert skewed not in table.expire(1e6)
+    assert list(table) == [skewed]
+    skewed.closed = skewed.seen = 1e6
+    assert table.expire(1e6 + 9) == []
+    skewed.seen = 1e6 + 5  # its last bytes come again
+    assert table.expire(1e6 + 14) == []
+    assert table.expire(1e6 + 15) == [skewed]
+    assert not table.skewed

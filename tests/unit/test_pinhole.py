@@ -36,7 +36,8 @@ class Table(PinholeTable):
         service: str = "send-file",
     ) -> Pinhole:
         inside = Endpoint(owner.client.address, port)
-        pinhole = self.open(owner, Expectation(cookie, service, inside, peer), address, now)
+        expectation = Expectation(cookie, service, inside, peer)
+        pinhole = self.open(owner, expectation, owner.client.address, address, now)
         self.consistent()
         return pinhole
 
@@ -110,7 +111,8 @@ def test_the_lowest_and_the_highest_port(port: int) -> None:
 def test_a_host_cannot_open_a_pinhole_to_another() -> None:
     table = Table()
     with pytest.raises(Refused, match=r"10\.0\.0\.6 is not the address of the host"):
-        table.open(ALICE, Expectation(A, "talk", Endpoint("10.0.0.6", 5190)), OUTSIDE, 0.0)
+        expectation = Expectation(A, "talk", Endpoint("10.0.0.6", 5190))
+        table.open(ALICE, expectation, ALICE.client.address, OUTSIDE, 0.0)
     assert not table.firewall.commits
 
 
