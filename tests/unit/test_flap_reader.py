@@ -227,3 +227,28 @@ def test_midstream_reading_is_given_up_where_nothing_begins_as_a_frame() -> None
         assert made.feed(b"\x17\x03\x03\0\x20", 0) == []
     with pytest.raises(Malformed):
         made.feed(b"\x17\x03\x03\0\x20", 0)
+
+
+def whole_signoffs() -> FlapReader:
+    made = FlapReader({TO_HOST: True}, False, whole_signoff=True)
+    made.begun = True
+    return made
+
+
+def test_a_sign_off_comes_with_its_data_where_it_is_asked_for_however_it_is_cut() -> None:
+    reply, empty = GOLDEN["icq-flap-login-reply"].data, GOLDEN["signoff"].data
+    data = reply + PROPOSAL + empty + reply
+    for cuts in [(), range(1, len(data)), *([cut] for cut in range(1, len(data)))]:
+        got = fed(data, cuts, whole_signoffs())
+        assert [frame.data for frame in got] == [reply, PROPOSAL, empty, reply], cuts
+        assert [frame.channel for frame in got] == [4, 2, 4, 4]
+    assert [frame.data for frame in fed(data, (), begun())] == [reply[:6], PROPOSAL, empty, reply[:6]]
+
+
+@pytest.mark.parametrize(("size", "whole"), [(MAX_FRAME - 6, True), (MAX_FRAME - 5, False), (65535, False)])
+def test_a_sign_off_longer_than_any_login_reply_comes_as_its_header(size: int, whole: bool) -> None:
+    data = frame(bytes(size), channel=4)
+    for cuts in ((), range(6, len(data), 1000)):
+        (got, then) = fed(data + PROPOSAL, cuts, whole_signoffs())
+        assert got.data == (data if whole else data[:6])
+        assert then.data == PROPOSAL
