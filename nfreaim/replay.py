@@ -21,8 +21,9 @@ from typing import Any, Final, NamedTuple
 
 from nfreaim.capture import Capture, CaptureError, Frame, network_offset
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, Flow, Owner, reverse
+from nfreaim.core.flow import Endpoint, Flow, Owner, owner_of, reverse
 from nfreaim.core.helper import Report
+from nfreaim.core.nat import Record
 from nfreaim.core.packet import SYN, Segment
 from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from nfreaim.core.settings import EngineSettings
@@ -112,9 +113,9 @@ def replay(
 ) -> Replay:
     """Play *capture* through the engine and let it hold, frame by frame, what would have left.
 
-    inside     the network behind the router
+    inside     the network behind the router: of clients, of servers, or of both
     outside    the router's outside address; written into messages whatever it is, a private one included
-    ports      the servers' ports
+    ports      the servers' ports, inside as well as outside; a client redirected to another is followed there
     midstream  read flows whose beginning is not in the capture, too
 
     A packet behind a hole in its stream is offered again when the hole is filled, as its sender would do; one
@@ -146,10 +147,15 @@ class _OpenFirewall:
 
 
 class _OneAddress:
-    """A connection tracking that translates every flow to one address and never loses one."""
+    """A router that translates everything to one address, port by port, and never loses anything.
 
-    def __init__(self, outside: str) -> None:
+    followed  servers that clients were redirected to
+    """
+
+    def __init__(self, outside: str, inside: IPv4Network) -> None:
         self._outside = outside
+        self._inside = inside
+        self.followed: set[Endpoint] = set()
 
     def outside_address(self, owner: Owner) -> str:
         return self._outside
@@ -162,6 +168,24 @@ class _OneAddress:
 
     def reclaim(self, owner: Owner) -> None:
         """There is no queue to come back to."""
+
+    def reached(self, owner: Owner) -> Endpoint:
+        return Endpoint(self._outside, owner.server.port)
+
+    def lan(self, address: str) -> bool:
+        return IPv4Address(address) in self._inside
+
+    def divert(self, server: Endpoint) -> None:
+        self.followed.add(server)
+
+    def protect(self, key: bytes, record: Record) -> None:
+        """Nothing outlives a replay."""
+
+    def unprotect(self, key: bytes) -> None:
+        """Nothing was kept."""
+
+    def reset(self, segment: Segment) -> None:
+        """No flow of a capture is from before its engine."""
 
 
 class _Player:
@@ -177,10 +201,11 @@ class _Player:
         self._number = 0
         self._now = 0.0
         self._dropped: dict[bytes, list[_Packet]] = {}
+        self._kernel = _OneAddress(outside, inside)
         self._engine = Engine(
             helpers=dict.fromkeys(self._ports, HELPERS["oscar"]),
             pinholes=PinholeTable(PinholePolicy(announce=outside), _OpenFirewall(), self),
-            kernel=_OneAddress(outside),
+            kernel=self._kernel,
             watcher=self,
             settings=EngineSettings(midstream=midstream),
         )
@@ -211,10 +236,12 @@ class _Player:
             return None
         key = segment.key
         source, target = (IPv4Address(key[low : low + 4]) in self._inside for low in (0, 4))
-        port = int.from_bytes(key[10:12] if source else key[8:10], "big")
-        if source == target or port not in self._ports:
+        if source == target or not any(self._served(end) for end in owner_of(key)):
             return None
         return _Packet(frame, at, segment, source)
+
+    def _served(self, end: Endpoint) -> bool:
+        return end.port in self._ports or end in self._kernel.followed
 
     def _arrive(self, packet: _Packet) -> None:
         key = packet.segment.key

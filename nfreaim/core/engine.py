@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from nfreaim.core import records
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Flow, FlowTable, HalfOpen, Owner, reverse
+from nfreaim.core.flow import Flow, FlowTable, HalfOpen, Owner, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
 from nfreaim.core.nat import FlowNat, Kernel, Record, Watcher
@@ -280,7 +280,7 @@ class Engine:
         forward = key if sets.helper_for(key) is not None else reverse(key)
         if segment.start == len(segment.raw) or sets.helper_for(forward) is None:
             return passed
-        if not self.settings.midstream:
+        if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
             sets.offload(forward)
             return passed
         to_server = forward == key
@@ -308,6 +308,8 @@ class Engine:
             if skewed and not self.flows.streams[forward].flow.skewed:
                 self.kernel.unprotect(forward)
             return verdicts + passed
+        if self.pinholes.leads_to(owner_of(forward).server):
+            return passed
         self._sets.reclaim(forward)
         roomy, room = (segment, 0) if from_inside else segment.with_room(_ROOM)
         self.flows.announce(forward, HalfOpen(segment.seq, from_inside, room))

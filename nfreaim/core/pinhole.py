@@ -176,6 +176,10 @@ class PinholeTable:
         self._agreements[agreement] = entry
         return wanted
 
+    def leads_to(self, inside: Endpoint) -> bool:
+        """Whether a pinhole leads to *inside*: who connects there is a peer, not a client."""
+        return any(place == inside for place, _ in self._entries)
+
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
         """The inside endpoint that an announced one leads to."""
         if self.policy.announce == announced.address:
