@@ -22,6 +22,7 @@ from nfreaim.errors import BackendError
 log = logging.getLogger(__name__)
 
 SKEW_MARK: Final = 0x10000  # packet mark that the rules set on flows that must fail closed
+DONE_MARK: Final = 0x40000  # what we set on a packet that was changed: the rules never queue it again
 # Hook numbers of packets that come from an inside host, or from this router itself: PREROUTING and OUTPUT.
 # The others, INPUT and POSTROUTING, see what is on its way to one.
 _FROM_INSIDE: Final = (0, 3)
@@ -81,6 +82,7 @@ class PacketQueue:
                 packet.accept()
             elif verdict.accept:
                 packet.set_payload(verdict.payload)
+                packet.set_mark(packet.get_mark() | DONE_MARK)
                 packet.accept()
             else:
                 packet.drop()
