@@ -62,6 +62,10 @@ class Conntrack:
         state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
         return bool(state == _ESTABLISHED)
 
+    def holds(self, owner: Owner) -> bool:
+        """Whether there is an entry of the flow in any state, half closed or ending. Raises BackendError."""
+        return self._find(owner) is not None
+
     def _endpoint(self, owner: Owner, which: str) -> Endpoint:
         """The destination in one of the two tuples of the flow's entry."""
         entry = self._find(owner)

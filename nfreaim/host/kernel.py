@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 from contextlib import ExitStack
 
 from nfreaim.core.flow import Endpoint, Flow, Owner, owner_of, reverse
@@ -58,6 +59,9 @@ class LinuxKernel:
         return self._inside(address) and not is_own(address)
 
     def alive(self, owner: Owner) -> bool:
+        # One end of a skewed flow may be done while the other goes on, and needs translation to the very end.
+        if key_of(owner) in self._protected:
+            return self._conntrack.holds(owner)
         return self._conntrack.alive(owner)
 
     def offload(self, owner: Owner) -> None:
@@ -114,7 +118,7 @@ class LinuxKernel:
             owner = owner_of(key)
             if FlowEntry(owner.client, owner.server.address) not in waiting:
                 self._state.delete(key)
-            elif not self._conntrack.alive(owner):
+            elif not self._conntrack.holds(owner):
                 self.unprotect(key)
             else:
                 self._skewed.add(owner)
@@ -149,6 +153,13 @@ class LinuxKernel:
 
     def _inside(self, address: str) -> bool:
         return self._lan.covers(address)
+
+
+def key_of(owner: Owner) -> bytes:
+    """The key of the flow's packets from client to server (see core.packet.Segment)."""
+    client, server = owner
+    ports = struct.pack("!HH", client.port, server.port)
+    return socket.inet_aton(client.address) + socket.inet_aton(server.address) + ports
 
 
 def is_own(address: str) -> bool:
