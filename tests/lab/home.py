@@ -27,7 +27,8 @@ def forward(
         came = "" if hairpin else 'iifname "wan" '
         commands = [
             "add chain inet router prerouting { type nat hook prerouting priority dstnat; }",
-            f"add rule inet router prerouting {came}ip daddr {outside} tcp dport 5190 dnat ip to {inside}:5190",
+            f"add rule inet router prerouting {came}ip daddr {outside} tcp dport 5190"
+            f" dnat ip to {inside}:5190",
             f'add rule inet router forward iifname "wan" ip daddr {inside} tcp dport 5190 accept',
         ]
         if hairpin:

@@ -1,7 +1,7 @@
 """Loss, small segments and counters for a lab: what makes TCP work for its living, and shows how it did.
 
-Offloads go off wherever packets are lost, else the kernel would lose a dozen segments at once; and half of the
-loss is behind the hook, at the receiving host.
+Offloads go off wherever packets are lost, else the kernel would lose a dozen segments at once; and half of
+the loss is behind the hook, at the receiving host.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def offloads_off(lab: Lab) -> None:
 
 
 def lose(lab: Lab, percent: float, router: str = "A") -> None:
-    """Lose *percent* of the packets of control connections each way, half before and half behind the hooks."""
+    """Lose *percent* of the packets of control connections each way, half before, half behind the hooks."""
     offloads_off(lab)
     half = f"-m statistic --mode random --probability {percent / 200:.4f} -j DROP"
     lab.run(router, "iptables-legacy", *f"-t raw -I PREROUTING {_PORT} {half}".split())

@@ -1,6 +1,6 @@
 """A FLAP connection over asyncio whose writes can be cut exactly where a test wants them cut.
 
-Each piece is one ``send`` with Nagle's algorithm off, hence one TCP segment as long as the socket's buffer
+Each piece is one ``send`` with Nagle's algorithm off (unless told otherwise), hence one TCP segment as long as the socket's buffer
 is empty.
 """
 
@@ -25,13 +25,15 @@ class WriteMode:
     ``whole``: one write per frame; ``oos``: 1+1+2+2+n bytes, as open-oscar-server v0.24.0 writes;
     ``coalesced``: frames that are ready within 5 ms go out in one write; ``random``: cut anywhere,
     reproducibly by *seed*; ``bytes``: one byte per write; ``cut``: at the offsets *cuts* from the frame's
-    first byte. *pause* seconds are waited between the pieces of a frame.
+    first byte. *pause* seconds are waited between the pieces of a frame. *nagle* leaves Nagle's algorithm
+    on: a piece then waits until the one before it is acknowledged.
     """
 
     name: str = "whole"
     cuts: tuple[int, ...] = ()
     pause: float = 0.0
     seed: int = 1
+    nagle: bool = False
     _random: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class FlapLink:
         self._lock = asyncio.Lock()  # a frame sent in pieces with pauses must not be interleaved with another
         self._waiting = b""
         sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not self.mode.nagle)
 
     @property
     def own_address(self) -> str:

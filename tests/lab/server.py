@@ -256,13 +256,17 @@ class Server:
 async def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--listen", required=True, help="ADDRESS:PORT")
+    parser.add_argument("--also", help="ADDRESS:PORT to listen on, too")
     parser.add_argument("--announce", help="ADDRESS:PORT told to clients; default: the one it listens on")
     parser.add_argument("--mode", choices=("oos", "aol"), default="oos")
     parser.add_argument("--write", default='{"name": "oos"}', help="write mode as JSON")
     options = parser.parse_args()
     address, port = options.listen.rsplit(":", 1)
     server = Server(options.announce or options.listen, options.mode, WriteMode.of(json.loads(options.write)))
-    listener = await asyncio.start_server(server.serve, address, int(port))
+    listeners = [await asyncio.start_server(server.serve, address, int(port))]
+    if options.also:
+        address, port = options.also.rsplit(":", 1)
+        listeners.append(await asyncio.start_server(server.serve, address, int(port)))
     print(json.dumps({"event": "ready"}), flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.buffer.readline):
@@ -272,7 +276,8 @@ async def _main() -> None:
             print(json.dumps({"id": order.get("id"), "ok": True}), flush=True)
         except (KeyError, ValueError) as error:
             print(json.dumps({"id": order.get("id"), "ok": False, "error": repr(error)}), flush=True)
-    listener.close()
+    for listener in listeners:
+        listener.close()
     for session in list(server.sessions.values()):
         await session.link.close()
 

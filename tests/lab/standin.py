@@ -99,10 +99,13 @@ class Server(StandIn):
         port: int = 5190,
         node: str = "server",
         announce: str | None = None,
+        also: str | None = None,
     ) -> None:
         self.address = f"{address}:{port}"
         args = ["--listen", self.address, "--mode", mode, "--write", json.dumps(write or {"name": "oos"})]
-        super().__init__(lab, node, "server", *args, *(["--announce", announce] if announce else []))
+        args += ["--announce", announce] if announce else []
+        args += ["--also", also] if also else []
+        super().__init__(lab, node, "server", *args)
 
 
 class Client(StandIn):
