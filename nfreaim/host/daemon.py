@@ -96,6 +96,7 @@ class Daemon:
         stack.callback(conntrack.close)
         offloaded = OffloadSet()
         stack.callback(offloaded.close)
+        self._offloaded = offloaded
         self._events = PinholeEvents(PINHOLE_MARK)
         stack.callback(self._events.close)
         self._forwards = Forwards()
@@ -161,10 +162,14 @@ class Daemon:
             self._dropped = dropped
 
     def _close(self) -> None:
-        """Answer what waits, let go what is held, close what is open, then leave the queue."""
+        """Answer what waits, let go what is held, close what is open, leave the queue, empty the set."""
         self._queue.serve()
         self._queue.apply(self._engine.shutdown("daemon stopped"))
         self._queue.close()
+        try:
+            self._offloaded.flush()
+        except BackendError as error:  # somebody removed the rules meanwhile
+            log.warning("%s", error)
         log.info("counters: %s", self._engine.counters)
 
 
