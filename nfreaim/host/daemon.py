@@ -77,6 +77,9 @@ def serve(config: Config, helper: HelperFactory) -> None:
 def _install_rules(config: Config, stack: ExitStack) -> None:
     """Complete the static rules; if there were none at all before, they go again in the end."""
     if rules.installed():
+        found = rules.disagreement(config.ports, config.queue)
+        if found:
+            raise BackendError(found)
         return
     if not config.lan or not config.wan:
         raise BackendError(

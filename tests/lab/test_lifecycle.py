@@ -193,3 +193,20 @@ def test_commands_without_rules_say_in_one_line_what_is_missing() -> None:
             assert said in result.stderr
         lab.run("A", *INSTALL)
         assert lab.run("A", *program, "status").stdout == "0 pinholes\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [(("--queue", "77"), "queue 5190, not 77"), (("--port", "443"), "ports 5190, not 443")],
+)
+def test_settings_that_the_installed_rules_do_not_serve_are_refused(
+    settings: tuple[str, str], told: str
+) -> None:
+    with Lab() as lab:
+        lab.run("A", *INSTALL)
+        before = lab.firewall_rules("A")
+        daemon = lab.start_alg("A", settings, wait=False)
+        assert daemon.process.wait(10) == 1
+        assert f"the installed rules are for {told}" in daemon.log_text()
+        assert "Traceback" not in daemon.log_text()
+        assert lab.firewall_rules("A") == before
