@@ -1,4 +1,4 @@
-"""The OSCAR helper: AIM's and ICQ's rendezvous proposals, in both directions.
+"""The OSCAR helper: AIM's and ICQ's rendezvous proposals, in both directions. ICQ's own ways are in icq.py.
 
 A proposal carries the address and port its sender listens on: SNAC(04,06) from a client, SNAC(04,07) to the
 other, on ICBM channel 2. Out, the sender's own address becomes the outside one, with a pinhole behind it. In,
@@ -12,17 +12,17 @@ Works on bytes until a message is known to be a rendezvous; only then scapy sees
 from __future__ import annotations
 
 import socket
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 from nfreaim.core.flow import Direction, Endpoint
-from nfreaim.core.helper import Expectation, Nat, Refused, Report, Scan
+from nfreaim.core.helper import Expectation, Nat, Refused, Scan
 from nfreaim.core.nat import is_reachable
 from nfreaim.core.stream import Edit
 from nfreaim.helpers.flap import FLAP_HEADER, SNAC_HEADER, FlapReader, Frame
+from nfreaim.helpers.icq import INFOS, OWN_RENDEZVOUS, SET_STATUS, Icq, first_field, first_in_error
+from nfreaim.helpers.proposal import ADDRESSES, EDITABLE, Proposal
 from nfreaim.layers.fixed import header_struct
 from nfreaim.layers.oscar import (
-    CAPABILITIES,
-    FLAP,
     SNAC_FLAG_EXTRA,
     TLV,
     FlapChannel,
@@ -44,9 +44,11 @@ _TO_CLIENT: Final = b"\x00\x04\x00\x07"
 _CLIENT_ERROR: Final = b"\x00\x04\x00\x0b"
 # By direction, for FlapReader: True marks ICBMs.
 _WANTED: Final = (
-    {_TO_HOST: True, _CLIENT_ERROR: True},
+    {_TO_HOST: True, _CLIENT_ERROR: True, SET_STATUS: False},
     {_TO_CLIENT: True, _CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False},
 )
+# While an ICQ client has published where it listens, every message that says who its sender is counts, too.
+_WANTED_WITH_INFOS: Final = _WANTED[1] | {_TO_CLIENT: False} | dict.fromkeys(INFOS, False)
 _FAMILY_ICBM: Final = b"\x00\x04"
 
 # Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
@@ -57,18 +59,8 @@ _ICBM: Final = header_struct(IcbmToClient)
 _TLV: Final = header_struct(TLV)
 _BLOCK: Final = header_struct(Rendezvous)
 
-_ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
-# What may be edited, by direction; VERIFIED_IP is the server's own and comes with the replies only.
-_EDITABLE: Final = (
-    frozenset({RdvTag.RDV_IP, RdvTag.REQUESTER_IP, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
-    frozenset({*_ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
-)
-_LENGTHS: Final[dict[int, int]] = {
-    tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in _EDITABLE[1]
-}
-_SHORTEST: Final = _BODY + _ICBM.size  # nothing shorter can hold a byte that an edit could change
+_SHORTEST: Final = _BODY + _TLV.size  # nothing shorter can hold a byte that an edit could change
 _REMEMBERED: Final = 32  # proposals of one flow whose request or peer is remembered
-_NOWHERE: Final = bytes(4)
 
 
 class OscarHelper:
@@ -83,10 +75,13 @@ class OscarHelper:
         self._readers = (FlapReader(_WANTED[0], midstream), FlapReader(_WANTED[1], midstream))
         self._requests: dict[int, bytes] = {}
         self._peers: dict[tuple[bytes, bytes], str] = {}
+        self._icq = Icq()
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         """See core.helper.Helper."""
         reader = self._readers[direction]
+        if direction is Direction.REPLY:
+            reader.wanted = _WANTED_WITH_INFOS if nat.sessions() else _WANTED[1]
         frames = reader.feed(data, start)
         if reader.oversized:
             nat.counters.malformed_messages += reader.oversized
@@ -98,7 +93,7 @@ class OscarHelper:
             edits += self._frame(direction, frame, nat)
         hold = None
         if reader.kept and self.established and (direction is Direction.ORIGINAL or nat.mappings()):
-            first = first_editable(reader.kept, direction)
+            first = _first(reader.kept, direction, nat)
             hold = None if first is None else reader.kept_at + first
         return Scan(tuple(edits), hold) if edits or hold is not None else None
 
@@ -117,14 +112,31 @@ class OscarHelper:
             cookie = self._requests.pop(SNAC_HEADER.unpack_from(data, FLAP_HEADER.size)[3], None)
             if cookie is not None:
                 nat.withdraw(cookie, "the server could not deliver the proposal")
+        elif not self.established:
+            return []
+        elif name == SET_STATUS:
+            return self._icq.status(frame, body, nat)
+        elif name in INFOS:
+            return self._icq.user_info(frame, name, body, nat)
         elif len(data) >= body + _ICBM.size:
-            cookie, channel = _ICBM.unpack_from(data, body)
-            if channel == _RENDEZVOUS and self.established:
-                if name == _CLIENT_ERROR:
-                    nat.withdraw(cookie, "declined")
-                else:
-                    return self._rendezvous(direction, frame, nat)
+            return self._icbm(direction, frame, body, nat)
         return []
+
+    def _icbm(self, direction: Direction, frame: Frame, body: int, nat: Nat) -> list[Edit]:
+        """SNAC(04,06), (04,07) or (04,0B), of whatever channel."""
+        name = frame.data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
+        cookie, channel = _ICBM.unpack_from(frame.data, body)
+        edits: list[Edit] = []
+        if name == _TO_CLIENT and nat.sessions():
+            edits = self._icq.user_info(frame, name, body + _ICBM.size, nat)
+        if channel != _RENDEZVOUS:
+            return edits
+        if name != _CLIENT_ERROR:
+            return edits + self._rendezvous(direction, frame, nat)
+        answer = self._icq.client_error(direction, frame, body, nat)
+        if answer is None:
+            nat.withdraw(cookie, "declined")
+        return answer or []
 
     def _rendezvous(self, direction: Direction, frame: Frame, nat: Nat) -> list[Edit]:
         """A message on ICBM channel 2: the only place where scapy is used, and its result is checked."""
@@ -149,7 +161,7 @@ class OscarHelper:
             start = frame.at + (first_editable(frame.data, direction) or 0)
             if flap.payload.payload.cookie != block.cookie:
                 return proposal.leave(direction, nat, "message and proposal have different cookies")
-            if reason := proposal.unfit():
+            if block.capability not in OWN_RENDEZVOUS and (reason := proposal.unfit()):
                 return proposal.leave(direction, nat, reason)
             if not nat.editable(direction, start):
                 return proposal.leave(direction, nat, "its addresses had left before its end came")
@@ -160,6 +172,11 @@ class OscarHelper:
 
     def _outgoing(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A client's proposal: announce the outside endpoint in place of its own."""
+        cookie = proposal.block.cookie
+        peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
+        if proposal.block.capability in OWN_RENDEZVOUS:
+            _remember(self._requests, proposal.request, cookie)
+            return self._icq.outgoing(proposal, frame, nat, peer)
         inside = Endpoint(nat.inside.address, proposal.port)
         own = socket.inet_aton(inside.address)
         requester = proposal.value(RdvTag.REQUESTER_IP)
@@ -167,38 +184,29 @@ class OscarHelper:
             return proposal.leave(Direction.ORIGINAL, nat, "not the sender's own address")
         if requester is not None and requester != own and nat.is_ours(socket.inet_ntoa(requester)):
             return proposal.leave(Direction.ORIGINAL, nat, "already announces the outside address")
-        cookie = proposal.block.cookie
         try:
-            peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
             outside = nat.expect(Expectation(cookie, proposal.service, inside, peer))
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
-        edits = proposal.move(own, inside, outside, frame)
-        if edits is None:
-            nat.withdraw(cookie, "edit refused")
-            nat.counters.unfaithful += 1
-            return proposal.leave(Direction.ORIGINAL, nat, "cannot be edited in place")
+        proposal.move(own, inside, outside)
         _remember(self._requests, proposal.request, cookie)
-        nat.counters.rewritten += 1
-        nat.report(proposal.report("out", inside, outside, "rewritten", "own address"))
-        return edits
+        return proposal.rewritten(frame, nat, inside, outside)
 
     def _incoming(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal relayed to a client: if it names one of our pinholes, name the host behind it."""
-        for tag in _ADDRESSES:
+        if proposal.block.capability in OWN_RENDEZVOUS:
+            edits = self._icq.incoming(proposal, frame, nat)
+            if edits is not None:
+                return edits
+        for tag in () if proposal.flaw() else ADDRESSES:
             address = proposal.value(tag)
             announced = Endpoint(socket.inet_ntoa(address), proposal.port) if address else None
             inside = nat.inside_of(announced) if announced else None
             if address and announced and inside:
-                edits = proposal.move(address, announced, inside, frame)
-                if edits is None:
-                    nat.counters.unfaithful += 1
-                    return proposal.leave(Direction.REPLY, nat, "cannot be edited in place")
-                nat.counters.mapped_back += 1
-                nat.report(proposal.report("in", announced, inside, "mapped-back", "pinhole of this router"))
-                return edits
+                proposal.move(address, announced, inside)
+                return proposal.mapped_back(frame, nat, announced, inside)
         verified = proposal.value(RdvTag.VERIFIED_IP)
-        if verified is not None:
+        if verified is not None and len(verified) == 4:
             # The server saw this address: if we answer with a proposal of our own, only it may connect. The
             # cookie alone does not tell whom we answer: the first one of every libpurple process is the same.
             peer = socket.inet_ntoa(verified)
@@ -207,94 +215,19 @@ class OscarHelper:
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
 
 
-class Proposal:
-    """A dissected message whose rendezvous block is a proposal, and what may be done to it."""
-
-    def __init__(self, flap: FLAP, block: Rendezvous) -> None:
-        self.flap = flap
-        self.block = block
-        self.request: int = flap.payload.request_id
-        self.service = CAPABILITIES.get(block.capability) or block.capability.hex()
-        icbm = flap.payload.payload
-        name: bytes = getattr(icbm, "sender", icbm).screen_name
-        self.whom = name.replace(b" ", b"").lower()  # the other party; names differ in neither
-        self._tlvs: dict[int, list[TLV]] = {tag: block.all(tag) for tag in _LENGTHS}
-
-    @property
-    def port(self) -> int:
-        """The announced port; 0 if there is none."""
-        return int.from_bytes(self.value(RdvTag.PORT) or b"", "big")
-
-    @property
-    def stage(self) -> int:
-        """Which proposal of its conversation this is, from 1; 0 if it does not say."""
-        number = self.block.first(RdvTag.SEQ_NUM)
-        return int.from_bytes(number.value, "big") if number is not None else 0
-
-    def value(self, tag: int) -> bytes | None:
-        """The value of an address or port TLV, or None if it is absent."""
-        tlvs = self._tlvs[tag]
-        return tlvs[0].value if tlvs else None
-
-    def unfit(self) -> str | None:
-        """Why no one can act on this proposal, or None."""
-        if self.block.first(RdvTag.USE_ARS) is not None:
-            return "goes through a relay"  # the address is the relay's and the port a PIN
-        for tag, tlvs in self._tlvs.items():
-            if any(len(tlv.value) != _LENGTHS[tag] for tlv in tlvs):
-                return f"TLV {tag:#06x} has another length than {_LENGTHS[tag]}"
-            if any(tlv.value != tlvs[0].value for tlv in tlvs):
-                # Clients do not agree on which one counts: libpurple the first, joscar and Kopete the last.
-                return f"TLV {tag:#06x} stands there twice and differs"
-        if not self.port:
-            return "announces no port"
-        if all(self.value(tag) in (None, _NOWHERE) for tag in _ADDRESSES):
-            return "announces no address"
-        return None
-
-    def move(self, address: bytes, before: Endpoint, after: Endpoint, frame: Frame) -> list[Edit] | None:
-        """Edits that put *after* where *address* and the port of *before* stand; None if they cannot be made.
-
-        The complements 0x0016 and 0x0017 are kept right where they were right, each on its own: Kopete
-        sends the second without the first.
-        """
-        to, port = socket.inet_aton(after.address), after.port.to_bytes(2, "big")
-        checked_ip = self.value(RdvTag.IP_XOR) == _complement(self.value(RdvTag.RDV_IP))
-        checked_port = self.value(RdvTag.PORT_XOR) == _complement(before.port.to_bytes(2, "big"))
-        for tag in _ADDRESSES:
-            if self.value(tag) == address:
-                self._set(tag, to)
-        self._set(RdvTag.PORT, port)
-        if checked_ip:
-            self._set(RdvTag.IP_XOR, _complement(self.value(RdvTag.RDV_IP)))
-        if checked_port:
-            self._set(RdvTag.PORT_XOR, _complement(port))
-        data = rebuild(self.flap)
-        return _differences(frame.data, data, frame.at) if len(data) == len(frame.data) else None
-
-    def leave(self, direction: Direction, nat: Nat, reason: str) -> list[Edit]:
-        """Report that the message stays as it is; no edits."""
-        tags = _ADDRESSES if direction is Direction.REPLY else (RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
-        values = [value for tag in tags if (value := self.value(tag)) is not None and len(value) == 4]
-        named = Endpoint(socket.inet_ntoa(values[0] if values else _NOWHERE), self.port & 0xFFFF)
-        nat.counters.left += 1
-        way: Literal["out", "in"] = "out" if direction is Direction.ORIGINAL else "in"
-        nat.report(self.report(way, named, named, "left", reason))
-        return []
-
-    def report(
-        self,
-        way: Literal["out", "in"],
-        before: Endpoint,
-        after: Endpoint,
-        action: Literal["rewritten", "mapped-back", "left"],
-        reason: str,
-    ) -> Report:
-        return Report(way, self.service, self.stage, self.block.cookie, before, after, action, reason)
-
-    def _set(self, tag: int, value: bytes | None) -> None:
-        for tlv in self._tlvs[tag]:
-            tlv.value = value
+def _first(frame: bytes, direction: Direction, nat: Nat) -> int | None:
+    """Where in *frame*, of which the end is missing, the first byte stands that an edit could concern."""
+    name, body = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4], _body(frame)
+    if name == SET_STATUS:
+        return first_field(frame, name, body)
+    if name == _CLIENT_ERROR:
+        return first_in_error(frame, body) if direction is Direction.ORIGINAL else None
+    first = None
+    if direction is Direction.REPLY and nat.sessions():
+        first = first_field(frame, name, body + (_ICBM.size if name == _TO_CLIENT else 0))
+    if first is None and name in (_TO_HOST, _TO_CLIENT):
+        first = first_editable(frame, direction)
+    return first
 
 
 def first_editable(frame: bytes, direction: Direction) -> int | None:
@@ -325,8 +258,14 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
 
 
 def _first_in_block(frame: bytes, pos: int, size: int, direction: Direction) -> int | None:
-    if pos + _BLOCK.size > size or _BLOCK.unpack_from(frame, pos)[0] != RdvType.PROPOSE:
+    if pos + _BLOCK.size > size:
         return None
+    kind, _, capability = _BLOCK.unpack_from(frame, pos)
+    if kind != RdvType.PROPOSE:
+        return None
+    editable = EDITABLE[direction]
+    if capability in OWN_RENDEZVOUS:
+        editable |= {RdvTag.SVC_DATA}
     first = None
     pos += _BLOCK.size
     while pos + _TLV.size <= size:
@@ -334,7 +273,7 @@ def _first_in_block(frame: bytes, pos: int, size: int, direction: Direction) -> 
         pos += _TLV.size
         if tag == RdvTag.USE_ARS:
             return None
-        if first is None and tag in _EDITABLE[direction]:
+        if first is None and tag in editable:
             first = pos
         pos += length
     return first
@@ -345,20 +284,6 @@ def _body(frame: bytes) -> int:
     if len(frame) >= _BODY + 2 and SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[2] & SNAC_FLAG_EXTRA:
         return _BODY + 2 + int.from_bytes(frame[_BODY : _BODY + 2], "big")
     return _BODY
-
-
-def _complement(value: bytes | None) -> bytes:
-    return bytes(byte ^ 0xFF for byte in value or b"")
-
-
-def _differences(old: bytes, new: bytes, at: int) -> list[Edit]:
-    """Edits, at stream offset *at* on, that turn *old* into *new*; nearby differences make one edit."""
-    edits: list[Edit] = []
-    for pos in (index for index in range(len(old)) if old[index] != new[index]):
-        near = edits and at + pos - edits[-1].end < 3
-        start = edits.pop().start if near else at + pos
-        edits.append(Edit(start, at + pos + 1, new[start - at : pos + 1]))
-    return edits
 
 
 _K = TypeVar("_K")

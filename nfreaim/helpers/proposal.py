@@ -1,0 +1,178 @@
+"""Proposal: one rendezvous proposal, what it announces and what may be set in it.
+
+It decides nothing about pinholes: helpers/oscar.py and helpers/icq.py do, and report through it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Final, Literal
+
+from nfreaim.core.flow import Direction, Endpoint
+from nfreaim.core.helper import Nat, Report
+from nfreaim.core.stream import Edit, differences
+from nfreaim.helpers.flap import Frame
+from nfreaim.layers.oscar import CAPABILITIES, FLAP, TLV, RdvTag, Rendezvous, rebuild
+
+ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
+# What may be edited, by direction; VERIFIED_IP is the server's own and comes with the replies only.
+EDITABLE: Final = (
+    frozenset({RdvTag.RDV_IP, RdvTag.REQUESTER_IP, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
+    frozenset({*ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
+)
+_LENGTHS: Final[dict[int, int]] = {
+    tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in EDITABLE[1]
+}
+_NOWHERE: Final = bytes(4)
+
+
+class Proposal:
+    """A dissected message whose rendezvous block is a proposal, and what may be done to it."""
+
+    def __init__(self, flap: FLAP, block: Rendezvous) -> None:
+        self.flap = flap
+        self.block = block
+        self.request: int = flap.payload.request_id
+        self.service = CAPABILITIES.get(block.capability) or block.capability.hex()
+        icbm = flap.payload.payload
+        name: bytes = getattr(icbm, "sender", icbm).screen_name
+        self.whom = name.replace(b" ", b"").lower()  # the other party; names differ in neither
+        self._tlvs: dict[int, list[TLV]] = {tag: block.all(tag) for tag in _LENGTHS}
+
+    @property
+    def port(self) -> int:
+        """The announced port; 0 if there is none."""
+        return int.from_bytes(self.value(RdvTag.PORT) or b"", "big")
+
+    @property
+    def stage(self) -> int:
+        """Which proposal of its conversation this is, from 1; 0 if it does not say."""
+        number = self.block.first(RdvTag.SEQ_NUM)
+        return int.from_bytes(number.value, "big") if number is not None else 0
+
+    def value(self, tag: int) -> bytes | None:
+        """The value of an address or port TLV, or None if it is absent."""
+        tlvs = self._tlvs[tag]
+        return tlvs[0].value if tlvs else None
+
+    def ports(self) -> tuple[int, ...]:
+        """The port as it should be read, and as Licq writes it: with its bytes swapped."""
+        value = self.value(RdvTag.PORT)
+        return (int.from_bytes(value, "big"), int.from_bytes(value, "little")) if value else ()
+
+    @property
+    def service_data(self) -> bytes:
+        """The value of TLV 0x2711; empty if there is none, or more than one."""
+        found = self.block.all(RdvTag.SVC_DATA)
+        return bytes(found[0].value) if len(found) == 1 else b""
+
+    @service_data.setter
+    def service_data(self, value: bytes) -> None:
+        for tlv in self.block.all(RdvTag.SVC_DATA):
+            tlv.value = value
+
+    def flaw(self) -> str | None:
+        """What forbids to touch this proposal, or None."""
+        if self.block.first(RdvTag.USE_ARS) is not None:
+            return "goes through a relay"  # the address is the relay's and the port a PIN
+        for tag, tlvs in self._tlvs.items():
+            if any(len(tlv.value) != _LENGTHS[tag] for tlv in tlvs):
+                return f"TLV {tag:#06x} has another length than {_LENGTHS[tag]}"
+            if any(tlv.value != tlvs[0].value for tlv in tlvs):
+                # Clients do not agree on which one counts: libpurple the first, joscar and Kopete the last.
+                return f"TLV {tag:#06x} stands there twice and differs"
+        return None
+
+    def unfit(self) -> str | None:
+        """Why no one can act on this proposal, or None."""
+        if reason := self.flaw():
+            return reason
+        if not self.port:
+            return "announces no port"
+        if all(self.value(tag) in (None, _NOWHERE) for tag in ADDRESSES):
+            return "announces no address"
+        return None
+
+    def move(self, address: bytes, before: Endpoint, after: Endpoint) -> None:
+        """Put *after* where *address* and the port of *before* stand.
+
+        The complements 0x0016 and 0x0017 are kept right where they were right, each on its own: Kopete
+        sends the second without the first.
+        """
+        self.swap_address(address, socket.inet_aton(after.address))
+        self.swap_port(before.port, after.port)
+
+    def swap_address(self, old: bytes, new: bytes) -> None:
+        """Put the address *new* wherever *old* stands."""
+        checked = self.value(RdvTag.IP_XOR) == _complement(self.value(RdvTag.RDV_IP))
+        for tag in ADDRESSES:
+            if self.value(tag) == old:
+                self._set(tag, new)
+        if checked:
+            self._set(RdvTag.IP_XOR, _complement(self.value(RdvTag.RDV_IP)))
+
+    def swap_port(self, old: int, new: int) -> bool:
+        """Put the port *new* where *old* stands, in its byte order; whether it stood there."""
+        value = self.value(RdvTag.PORT)
+        order: Literal["big", "little"] = "big" if value == old.to_bytes(2, "big") else "little"
+        if value != old.to_bytes(2, order):
+            return False
+        checked = self.value(RdvTag.PORT_XOR) == _complement(value)
+        self._set(RdvTag.PORT, new.to_bytes(2, order))
+        if checked:
+            self._set(RdvTag.PORT_XOR, _complement(self.value(RdvTag.PORT)))
+        return True
+
+    def rewritten(self, frame: Frame, nat: Nat, before: Endpoint, after: Endpoint) -> list[Edit]:
+        """The edits of an outgoing proposal; reports them. What cannot be edited gets no pinhole."""
+        edits = self._edits(frame)
+        if edits is None:
+            nat.counters.unfaithful += 1
+            nat.withdraw(self.block.cookie, "edit refused")
+            return self.leave(Direction.ORIGINAL, nat, "cannot be edited in place", before)
+        nat.counters.rewritten += 1
+        nat.report(self.report("out", before, after, "rewritten", "own address"))
+        return edits
+
+    def mapped_back(self, frame: Frame, nat: Nat, before: Endpoint, after: Endpoint) -> list[Edit]:
+        """The edits of an incoming proposal; reports them."""
+        edits = self._edits(frame)
+        if edits is None:
+            nat.counters.unfaithful += 1
+            return self.leave(Direction.REPLY, nat, "cannot be edited in place", before)
+        nat.counters.mapped_back += 1
+        nat.report(self.report("in", before, after, "mapped-back", "pinhole of this router"))
+        return edits
+
+    def _edits(self, frame: Frame) -> list[Edit] | None:
+        """What was set, as edits; None if the message would have another length."""
+        data = rebuild(self.flap)
+        return differences(frame.data, data, frame.at) if len(data) == len(frame.data) else None
+
+    def leave(self, direction: Direction, nat: Nat, reason: str, named: Endpoint | None = None) -> list[Edit]:
+        """Report that the message, which names an endpoint, stays as it is; no edits."""
+        tags = ADDRESSES if direction is Direction.REPLY else (RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
+        values = [value for tag in tags if (value := self.value(tag)) is not None and len(value) == 4]
+        named = named or Endpoint(socket.inet_ntoa(values[0] if values else _NOWHERE), self.port & 0xFFFF)
+        nat.counters.left += 1
+        way: Literal["out", "in"] = "out" if direction is Direction.ORIGINAL else "in"
+        nat.report(self.report(way, named, named, "left", reason))
+        return []
+
+    def report(
+        self,
+        way: Literal["out", "in"],
+        before: Endpoint,
+        after: Endpoint,
+        action: Literal["rewritten", "mapped-back", "left"],
+        reason: str,
+    ) -> Report:
+        return Report(way, self.service, self.stage, self.block.cookie, before, after, action, reason)
+
+    def _set(self, tag: int, value: bytes | None) -> None:
+        for tlv in self._tlvs[tag]:
+            tlv.value = value
+
+
+def _complement(value: bytes | None) -> bytes:
+    return bytes(byte ^ 0xFF for byte in value or b"")
