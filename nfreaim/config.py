@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from nfreaim.core.engine import EngineSettings
-from nfreaim.core.pinhole import PinholePolicy
+from nfreaim.core.policy import Forward, PinholePolicy
 from nfreaim.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/nfreaim/nfreaim.toml")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MOST_PORTS: Final = 15  # as many as fit into one multiport match
+ICQ_SERVICES: Final = ("icq-direct", "icq-reverse", "icq-relay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ def parse(text: str, name: str) -> Config:
     values = _read(document, name)
     hold = EngineSettings(hold=values.pop("hold_ms") / 1000) if "hold_ms" in values else EngineSettings()
     policy = {_POLICY[key]: values.pop(key) for key in list(values) if key in _POLICY}
+    if "forwards" in policy:
+        _check_forwards(policy["forwards"], name)
     return replace(Config(), engine=hold, pinholes=PinholePolicy(**policy), **values)
 
 
@@ -113,6 +116,34 @@ def _port_range(value: Any) -> range:
     return range(int(found[1]), int(found[2]) + 1)
 
 
+def _icq_direct(value: Any) -> dict[str, frozenset[str]]:
+    """PinholePolicy.only_for: ICQ's three kinds for everybody, for nobody, or for these hosts."""
+    if value == "on":
+        return {}
+    hosts = [] if value == "off" else value
+    if not isinstance(hosts, list) or not (hosts or value == "off"):
+        raise ValueError
+    return dict.fromkeys(ICQ_SERVICES, frozenset(_address(host) for host in hosts))
+
+
+def _forward(value: Any) -> Forward:
+    if not isinstance(value, dict) or value.keys() != {"host", "ports"}:
+        raise ValueError
+    ports = value["ports"]
+    if isinstance(ports, int) and not isinstance(ports, bool):
+        ports = f"{ports}-{ports}"
+    return Forward(_address(value["host"]), _port_range(ports))
+
+
+def _check_forwards(forwards: tuple[Forward, ...], name: str) -> None:
+    for index, one in enumerate(forwards):
+        for other in forwards[:index]:
+            if one.ports.start < other.ports.stop and other.ports.start < one.ports.stop:
+                raise ConfigError(
+                    f"{name}: the forwards {other} and {one} overlap; a port can lead to one host only"
+                )
+
+
 def _level(value: Any) -> str:
     if value not in LOG_LEVELS:
         raise ValueError
@@ -131,6 +162,11 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("", "queue"): _number(0, 65535),
     ("", "hold_ms"): _number(0, 1000),
     ("", "outside_address"): (_address, 'an IPv4 address, such as "198.51.100.7"'),
+    ("", "icq_direct"): (_icq_direct, '"on", "off" or a list of inside addresses, such as ["10.0.0.5"]'),
+    ("", "forward"): _list(
+        _forward,
+        'sections [[forward]] with host = "10.0.0.5" and ports = "20000-20009", the ports within 1024-65535',
+    ),
     ("pinholes", "lifetime"): _number(1, 86400, whole=False),
     ("pinholes", "claim_grace"): _number(0, 3600, whole=False),
     ("pinholes", "accept_grace"): _number(0, 3600, whole=False),
@@ -138,6 +174,7 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("pinholes", "per_flow"): _number(1, 1024),
     ("pinholes", "per_host"): _number(1, 1024),
     ("pinholes", "total"): _number(1, 16384),
+    ("pinholes", "icq_per_host"): _number(1, 1024),
     ("pinholes", "deny_ports"): _list(_PORT, "a list of port numbers"),
     ("services", "allow"): _list(_service, _SERVICES),
     ("services", "deny"): _list(_service, _SERVICES),
@@ -147,6 +184,8 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
 # What the file calls a setting of the pinhole policy, by section and key joined with a dot.
 _POLICY: Final = {
     "outside_address": "announce",
+    "icq_direct": "only_for",
+    "forward": "forwards",
     "pinholes.lifetime": "lifetime",
     "pinholes.claim_grace": "claim_grace",
     "pinholes.accept_grace": "accept_grace",
@@ -154,6 +193,7 @@ _POLICY: Final = {
     "pinholes.per_flow": "per_flow",
     "pinholes.per_host": "per_host",
     "pinholes.total": "total",
+    "pinholes.icq_per_host": "sessions_per_host",
     "pinholes.deny_ports": "deny_ports",
     "services.allow": "allow_services",
     "services.deny": "deny_services",

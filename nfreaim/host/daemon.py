@@ -104,7 +104,8 @@ class Daemon:
         stack.callback(self._events.close)
         self._forwards = Forwards()
         journal = Journal()
-        self._pinholes = PinholeTable(config.pinholes, Iptables(self._forwards), journal)
+        firewall = Iptables(self._forwards)
+        self._pinholes = PinholeTable(config.pinholes, firewall, journal)
         kernel = LinuxKernel(conntrack, offloaded)
         helpers = dict.fromkeys(config.ports, helper)
         self._engine = Engine(helpers, self._pinholes, kernel, journal, config.engine)
@@ -115,6 +116,13 @@ class Daemon:
         stack.callback(self._close)
         offloaded.flush()
         self._forwards.refresh()
+        stack.callback(_unforward, firewall)
+        firewall.forward(config.pinholes.forwards)
+        for forward in config.pinholes.forwards:
+            if taken := [port for port in forward.ports if self._forwards.covers(port)]:
+                log.warning(
+                    "forward %s: somebody else's rules have port %d and come first", forward, taken[0]
+                )
         self._pinholes.adopt(conntrack.alive, clock())
 
     def loop(self, signals: socket.socket) -> None:
@@ -174,6 +182,14 @@ class Daemon:
         except BackendError as error:  # somebody removed the rules meanwhile
             log.warning("%s", error)
         log.info("counters: %s", self._engine.counters)
+
+
+def _unforward(firewall: Iptables) -> None:
+    """Remove the configured forwards; if that cannot be, the next start or the rules' removal does it."""
+    try:
+        firewall.forward(())
+    except BackendError as error:
+        log.warning("the forwards stay until the next start: %s", error)
 
 
 @contextmanager
