@@ -130,7 +130,7 @@ def _forward(value: Any) -> Forward:
     if not isinstance(value, dict) or value.keys() != {"host", "ports"}:
         raise ValueError
     ports = value["ports"]
-    if isinstance(ports, int) and not isinstance(ports, bool):
+    if type(ports) is int or (isinstance(ports, str) and ports.isdecimal()):
         ports = f"{ports}-{ports}"
     return Forward(_address(value["host"]), _port_range(ports))
 

@@ -3,7 +3,7 @@
 Run as ``python -m tests.lab.icq_client --name 100003 --login xor``; driven like ``tests.lab.client``, whose
 commands it has, too. Behaviour after climm and Licq: a contact is called at its external address (TLV
 0x000A) if that is known and not one's own, else at the address in TLV 0x000C; a request to call back names
-the address and port that were published; a chat is offered in a type-2 message whose port is a listener of its own.
+the address and port that were published; a chat is offered in a type-2 message with a port of its own.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class IcqClient(Client):
         self.calls: dict[int, asyncio.Queue[dict[str, Any]]] = {}
         self.outgoing: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._news = asyncio.Condition()
+        self._seen_self = 0
         self._listeners: list[asyncio.Server] = []
 
     def _self(self, port: int) -> icq_peer.Self:
@@ -117,7 +118,10 @@ class IcqClient(Client):
     async def _publish(self, port: int, kind: int = 4) -> None:
         address = wire.ip4(self.own_address) if port else bytes(4)
         info = _DIRECT_INFO.pack(address, port, kind, 8, self.cookie, 0x50, 3, 0, 0, 0, 0)
+        seen = self._seen_self
         await self._send(1, 0x1E, wire.tlvs([(6, bytes(4)), (0x0C, info)]))
+        async with self._news, asyncio.timeout(10.0):  # the server answers with our own info
+            await self._news.wait_for(lambda: self._seen_self > seen)
 
     async def _called(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         outcome: dict[str, Any] = {"ok": False, "peer": writer.get_extra_info("peername")[0]}
@@ -148,6 +152,9 @@ class IcqClient(Client):
         seen = wire.ip_text(external) if external else None
         if own:
             self.external = seen or self.external
+            async with self._news:
+                self._seen_self += 1
+                self._news.notify_all()
         elif info is not None:
             address, port, _, _, cookie, *_ = _DIRECT_INFO.unpack(info)
             async with self._news:

@@ -45,10 +45,16 @@ def forward(host: str, ports: str) -> str:
 
 
 def test_forwards() -> None:
-    text = forward('"10.0.0.5"', '"20000-20009"') + forward('"10.0.0.6"', "20010") + "[log]\nlevel = 'info'"
+    text = (
+        forward('"10.0.0.5"', '"20000-20009"')
+        + forward('"10.0.0.6"', "20010")
+        + forward('"10.0.0.6"', '"20011"')
+        + "[log]\nlevel = 'info'"
+    )
     assert parse(text, "file").pinholes.forwards == (
         Forward("10.0.0.5", range(20000, 20010)),
         Forward("10.0.0.6", range(20010, 20011)),
+        Forward("10.0.0.6", range(20011, 20012)),
     )
 
 
