@@ -261,7 +261,7 @@ def _reverse_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None
     announced = Endpoint(socket.inet_ntoa(reverse.address), reverse.port or reverse.port_again)
     inside = nat.inside_of(announced)
     if inside is None:
-        return None
+        return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router", announced)
     _redirect(proposal, reverse, announced, inside)
     return proposal.mapped_back(frame, nat, announced, inside)
 

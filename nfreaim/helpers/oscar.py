@@ -101,6 +101,7 @@ class OscarHelper:
         data = frame.data
         if frame.channel == _SIGNOFF:
             nat.withdraw_all("signed off")
+            self._icq.published = None
             return []
         name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
         body = _body(data)
@@ -212,6 +213,8 @@ class OscarHelper:
             peer = socket.inet_ntoa(verified)
             if is_reachable(peer) and not nat.is_ours(peer):
                 _remember(self._peers, (proposal.block.cookie, proposal.whom), peer)
+        if proposal.block.capability in OWN_RENDEZVOUS:
+            return []  # a text message, most of the time
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
 
 

@@ -39,6 +39,19 @@ def test_a_published_endpoint_wherever_its_message_is_cut() -> None:
         assert pinhole.service == "icq-direct"
 
 
+def test_only_what_could_be_edited_waits_for_the_rest() -> None:
+    wire = wire_of()
+    assert wire.client(STATUS[:34]) == STATUS[:34]
+    assert wire.client(STATUS[34:60]) == b""
+    wire.client(STATUS[60:])
+    assert wire.c2s.endswith(PUBLISHED)
+    amy = beside(wire)
+    assert amy.server(ARRIVAL[:37]) == ARRIVAL[:37]
+    assert amy.server(ARRIVAL[37:41]) == b""
+    amy.server(ARRIVAL[41:])
+    assert amy.s2c.endswith(put(ARRIVAL, (37, OWN), (78, OWN)))
+
+
 def test_a_published_port_that_another_host_holds_outside() -> None:
     wire = moved_wire()
     assert wire.client(STATUS, range(1, len(STATUS))) == put(PUBLISHED, (38, (40001).to_bytes(4, "big")))

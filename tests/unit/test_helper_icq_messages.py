@@ -140,6 +140,20 @@ def test_licq_s_byte_order_where_the_published_port_proves_it() -> None:
     assert wire.client(swapped)[85:87] == (40001).to_bytes(2, "little")
 
 
+def test_an_ack_admits_only_the_peer_whose_request_it_answers() -> None:
+    wire = wire_of()
+    request = put(ACK, (68, b"\1"), (77, packed("203.0.113.20")), (85, b"\x10\x00"), (212, bytes(4)))
+    block = request[33:]
+    verified = tlv(4, packed("203.0.113.20"))
+    longer = (int.from_bytes(block[2:4], "big") + len(verified)).to_bytes(2, "big")
+    whom = info(name=request[27:33])
+    wire.server(snac("00040007", request[16:26] + whom + block[:2] + longer + block[4:] + verified))
+    wire.client(ACK)
+    assert [(hole.inside.port, hole.peer) for hole in wire.router.firewall.pinholes] == [
+        (4010, "203.0.113.20")
+    ]
+
+
 def test_without_a_published_port_0x0005_proves_nothing_and_stays() -> None:
     wire = moved_wire()
     out = wire.client(ACK)
