@@ -13,13 +13,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
-from nfreaim.core.pinhole import PinholePolicy
+from nfreaim.core.policy import Forward, PinholePolicy
 from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import ConfigError
 
 DEFAULT_PATH: Final = Path("/etc/nfreaim/nfreaim.toml")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MOST_PORTS: Final = 15  # as many as fit into one multiport match
+ICQ_SERVICES: Final = ("icq-direct", "icq-reverse", "icq-relay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def parse(text: str, name: str) -> Config:
     if "hold_ms" in values:
         engine = replace(engine, hold=values.pop("hold_ms") / 1000)
     policy = {_POLICY[key]: values.pop(key) for key in list(values) if key in _POLICY}
+    if "forwards" in policy:
+        _check_forwards(policy["forwards"], name)
     return replace(Config(), engine=engine, pinholes=PinholePolicy(**policy), **values)
 
 
@@ -138,6 +141,34 @@ def _port_range(value: Any) -> range:
     return range(int(found[1]), int(found[2]) + 1)
 
 
+def _icq_direct(value: Any) -> dict[str, frozenset[str]]:
+    """PinholePolicy.only_for: ICQ's three kinds for everybody, for nobody, or for these hosts."""
+    if value == "on":
+        return {}
+    hosts = [] if value == "off" else value
+    if not isinstance(hosts, list) or not (hosts or value == "off"):
+        raise ValueError
+    return dict.fromkeys(ICQ_SERVICES, frozenset(_address(host) for host in hosts))
+
+
+def _forward(value: Any) -> Forward:
+    if not isinstance(value, dict) or value.keys() != {"host", "ports"}:
+        raise ValueError
+    ports = value["ports"]
+    if type(ports) is int or (isinstance(ports, str) and ports.isdecimal()):
+        ports = f"{ports}-{ports}"
+    return Forward(_address(value["host"]), _port_range(ports))
+
+
+def _check_forwards(forwards: tuple[Forward, ...], name: str) -> None:
+    for index, one in enumerate(forwards):
+        for other in forwards[:index]:
+            if one.ports.start < other.ports.stop and other.ports.start < one.ports.stop:
+                raise ConfigError(
+                    f"{name}: the forwards {other} and {one} overlap; a port can lead to one host only"
+                )
+
+
 def _level(value: Any) -> str:
     if value not in LOG_LEVELS:
         raise ValueError
@@ -158,6 +189,11 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("", "server_names"): _list(_host_name, 'a list of host names, such as ["home.example"]'),
     ("", "state_dir"): (_directory, 'an absolute path, such as "/run/nfreaim/flows"'),
     ("", "outside_address"): (_address, 'an IPv4 address, such as "198.51.100.7"'),
+    ("", "icq_direct"): (_icq_direct, '"on", "off" or a list of inside addresses, such as ["10.0.0.5"]'),
+    ("", "forward"): _list(
+        _forward,
+        'sections [[forward]] with host = "10.0.0.5" and ports = "20000-20009", the ports within 1024-65535',
+    ),
     ("pinholes", "lifetime"): _number(1, 86400, whole=False),
     ("pinholes", "claim_grace"): _number(0, 3600, whole=False),
     ("pinholes", "accept_grace"): _number(0, 3600, whole=False),
@@ -165,6 +201,7 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("pinholes", "per_flow"): _number(1, 1024),
     ("pinholes", "per_host"): _number(1, 1024),
     ("pinholes", "total"): _number(1, 16384),
+    ("pinholes", "icq_per_host"): _number(1, 1024),
     ("pinholes", "deny_ports"): _list(_PORT, "a list of port numbers"),
     ("services", "allow"): _list(_service, _SERVICES),
     ("services", "deny"): _list(_service, _SERVICES),
@@ -174,6 +211,8 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
 # What the file calls a setting of the pinhole policy, by section and key joined with a dot.
 _POLICY: Final = {
     "outside_address": "announce",
+    "icq_direct": "only_for",
+    "forward": "forwards",
     "pinholes.lifetime": "lifetime",
     "pinholes.claim_grace": "claim_grace",
     "pinholes.accept_grace": "accept_grace",
@@ -181,6 +220,7 @@ _POLICY: Final = {
     "pinholes.per_flow": "per_flow",
     "pinholes.per_host": "per_host",
     "pinholes.total": "total",
+    "pinholes.icq_per_host": "sessions_per_host",
     "pinholes.deny_ports": "deny_ports",
     "services.allow": "allow_services",
     "services.deny": "deny_services",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nfreaim.capture import Capture
-from pcaps import scenes
+from pcaps import icq, scenes
 from pcaps.scenes import ROUTER_A, ROUTER_B, Scene
 from tests.captures import write_pcap
 
@@ -119,6 +119,9 @@ SYNTHETIC = (
     Case("imitation", scene=scenes.imitation),
     Case("services", scene=scenes.services),
     Case("refused", scene=scenes.refused),
+    Case("icq-direct", scene=icq.icq_direct),
+    Case("icq-same-lan", scene=icq.icq_same_lan),
+    Case("icq-messages", scene=icq.icq_messages),
 )
 
 CASES = RECORDED + SYNTHETIC

@@ -25,12 +25,14 @@ class Expectation:
     cookie   the protocol's own name for the agreement, unique within the flow
     service  what is expected, as in the configuration ("send-file", ...)
     peer     the only address the connection may come from, or None where it is not known
+    session  any number of peers, for as long as the flow lasts
     """
 
     cookie: bytes
     service: str
     inside: Endpoint
     peer: str | None = None
+    session: bool = False
 
 
 class Scan(NamedTuple):
@@ -98,6 +100,9 @@ class Nat(Protocol):
 
     def mappings(self) -> bool:
         """Whether any pinhole is open, so that ``inside_of`` could answer."""
+
+    def sessions(self) -> bool:
+        """Whether any of them is open for a whole session."""
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
         """The inside endpoint that an announced outside endpoint stands for, if it is one of ours."""

@@ -204,6 +204,9 @@ class FlowNat:
     def mappings(self) -> bool:
         return len(self._pinholes) > 0
 
+    def sessions(self) -> bool:
+        return self._pinholes.sessions()
+
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
         return self._pinholes.inside_of(announced)
 

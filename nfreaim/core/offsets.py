@@ -28,6 +28,16 @@ class Edit:
     data: bytes
 
 
+def differences(old: bytes, new: bytes, at: int) -> list[Edit]:
+    """Edits, at stream offset *at* on, that turn *old* into *new*; nearby differences make one edit."""
+    edits: list[Edit] = []
+    for pos in (index for index in range(len(old)) if old[index] != new[index]):
+        near = edits and at + pos - edits[-1].end < 3
+        start = edits.pop().start if near else at + pos
+        edits.append(Edit(start, at + pos + 1, new[start - at : pos + 1]))
+    return edits
+
+
 class OffsetMap:
     """A stream's edits. *skewed*: one of them, also a forgotten one, changed the length."""
 

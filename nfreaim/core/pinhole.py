@@ -6,27 +6,29 @@ table decides; the firewall behind it only carries out and remembers. No clock a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.core.helper import Expectation, Refused
+from nfreaim.core.policy import DENIED_PORTS as DENIED_PORTS
+from nfreaim.core.policy import Forward as Forward
+from nfreaim.core.policy import PinholePolicy as PinholePolicy
 from nfreaim.errors import BackendError
 
-# Ports that a client has no business to listen on for a peer, whatever it announces: databases, remote
-# desktops and file services that answer without a password in many homes.
-DENIED_PORTS: Final = frozenset(
-    {1433, 1521, 1900, 2049, 2375, 3128, 3306, 3389, 5000, 5432, 5900, 5985, 6379, 8080, 8443, 9100, 27017}
-)
+# So many peers of one pinhole are told apart: forged SYNs, a source each, fill neither memory nor log.
+_PEERS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Pinhole:
     """One outside endpoint that leads to one inside endpoint until *deadline* (the engine's clock, seconds).
 
-    owner, cookie, service say why it is there (see Expectation); of several agreements, the latest one.
-    peer is the only outside address it admits, or None.
+    owner, cookie, service say why it is there (see Expectation); of several agreements, the latest one, but
+    one for the whole session before any other. Its deadline is infinity: the end of its control connection.
+    peer is the only outside address it admits, or None. since is when it was opened.
     """
 
     inside: Endpoint
@@ -36,35 +38,12 @@ class Pinhole:
     service: str
     deadline: float
     peer: str | None = None
+    since: float = 0.0
 
-
-@dataclass(frozen=True, slots=True)
-class PinholePolicy:
-    """The limits an operator may set. Times in seconds.
-
-    lifetime      of an unclaimed pinhole; users think before they click Accept
-    claim_grace   what is left after the peer connected: some clients open two connections at once
-    accept_grace  what is left after the peer agreed: some clients agree before they connect
-    ports         outside ports to choose from where the announced one is taken
-    announce      the address to write into messages instead of the flow's own outside address
-    """
-
-    lifetime: float = 600.0
-    claim_grace: float = 10.0
-    accept_grace: float = 60.0
-    ports: range = range(40000, 41000)
-    per_flow: int = 8
-    per_host: int = 32
-    total: int = 1024
-    deny_ports: frozenset[int] = DENIED_PORTS
-    allow_services: frozenset[str] | None = None
-    deny_services: frozenset[str] = frozenset()
-    announce: str | None = None
-
-    def serves(self, service: str) -> bool:
-        """Whether *service* may have pinholes at all."""
-        allowed = self.allow_services is None or service in self.allow_services
-        return allowed and service not in self.deny_services
+    @property
+    def session(self) -> bool:
+        """It stays for as long as its control connection does, and any number of peers may use it."""
+        return math.isinf(self.deadline)
 
 
 class Firewall(Protocol):
@@ -112,6 +91,7 @@ class PinholeTable:
         self._entries: dict[tuple[Endpoint, str], _Entry] = {}
         self._outside: dict[Endpoint, _Entry] = {}
         self._agreements: dict[tuple[Owner, bytes], _Entry] = {}
+        self._sessions: set[tuple[Owner, bytes]] = set()
         self._undead: list[Pinhole] = []
         self._next_port = 0
 
@@ -125,6 +105,10 @@ class PinholeTable:
         """The flows that live pinholes were opened for."""
         return {owner for owner, _ in self._agreements}
 
+    def sessions(self) -> bool:
+        """Whether any pinhole is open for a whole session."""
+        return bool(self._sessions)
+
     def open(self, owner: Owner, expectation: Expectation, host: str, address: str, now: float) -> Pinhole:
         """Open (or prolong) the pinhole for *expectation* at outside *address*. Raises Refused.
 
@@ -136,7 +120,9 @@ class PinholeTable:
         entry = self._entries.get((expectation.inside, address))
         self._check(expectation, host)
         self._check_room(agreement, None if entry else expectation.inside.address)
-        deadline = now + self.policy.lifetime
+        if expectation.session:
+            self._check_sessions(agreement, expectation.inside.address)
+        deadline = math.inf if expectation.session else now + self.policy.lifetime
         if entry is None:
             wanted = Pinhole(
                 expectation.inside,
@@ -146,16 +132,19 @@ class PinholeTable:
                 expectation.service,
                 deadline,
                 expectation.peer,
+                now,
             )
+        elif not expectation.session and self._sessions & (entry.agreements.keys() - {agreement}):
+            wanted = entry.pinhole  # open for everybody already, and longer
         else:
-            shared = any(other != agreement for other in entry.agreements)
+            others = [until for other, until in entry.agreements.items() if other != agreement]
             wanted = replace(
                 entry.pinhole,
                 owner=owner,
                 cookie=expectation.cookie,
                 service=expectation.service,
-                deadline=max(deadline, entry.deadline()),
-                peer=None if shared and expectation.peer != entry.pinhole.peer else expectation.peer,
+                deadline=max([deadline, *others]),
+                peer=None if others and expectation.peer != entry.pinhole.peer else expectation.peer,
             )
         try:
             if entry is None or wanted != entry.pinhole:
@@ -174,6 +163,10 @@ class PinholeTable:
         entry.agreements[agreement] = deadline
         entry.peers.clear()
         self._agreements[agreement] = entry
+        if expectation.session:
+            self._sessions.add(agreement)
+        else:
+            self._sessions.discard(agreement)
         return wanted
 
     def leads_to(self, inside: Endpoint) -> bool:
@@ -206,21 +199,22 @@ class PinholeTable:
     def agreed(self, owner: Owner, cookie: bytes, now: float) -> None:
         """The peer accepted: what is left is the accept grace."""
         entry = self._agreements.get((owner, cookie))
-        if entry is not None:
+        if entry is not None and (owner, cookie) not in self._sessions:
             until = now + self.policy.accept_grace
             entry.agreements[owner, cookie] = min(until, entry.agreements[owner, cookie])
 
     def claimed(self, outside: Endpoint, peer: str, now: float) -> None:
         """A connection from *peer* went through. When each agreement has its peer, the grace begins."""
         entry = self._outside.get(outside)
-        if entry is None or peer in entry.peers:
+        if entry is None or peer in entry.peers or len(entry.peers) >= _PEERS:
             return
         entry.peers.add(peer)
         self._observer.claimed(entry.pinhole, peer)
         if len(entry.peers) >= len(entry.agreements):
             until = now + self.policy.claim_grace
             for agreement, deadline in entry.agreements.items():
-                entry.agreements[agreement] = min(deadline, until)
+                if agreement not in self._sessions:
+                    entry.agreements[agreement] = min(deadline, until)
 
     def expire(self, now: float) -> None:
         """Close what is past its deadline, in one commit, and retry what could not be removed before."""
@@ -245,10 +239,14 @@ class PinholeTable:
         """
         strays: list[tuple[Pinhole, str]] = []
         for pinhole in self._firewall.list():
-            if not now < pinhole.deadline <= now + self.policy.lifetime:
+            if not pinhole.session and not now < pinhole.deadline <= now + self.policy.lifetime:
                 strays.append((pinhole, "deadline passed while no daemon ran"))
             elif not alive(pinhole.owner):
                 strays.append((pinhole, "control connection lost while no daemon ran"))
+            elif self.policy.refuses(pinhole.service, pinhole.inside.address):
+                strays.append((pinhole, "switched off while no daemon ran"))
+            elif not self.policy.leaves_free(pinhole.outside.port, pinhole.inside):
+                strays.append((pinhole, "a forward in the configuration has its port"))
             elif pinhole.outside in self._outside or _place(pinhole) in self._entries:
                 strays.append((pinhole, "duplicate"))
             else:
@@ -257,6 +255,8 @@ class PinholeTable:
                 self._entries[_place(pinhole)] = entry
                 self._outside[pinhole.outside] = entry
                 self._agreements[agreement] = entry
+                if pinhole.session:
+                    self._sessions.add(agreement)
                 self._observer.opened(pinhole)
         self._undead += [pinhole for pinhole, _ in strays]
         self._remove([], "")
@@ -267,8 +267,8 @@ class PinholeTable:
         policy = self.policy
         if wanted.inside.address != host:
             raise Refused(f"{wanted.inside.address} is not the address of the host that announces it")
-        if not policy.serves(wanted.service):
-            raise Refused(f"service {wanted.service} is switched off in the configuration")
+        if reason := policy.refuses(wanted.service, wanted.inside.address):
+            raise Refused(reason)
         if not 1024 <= wanted.inside.port <= 65535 or wanted.inside.port in policy.deny_ports:
             raise Refused(f"port {wanted.inside.port} is not one to open")
 
@@ -287,19 +287,27 @@ class PinholeTable:
         if len(staying) + len(self._undead) >= policy.total:
             raise Refused(f"{policy.total} pinholes in all (total)")
 
+    def _check_sessions(self, agreement: tuple[Owner, bytes], host: str) -> None:
+        """The cap on what stays open for a whole session; an agreement that is renewed counts once."""
+        others = sum(key != agreement and key[0].client.address == host for key in self._sessions)
+        if others >= self.policy.sessions_per_host:
+            raise Refused(f"{others} session-long pinholes to one host (icq_per_host)")
+
     def _free_port(self, inside: Endpoint, address: str) -> int:
         """The announced port where it is free outside, else one of the configured range. Raises Refused."""
-        if self._free(Endpoint(address, inside.port)):
+        if self._free(Endpoint(address, inside.port), inside):
             return inside.port
         ports = self.policy.ports
         for step in range(len(ports)):
             index = (self._next_port + step) % len(ports)
-            if self._free(Endpoint(address, ports[index])):
+            if self._free(Endpoint(address, ports[index]), inside):
                 self._next_port = index + 1
                 return ports[index]
         raise Refused(f"no free outside port in {ports.start}-{ports.stop - 1}")
 
-    def _free(self, outside: Endpoint) -> bool:
+    def _free(self, outside: Endpoint, inside: Endpoint) -> bool:
+        if not self.policy.leaves_free(outside.port, inside):
+            return False
         undead = any(pinhole.outside == outside for pinhole in self._undead)
         # Where one address is announced for several, the port alone must say which pinhole is meant.
         taken = self.policy.announce is not None and self._of_port(outside.port) is not None
@@ -311,8 +319,23 @@ class PinholeTable:
     def _end(self, entry: _Entry, agreement: tuple[Owner, bytes], reason: str) -> None:
         if len(entry.agreements) == 1:
             self._remove([entry], reason)
+            return
+        del entry.agreements[agreement], self._agreements[agreement]
+        self._sessions.discard(agreement)
+        if entry.pinhole.session and not math.isinf(entry.deadline()):
+            self._shorten(entry, reason)
+
+    def _shorten(self, entry: _Entry, reason: str) -> None:
+        """The session is over and others share its pinhole: the rule must say so, or a crash makes it
+        everlasting. A pinhole that cannot be told is closed."""
+        (owner, cookie), deadline = max(entry.agreements.items(), key=lambda item: item[1])
+        wanted = replace(entry.pinhole, owner=owner, cookie=cookie, deadline=deadline)
+        try:
+            self._firewall.commit([wanted], [entry.pinhole])
+        except BackendError:
+            self._remove([entry], reason)
         else:
-            del entry.agreements[agreement], self._agreements[agreement]
+            entry.pinhole = wanted
 
     def _remove(self, entries: list[_Entry], reason: str) -> None:
         """Close *entries* in one commit; what cannot be removed now is tried again at each ``expire``."""
@@ -322,6 +345,7 @@ class PinholeTable:
         for entry in entries:
             for agreement in entry.agreements:
                 del self._agreements[agreement]
+                self._sessions.discard(agreement)
             del self._entries[_place(entry.pinhole)]
             del self._outside[entry.pinhole.outside]
         try:

@@ -1,4 +1,4 @@
-"""The OSCAR helper: AIM's and ICQ's rendezvous proposals, in both directions.
+"""The OSCAR helper: AIM's and ICQ's rendezvous proposals, in both directions. ICQ's own ways are in icq.py.
 
 A proposal carries the address and port its sender listens on: SNAC(04,06) from a client, SNAC(04,07) to the
 other, on ICBM channel 2. Out, the sender's own address becomes the outside one, with a pinhole behind it. In,
@@ -24,6 +24,7 @@ from nfreaim.core.helper import Expectation, Nat, Refused, Scan
 from nfreaim.core.nat import is_reachable
 from nfreaim.core.offsets import Edit
 from nfreaim.helpers.flap import FLAP_HEADER, SNAC_HEADER, FlapReader, Frame
+from nfreaim.helpers.icq import INFOS, OWN_RENDEZVOUS, SET_STATUS, Icq, first_field, first_in_error
 from nfreaim.helpers.proposal import ADDRESSES, EDITABLE, Proposal, party, plain_name
 from nfreaim.helpers.redirect import FIRST_EDITABLE, Redirects, may_be_redirect
 from nfreaim.layers.fixed import header_struct
@@ -50,10 +51,12 @@ _TO_CLIENT: Final = b"\x00\x04\x00\x07"
 _CLIENT_ERROR: Final = b"\x00\x04\x00\x0b"
 # By direction, for FlapReader: True marks ICBMs.
 _WANTED: Final = (
-    {_TO_HOST: True, _CLIENT_ERROR: True},
+    {_TO_HOST: True, _CLIENT_ERROR: True, SET_STATUS: False},
     {_TO_CLIENT: True, _CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False}
     | dict.fromkeys(REDIRECTS, False),
 )
+# While an ICQ client has published where it listens, every message that says who its sender is counts, too.
+_WANTED_WITH_INFOS: Final = _WANTED[1] | {_TO_CLIENT: False} | dict.fromkeys(INFOS, False)
 _FAMILY_ICBM: Final = b"\x00\x04"
 
 # Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
@@ -66,7 +69,7 @@ _BLOCK: Final = header_struct(Rendezvous)
 
 _ORIGINAL: Final = Direction.ORIGINAL
 _REPLY: Final = Direction.REPLY
-_SHORTEST: Final = _BODY + _ICBM.size  # nothing shorter can hold a byte that an edit could change
+_SHORTEST: Final = _BODY + _TLV.size  # nothing shorter can hold a byte that an edit could change
 _REMEMBERED: Final = 32  # proposals of one flow whose request or peer is remembered
 
 
@@ -86,10 +89,14 @@ class OscarHelper:
         self._redirects = Redirects()
         self._requests: dict[int, bytes] = {}
         self._peers: dict[tuple[bytes, bytes], str] = {}
+        self._icq = Icq()
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         """See core.helper.Helper."""
         reader = self._readers[direction]
+        if direction is _REPLY:
+            infos = nat.sessions() and not nat.server_inside
+            reader.wanted = _WANTED_WITH_INFOS if infos else _WANTED[1]
         frames = reader.feed(data, start)
         if reader.oversized:
             nat.counters.malformed_messages += reader.oversized
@@ -111,10 +118,9 @@ class OscarHelper:
         if home and direction is _REPLY and self._begun() and may_be_redirect(reader.kept):
             return reader.kept_at + FIRST_EDITABLE
         relevant = not home if direction is _ORIGINAL else home or nat.mappings()
-        named = reader.kept[FLAP_HEADER.size : FLAP_HEADER.size + 4]
-        if not self.established or not relevant or named not in (_TO_HOST, _TO_CLIENT):
+        if not self.established or not relevant:
             return None
-        first = first_editable(reader.kept, direction)
+        first = _first(reader.kept, direction, nat)
         return None if first is None else reader.kept_at + first
 
     def _begun(self) -> bool:
@@ -136,16 +142,35 @@ class OscarHelper:
             cookie = self._requests.pop(SNAC_HEADER.unpack_from(data, FLAP_HEADER.size)[3], None)
             if cookie is not None:
                 nat.withdraw(cookie, "the server could not deliver the proposal")
+        elif not self.established:
+            return []
+        elif name == SET_STATUS:
+            return [] if nat.server_inside else self._icq.status(frame, body, nat)
+        elif name in INFOS:
+            return self._icq.user_info(frame, name, body, nat)
         elif len(data) >= body + _ICBM.size:
-            cookie, channel = _ICBM.unpack_from(data, body)
-            if channel == _RENDEZVOUS and self.established:
-                if name == _CLIENT_ERROR:
-                    length = data[body + _ICBM.size] if len(data) > body + _ICBM.size else 0
-                    name = data[body + _ICBM.size + 1 : body + _ICBM.size + 1 + length]
-                    nat.withdraw(_agreement(cookie, plain_name(name), nat), "declined")
-                else:
-                    return self._rendezvous(direction, frame, nat)
+            return self._icbm(direction, frame, body, nat)
         return []
+
+    def _icbm(self, direction: Direction, frame: Frame, body: int, nat: Nat) -> list[Edit]:
+        """SNAC(04,06), (04,07) or (04,0B), of whatever channel."""
+        data = frame.data
+        name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
+        cookie, channel = _ICBM.unpack_from(data, body)
+        edits: list[Edit] = []
+        icq = not nat.server_inside
+        if icq and name == _TO_CLIENT and nat.sessions():
+            edits = self._icq.user_info(frame, name, body + _ICBM.size, nat)
+        if channel != _RENDEZVOUS:
+            return edits
+        if name != _CLIENT_ERROR:
+            return edits + self._rendezvous(direction, frame, nat)
+        answer = self._icq.client_error(direction, frame, body, nat) if icq else None
+        if answer is None:
+            at = body + _ICBM.size + 1
+            whom = plain_name(data[at : at + data[at - 1]]) if len(data) >= at else b""
+            nat.withdraw(_agreement(cookie, whom, nat), "declined")
+        return answer or []
 
     def _signoff(self, frame: Frame, nat: Nat) -> list[Edit]:
         """FLAP channel 4: the end of a session, or in the old sign-on the login reply."""
@@ -154,6 +179,7 @@ class OscarHelper:
             if edits is not None:
                 return edits
         nat.withdraw_all("signed off")
+        self._icq.published = None
         return []
 
     def _rendezvous(self, direction: Direction, frame: Frame, nat: Nat) -> list[Edit]:
@@ -179,7 +205,8 @@ class OscarHelper:
             start = frame.at + (first_editable(frame.data, direction) or 0)
             if flap.payload.payload.cookie != block.cookie:
                 return proposal.leave(direction, nat, "message and proposal have different cookies")
-            if reason := proposal.unfit():
+            own_kind = block.capability in OWN_RENDEZVOUS and not nat.server_inside
+            if not own_kind and (reason := proposal.unfit()):
                 return proposal.leave(direction, nat, reason)
             if not nat.editable(direction, start):
                 return proposal.leave(direction, nat, "its addresses had left before its end came")
@@ -192,6 +219,11 @@ class OscarHelper:
 
     def _outgoing(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A client's proposal: announce the outside endpoint in place of its own."""
+        cookie = proposal.block.cookie
+        peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
+        if proposal.block.capability in OWN_RENDEZVOUS:
+            _remember(self._requests, proposal.request, cookie)
+            return self._icq.outgoing(proposal, frame, nat, peer)
         inside = Endpoint(nat.inside.address, proposal.port)
         own = socket.inet_aton(inside.address)
         requester = proposal.value(RdvTag.REQUESTER_IP)
@@ -199,15 +231,13 @@ class OscarHelper:
             return proposal.leave(Direction.ORIGINAL, nat, "not the sender's own address")
         if requester is not None and requester != own and nat.is_ours(socket.inet_ntoa(requester)):
             return proposal.leave(Direction.ORIGINAL, nat, "already announces the outside address")
-        cookie = proposal.block.cookie
         try:
-            peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
             outside = nat.expect(Expectation(cookie, proposal.service, inside, peer))
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
         proposal.move(own, inside, outside)
         _remember(self._requests, proposal.request, cookie)
-        return proposal.rewritten(frame, nat, inside, outside, cookie, "own address")
+        return proposal.rewritten(frame, nat, inside, outside)
 
     def _relayed(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal that a server on our side relays out: announce a host of ours as it would itself.
@@ -232,7 +262,11 @@ class OscarHelper:
 
     def _incoming(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal relayed to a client: if it names one of our pinholes, name the host behind it."""
-        for tag in ADDRESSES:
+        if proposal.block.capability in OWN_RENDEZVOUS:
+            edits = self._icq.incoming(proposal, frame, nat)
+            if edits is not None:
+                return edits
+        for tag in () if proposal.flaw() else ADDRESSES:
             address = proposal.value(tag)
             announced = Endpoint(socket.inet_ntoa(address), proposal.port) if address else None
             inside = nat.inside_of(announced) if announced else None
@@ -240,13 +274,32 @@ class OscarHelper:
                 proposal.move(address, announced, inside)
                 return proposal.mapped_back(frame, nat, announced, inside)
         verified = proposal.value(RdvTag.VERIFIED_IP)
-        if verified is not None:
+        if verified is not None and len(verified) == 4:
             # The server saw this address: if we answer with a proposal of our own, only it may connect. The
             # cookie alone does not tell whom we answer: the first one of every libpurple process is the same.
             peer = socket.inet_ntoa(verified)
             if is_reachable(peer) and not nat.is_ours(peer):
                 _remember(self._peers, (proposal.block.cookie, proposal.whom), peer)
+        if proposal.block.capability in OWN_RENDEZVOUS:
+            return []  # a text message, most of the time
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
+
+
+def _first(frame: bytes, direction: Direction, nat: Nat) -> int | None:
+    """Where in *frame*, of which the end is missing, the first byte stands that an edit could concern."""
+    name, body = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4], _body(frame)
+    if nat.server_inside:
+        return first_editable(frame, direction) if name == _TO_CLIENT else None
+    if name == SET_STATUS:
+        return first_field(frame, name, body)
+    if name == _CLIENT_ERROR:
+        return first_in_error(frame, body) if direction is Direction.ORIGINAL else None
+    first = None
+    if direction is Direction.REPLY and nat.sessions():
+        first = first_field(frame, name, body + (_ICBM.size if name == _TO_CLIENT else 0))
+    if first is None and name in (_TO_HOST, _TO_CLIENT):
+        first = first_editable(frame, direction)
+    return first
 
 
 def first_editable(frame: bytes, direction: Direction) -> int | None:
@@ -277,8 +330,14 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
 
 
 def _first_in_block(frame: bytes, pos: int, size: int, direction: Direction) -> int | None:
-    if pos + _BLOCK.size > size or _BLOCK.unpack_from(frame, pos)[0] != RdvType.PROPOSE:
+    if pos + _BLOCK.size > size:
         return None
+    kind, _, capability = _BLOCK.unpack_from(frame, pos)
+    if kind != RdvType.PROPOSE:
+        return None
+    editable = EDITABLE[direction]
+    if capability in OWN_RENDEZVOUS:
+        editable |= {RdvTag.SVC_DATA}
     first = None
     pos += _BLOCK.size
     while pos + _TLV.size <= size:
@@ -286,7 +345,7 @@ def _first_in_block(frame: bytes, pos: int, size: int, direction: Direction) -> 
         pos += _TLV.size
         if tag == RdvTag.USE_ARS:
             return None
-        if first is None and tag in EDITABLE[direction]:
+        if first is None and tag in editable:
             first = pos
         pos += length
     return first

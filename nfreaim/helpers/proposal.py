@@ -1,6 +1,6 @@
 """Proposal: one rendezvous proposal, what it announces and what may be set in it.
 
-It decides nothing about pinholes: helpers/oscar.py does, and reports through it.
+It decides nothing about pinholes: helpers/oscar.py and helpers/icq.py do, and report through it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Nat, Report
-from nfreaim.core.offsets import Edit
+from nfreaim.core.offsets import Edit, differences
 from nfreaim.helpers.flap import Frame
 from nfreaim.layers.oscar import CAPABILITIES, FLAP, TLV, RdvTag, Rendezvous, rebuild
 
@@ -53,8 +53,24 @@ class Proposal:
         tlvs = self._tlvs[tag]
         return tlvs[0].value if tlvs else None
 
-    def unfit(self) -> str | None:
-        """Why no one can act on this proposal, or None."""
+    def ports(self) -> tuple[int, ...]:
+        """The port as it should be read, and as Licq writes it: with its bytes swapped."""
+        value = self.value(RdvTag.PORT)
+        return (int.from_bytes(value, "big"), int.from_bytes(value, "little")) if value else ()
+
+    @property
+    def service_data(self) -> bytes:
+        """The value of TLV 0x2711; empty if there is none, or more than one."""
+        found = self.block.all(RdvTag.SVC_DATA)
+        return bytes(found[0].value) if len(found) == 1 else b""
+
+    @service_data.setter
+    def service_data(self, value: bytes) -> None:
+        for tlv in self.block.all(RdvTag.SVC_DATA):
+            tlv.value = value
+
+    def flaw(self) -> str | None:
+        """What forbids to touch this proposal, or None."""
         if self.block.first(RdvTag.USE_ARS) is not None:
             return "goes through a relay"  # the address is the relay's and the port a PIN
         for tag, tlvs in self._tlvs.items():
@@ -63,6 +79,12 @@ class Proposal:
             if any(tlv.value != tlvs[0].value for tlv in tlvs):
                 # Clients do not agree on which one counts: libpurple the first, joscar and Kopete the last.
                 return f"TLV {tag:#06x} stands there twice and differs"
+        return None
+
+    def unfit(self) -> str | None:
+        """Why no one can act on this proposal, or None."""
+        if reason := self.flaw():
+            return reason
         if not self.port:
             return "announces no port"
         if all(self.value(tag) in (None, _NOWHERE) for tag in ADDRESSES):
@@ -84,37 +106,58 @@ class Proposal:
         The complements 0x0016 and 0x0017 are kept right where they were right, each on its own: Kopete
         sends the second without the first.
         """
-        to, port = socket.inet_aton(after.address), after.port.to_bytes(2, "big")
-        checked_ip = self.value(RdvTag.IP_XOR) == _complement(self.value(RdvTag.RDV_IP))
-        checked_port = self.value(RdvTag.PORT_XOR) == _complement(before.port.to_bytes(2, "big"))
+        self.swap_address(address, socket.inet_aton(after.address))
+        self.swap_port(before.port, after.port)
+
+    def swap_address(self, old: bytes, new: bytes) -> None:
+        """Put the address *new* wherever *old* stands."""
+        checked = self.value(RdvTag.IP_XOR) == _complement(self.value(RdvTag.RDV_IP))
         for tag in ADDRESSES:
-            if self.value(tag) == address:
-                self._set(tag, to)
-        self._set(RdvTag.PORT, port)
-        if checked_ip:
+            if self.value(tag) == old:
+                self._set(tag, new)
+        if checked:
             self._set(RdvTag.IP_XOR, _complement(self.value(RdvTag.RDV_IP)))
-        if checked_port:
-            self._set(RdvTag.PORT_XOR, _complement(port))
+
+    def swap_port(self, old: int, new: int) -> bool:
+        """Put the port *new* where *old* stands, in its byte order; whether it stood there."""
+        value = self.value(RdvTag.PORT)
+        order: Literal["big", "little"] = "big" if value == old.to_bytes(2, "big") else "little"
+        if value != old.to_bytes(2, order):
+            return False
+        checked = self.value(RdvTag.PORT_XOR) == _complement(value)
+        self._set(RdvTag.PORT, new.to_bytes(2, order))
+        if checked:
+            self._set(RdvTag.PORT_XOR, _complement(self.value(RdvTag.PORT)))
+        return True
 
     def rewritten(
-        self, frame: Frame, nat: Nat, before: Endpoint, after: Endpoint, agreement: bytes, reason: str
+        self,
+        frame: Frame,
+        nat: Nat,
+        before: Endpoint,
+        after: Endpoint,
+        agreement: bytes | None = None,
+        reason: str = "own address",
     ) -> list[Edit]:
-        """The edits of a proposal on its way out; reports them. What cannot be edited gets no pinhole."""
+        """The edits of a proposal on its way out; reports them. What cannot be edited gets no pinhole.
+
+        agreement  the name its pinhole is kept under, if that is not the cookie
+        """
         edits = self._edits(frame)
         if edits is None:
-            nat.withdraw(agreement, "edit refused")
+            nat.withdraw(agreement or self.block.cookie, "edit refused")
             nat.counters.unfaithful += 1
-            return self.leave(Direction.ORIGINAL, nat, "cannot be edited in place")
+            return self.leave(Direction.ORIGINAL, nat, "cannot be edited in place", before)
         nat.counters.rewritten += 1
         nat.report(self.report("out", before, after, "rewritten", reason))
         return edits
 
     def mapped_back(self, frame: Frame, nat: Nat, before: Endpoint, after: Endpoint) -> list[Edit]:
-        """The edits of a proposal on its way in; reports them."""
+        """The edits of an incoming proposal; reports them."""
         edits = self._edits(frame)
         if edits is None:
             nat.counters.unfaithful += 1
-            return self.leave(Direction.REPLY, nat, "cannot be edited in place")
+            return self.leave(Direction.REPLY, nat, "cannot be edited in place", before)
         nat.counters.mapped_back += 1
         nat.report(self.report("in", before, after, "mapped-back", "pinhole of this router"))
         return edits
@@ -122,13 +165,13 @@ class Proposal:
     def _edits(self, frame: Frame) -> list[Edit] | None:
         """What was set, as edits; None if the message would have another length."""
         data = rebuild(self.flap)
-        return _differences(frame.data, data, frame.at) if len(data) == len(frame.data) else None
+        return differences(frame.data, data, frame.at) if len(data) == len(frame.data) else None
 
-    def leave(self, direction: Direction, nat: Nat, reason: str) -> list[Edit]:
-        """Report that the message stays as it is; no edits."""
+    def leave(self, direction: Direction, nat: Nat, reason: str, named: Endpoint | None = None) -> list[Edit]:
+        """Report that the message, which names an endpoint, stays as it is; no edits."""
         tags = ADDRESSES if direction is Direction.REPLY else (RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
         values = [value for tag in tags if (value := self.value(tag)) is not None and len(value) == 4]
-        named = Endpoint(socket.inet_ntoa(values[0] if values else _NOWHERE), self.port & 0xFFFF)
+        named = named or Endpoint(socket.inet_ntoa(values[0] if values else _NOWHERE), self.port & 0xFFFF)
         nat.counters.left += 1
         way: Literal["out", "in"] = (
             "out" if (direction is Direction.ORIGINAL) is not nat.server_inside else "in"
@@ -164,13 +207,3 @@ def plain_name(name: bytes) -> bytes:
 
 def _complement(value: bytes | None) -> bytes:
     return bytes(byte ^ 0xFF for byte in value or b"")
-
-
-def _differences(old: bytes, new: bytes, at: int) -> list[Edit]:
-    """Edits, at stream offset *at* on, that turn *old* into *new*; nearby differences make one edit."""
-    edits: list[Edit] = []
-    for pos in (index for index in range(len(old)) if old[index] != new[index]):
-        near = edits and at + pos - edits[-1].end < 3
-        start = edits.pop().start if near else at + pos
-        edits.append(Edit(start, at + pos + 1, new[start - at : pos + 1]))
-    return edits

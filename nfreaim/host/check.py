@@ -351,7 +351,7 @@ def _queue(number: int) -> Checks:
         yield Check("ok", f"queue {number} is free (nfreaim is not running here; traffic passes unread)")
         return
     owner = _socket_owner(row[1])
-    if "nfreaim" in owner:
+    if any(Path(word).name == "nfreaim" for word in owner.split()):
         yield Check("ok", f"queue {number} is served by nfreaim")
     else:
         yield Check(

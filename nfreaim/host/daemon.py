@@ -57,6 +57,9 @@ def serve(config: Config, helper: HelperFactory) -> None:
 def _install_rules(config: Config, stack: ExitStack) -> bool:
     """Complete the static rules; if there were none before (returns True), they go again in the end."""
     if rules.installed():
+        found = rules.disagreement(config.ports, config.queue)
+        if found:
+            raise BackendError(found)
         return False
     if not config.lan or not config.wan:
         raise BackendError(
@@ -79,7 +82,8 @@ class Daemon:
         stack.callback(self._events.close)
         self._forwards = Forwards()
         journal = Journal()
-        self._pinholes = PinholeTable(config.pinholes, Iptables(self._forwards), journal)
+        firewall = Iptables(self._forwards)
+        self._pinholes = PinholeTable(config.pinholes, firewall, journal)
         self._temporary = temporary
         helpers = dict.fromkeys(config.ports, helper)
         self._engine = Engine(helpers, self._pinholes, self._kernel, journal, config.engine)
@@ -90,6 +94,13 @@ class Daemon:
         stack.callback(self._close)
         self._restore()
         self._forwards.refresh()
+        stack.callback(_unforward, firewall)
+        firewall.forward(config.pinholes.forwards)
+        for forward in config.pinholes.forwards:
+            if taken := [port for port in forward.ports if self._forwards.covers(port)]:
+                log.warning(
+                    "forward %s: somebody else's rules have port %d and come first", forward, taken[0]
+                )
         self._pinholes.adopt(self._kernel.alive, clock())
 
     def loop(self, signals: socket.socket) -> None:
@@ -149,7 +160,7 @@ class Daemon:
                 self._kernel.abandon(key)
 
     def _close(self) -> None:
-        """Answer what waits, let go what is held, close what is open, then leave the queue.
+        """Answer what waits, let go what is held, close what is open, leave the queue, empty the set.
 
         Skewed flows wait for the next daemon, as long as the rules stay; if these go, too, nobody could ever
         translate them again, and both ends are told.
@@ -161,7 +172,19 @@ class Daemon:
                 self._kernel.cut(flow)
             self._kernel.forget_all()
         self._queue.close()
+        try:
+            self._kernel.take_back()
+        except BackendError as error:  # somebody removed the rules meanwhile
+            log.warning("%s", error)
         log.info("counters: %s", self._engine.counters)
+
+
+def _unforward(firewall: Iptables) -> None:
+    """Remove the configured forwards; if that cannot be, the next start or the rules' removal does it."""
+    try:
+        firewall.forward(())
+    except BackendError as error:
+        log.warning("the forwards stay until the next start: %s", error)
 
 
 @contextmanager

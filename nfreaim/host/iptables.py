@@ -6,7 +6,8 @@ the iptables programs (which it ignores), and with a refresh inside the lock (or
 
 A pinhole is two rules: the first marks the connection, so that the static rule of the filter table accepts
 it, the second translates it. Both carry the pinhole in their comment: the kernel is the source of truth, and
-a restarted daemon reads it back.
+a restarted daemon reads it back. A forward of the configuration is two rules of the same kind, over a range
+of ports and without a destination address: what is sent to our chain is for the router itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import fcntl
 import re
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from typing import Any, Final
 import iptc
 
 from nfreaim.core.flow import Endpoint, Owner
-from nfreaim.core.pinhole import Pinhole
+from nfreaim.core.pinhole import Forward, Pinhole
 from nfreaim.errors import BackendError
 from nfreaim.host.forwards import Forwards
 
@@ -35,8 +36,10 @@ _LOCK_WAIT: Final = 0.25  # seconds; a packet waits meanwhile, and its sender wi
 _TRIES: Final = 5
 _COMMENT: Final = re.compile(
     r"nfreaim out=(?P<out>\S+) in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+)"
-    r" for=(?P<service>\S+) cookie=(?P<cookie>[0-9a-f]*) until=(?P<until>\S+) peer=(?P<peer>\S+)"
+    r" for=(?P<service>\S+) cookie=(?P<cookie>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)"
+    r" peer=(?P<peer>\S+)"
 )
+_FORWARD: Final = re.compile(r"nfreaim forward=(?P<low>\d+)-(?P<high>\d+) in=(?P<host>\S+)")
 # What libiptc says of a rule that is not in the chain; which of the two depends on its build.
 _ABSENT: Final = ("does a matching rule exist", "No chain/target/match by that name")
 _LISTEN: Final = "0A"
@@ -52,33 +55,43 @@ class Iptables:
         """Add and remove pinholes in one replacement of the table. Raises BackendError."""
         if not add and not remove:
             return
-        try:
-            added = [rule for pinhole in add for rule in _rules(pinhole)]
-            removed = [rule for pinhole in remove for rule in _rules(pinhole)]
-        except iptc.XTablesError as error:
-            raise BackendError(f"an extension of iptables is missing: {error}") from error
-        for attempt in range(1, _TRIES + 1):
-            try:
-                with _chain() as (table, chain):
-                    for rule in removed:
-                        _delete(chain, rule)
-                    for rule in added:
-                        chain.append_rule(rule)
-                    table.commit()
-                return
-            except iptc.IPTCError as error:
-                # Somebody who ignores the lock changed the table between refresh and commit.
-                if "temporarily unavailable" not in str(error) or attempt == _TRIES:
-                    raise BackendError(f"iptables-legacy nat: {error}") from error
+        added = [rule for pinhole in add for rule in _rules(pinhole)]
+        removed = [rule for pinhole in remove for rule in _rules(pinhole)]
+
+        def change(chain: Any) -> None:
+            for rule in removed:
+                _delete(chain, rule)
+            for rule in added:
+                chain.append_rule(rule)
+
+        _replace(change)
+
+    def forward(self, forwards: Sequence[Forward]) -> None:
+        """Make these the forwards in our chain, in place of those that are there. Raises BackendError.
+
+        They stand before the pinholes, which never use their ports for anybody else.
+        """
+        if not forwards and not self.forwards():
+            return
+        wanted = [rule for forward in forwards for rule in _forward_rules(forward)]
+
+        def change(chain: Any) -> None:
+            for rule in chain.rules:
+                if _FORWARD.fullmatch(_comment_of(rule)):
+                    chain.delete_rule(rule)
+            for rule in reversed(wanted):
+                chain.insert_rule(rule)
+
+        _replace(change)
+
+    def forwards(self) -> list[Forward]:
+        """The forwards in the kernel. Raises BackendError."""
+        found = [_FORWARD.fullmatch(comment) for comment in _comments()]
+        return [Forward(it["host"], range(int(it["low"]), int(it["high"]) + 1)) for it in found if it]
 
     def list(self) -> list[Pinhole]:
         """The pinholes in the kernel. Raises BackendError."""
-        try:
-            with _chain() as (_, chain):
-                comments = [_comment_of(rule) for rule in chain.rules if rule.target.name == "DNAT"]
-        except iptc.IPTCError as error:
-            raise BackendError(f"iptables-legacy nat: {error}") from error
-        return [pinhole for comment in comments if (pinhole := _parse(comment)) is not None]
+        return [pinhole for comment in _comments() if (pinhole := _parse(comment)) is not None]
 
     def busy(self, outside: Endpoint) -> bool:
         """Whether the router itself listens there, or somebody else's rule forwards that port."""
@@ -109,10 +122,57 @@ def _chain() -> Iterator[tuple[Any, Any]]:
         yield table, iptc.Chain(table, CHAIN)
 
 
+def _replace(change: Callable[[Any], None]) -> None:
+    """Let *change* work on our chain, and commit. Raises BackendError."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            with _chain() as (table, chain):
+                change(chain)
+                table.commit()
+            return
+        except iptc.IPTCError as error:
+            # Somebody who ignores the lock changed the table between refresh and commit.
+            if "temporarily unavailable" not in str(error) or attempt == _TRIES:
+                raise BackendError(f"iptables-legacy nat: {error}") from error
+
+
+def _comments() -> list[str]:
+    """The comments of the translating rules in our chain. Raises BackendError."""
+    try:
+        with _chain() as (_, chain):
+            return [_comment_of(rule) for rule in chain.rules if rule.target.name == "DNAT"]
+    except iptc.IPTCError as error:
+        raise BackendError(f"iptables-legacy nat: {error}") from error
+
+
 def _rules(pinhole: Pinhole) -> list[Any]:
-    mark, forward = _match(pinhole), _match(pinhole)
-    mark.create_target("CONNMARK").set_xmark = f"{PINHOLE_MARK:#x}/{PINHOLE_MARK:#x}"
-    forward.create_target("DNAT").to_destination = str(pinhole.inside)
+    return _marked(lambda: _match(pinhole), str(pinhole.inside))
+
+
+def _forward_rules(forward: Forward) -> list[Any]:
+    low, high = forward.ports[0], forward.ports[-1]
+
+    def match() -> Any:
+        rule = iptc.Rule()
+        rule.protocol = "tcp"
+        rule.create_match("tcp").dport = f"{low}:{high}" if low < high else str(low)
+        rule.create_match("comment").comment = f"nfreaim forward={low}-{high} in={forward.host}"
+        return rule
+
+    return _marked(match, forward.host)
+
+
+def _marked(match: Callable[[], Any], destination: str) -> list[Any]:
+    """Two rules of this match: the mark that the filter table accepts, and the translation.
+
+    Raises BackendError if an extension of iptables that they need is missing.
+    """
+    try:
+        mark, forward = match(), match()
+        mark.create_target("CONNMARK").set_xmark = f"{PINHOLE_MARK:#x}/{PINHOLE_MARK:#x}"
+        forward.create_target("DNAT").to_destination = destination
+    except iptc.XTablesError as error:
+        raise BackendError(f"an extension of iptables is missing: {error}") from error
     return [mark, forward]
 
 
@@ -127,7 +187,7 @@ def _match(pinhole: Pinhole) -> Any:
         f"nfreaim out={pinhole.outside} in={pinhole.inside}"
         f" flow={pinhole.owner.client}>{pinhole.owner.server}"
         f" for={pinhole.service} cookie={pinhole.cookie.hex()} until={pinhole.deadline:.3f}"
-        f" peer={pinhole.peer or 'any'}"
+        f" since={pinhole.since:.3f} peer={pinhole.peer or 'any'}"
     )
     return rule
 
@@ -141,11 +201,12 @@ def _delete(chain: Any, rule: Any) -> None:
 
 
 def _comment_of(rule: Any) -> str:
-    return next((str(match.comment) for match in rule.matches if match.name == "comment"), "")
+    found = next((str(match.comment) for match in rule.matches if match.name == "comment"), "")
+    return found.strip('"')
 
 
 def _parse(comment: str) -> Pinhole | None:
-    found = _COMMENT.fullmatch(comment.strip('"'))
+    found = _COMMENT.fullmatch(comment)
     if found is None:
         return None
     try:
@@ -157,6 +218,7 @@ def _parse(comment: str) -> Pinhole | None:
             found["service"],
             float(found["until"]),
             None if found["peer"] == "any" else found["peer"],
+            float(found["since"]),
         )
     except ValueError:
         return None

@@ -19,12 +19,13 @@ class Journal:
 
     def opened(self, pinhole: Pinhole) -> None:
         log.info(
-            "pinhole opened: %s -> %s for %s of %s%s",
+            "pinhole opened: %s -> %s for %s of %s%s%s",
             pinhole.outside,
             pinhole.inside,
             pinhole.service,
             pinhole.owner.client,
             f", only from {pinhole.peer}" if pinhole.peer else "",
+            ", for as long as it is signed on" if pinhole.session else "",
         )
 
     def claimed(self, pinhole: Pinhole, peer: str) -> None:
@@ -35,7 +36,9 @@ class Journal:
 
     def reported(self, flow: Flow, report: Report) -> None:
         if report.action == "mapped-back":
-            log.info("mapped back for %s: %s -> %s", flow.owner.client, report.before, report.after)
+            # What a client published for its session comes back with every change of its status.
+            level = logging.INFO if report.cookie else logging.DEBUG
+            log.log(level, "mapped back for %s: %s -> %s", flow.owner.client, report.before, report.after)
         elif report.action == "left":
             level = logging.INFO if report.direction == "out" else logging.DEBUG
             log.log(

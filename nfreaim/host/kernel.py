@@ -110,7 +110,7 @@ class LinuxKernel:
         since. An entry without a record stays: its packets make the engine reset both ends.
         Raises BackendError.
         """
-        self._offloaded.flush()
+        self.take_back()
         self._state.prepare()
         waiting = set(self._skewed.entries())
         kept: dict[bytes, Record] = {}
@@ -128,6 +128,13 @@ class LinuxKernel:
         if kept or lost:
             log.info("edited connections found: %d go on, %d are over or will be reset", len(kept), lost)
         return kept
+
+    def take_back(self) -> None:
+        """Queue every flow again: an entry without a daemon would let later connections pass unread.
+
+        Raises BackendError.
+        """
+        self._offloaded.flush()
 
     def abandon(self, key: bytes) -> None:
         """Forget the record of *key*: while its entry stays, its packets make the engine reset both ends."""

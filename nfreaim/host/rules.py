@@ -4,6 +4,7 @@ This module may not know a single rule, nor start any other program.
 """
 
 import logging
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -63,6 +64,26 @@ def installed() -> bool:
     if result.returncode not in (0, ABSENT):
         raise BackendError(_message(result.stderr))
     return result.returncode == 0
+
+
+def disagreement(ports: Iterable[int], queue: int) -> str:
+    """What the installed rules do otherwise than these settings say, with the remedy; "" if nothing.
+
+    A daemon that serves another queue than the rules fill would do nothing, and say nothing. Raises
+    BackendError.
+    """
+    shown = run(["show"]).stdout
+    queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
+    read = {int(port) for text in re.findall(r"--dports ([\d,]+)", shown) for port in text.split(",")}
+    if queues != {queue}:
+        found = f"queue {', '.join(map(str, sorted(queues)))}, not {queue}"
+    elif not set(ports) <= read:
+        found = (
+            f"ports {', '.join(map(str, sorted(read)))}, not {', '.join(map(str, sorted(set(ports) - read)))}"
+        )
+    else:
+        return ""
+    return f"the installed rules are for {found}; install them again with the same settings, or remove them"
 
 
 def present() -> bool:

@@ -14,12 +14,16 @@ _QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 def main() -> int:
     """Print the pinholes and the queues of this network namespace. Raises BackendError."""
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    pinholes = sorted(Iptables(Forwards()).list(), key=lambda pinhole: pinhole.deadline)
+    firewall = Iptables(Forwards())
+    pinholes = sorted(firewall.list(), key=lambda pinhole: pinhole.deadline)
     for hole in pinholes:
+        left = "while signed on" if hole.session else f"{max(0.0, hole.deadline - now):.0f} s left"
         print(
             f"pinhole {hole.outside} -> {hole.inside} for {hole.service} of {hole.owner.client}"
-            f"{f', only from {hole.peer}' if hole.peer else ''}, {max(0.0, hole.deadline - now):.0f} s left"
+            f"{f', only from {hole.peer}' if hole.peer else ''}, {left}, open for {now - hole.since:.0f} s"
         )
+    for forward in firewall.forwards():
+        print(f"forward {forward}, as configured")
     print(f"{len(pinholes)} pinholes")
     for line in _QUEUES.read_text().splitlines():
         number, _, waiting, _, _, full, lost, last, *_ = line.split()

@@ -130,29 +130,30 @@ class ClientErr(IntEnum):
     CHANNEL_SPECIFIC = 3
 
 
-def _aim(short: str) -> bytes:
+def aim_capability(short: str) -> bytes:
+    """The 16 bytes of a capability of AOL's: all differ in the second half of the first word only."""
     return UUID(f"0946{short}-4C7F-11D1-8222-444553540000").bytes
 
 
 CAPABILITIES: dict[bytes, str] = {
-    _aim("1341"): "talk",
-    _aim("1342"): "direct-play",
-    _aim("1343"): "send-file",
-    _aim("1344"): "icq-reverse",
-    _aim("1345"): "direct-im",
-    _aim("1346"): "buddy-icon",
-    _aim("1347"): "add-ins",
-    _aim("1348"): "get-file",
-    _aim("1349"): "icq-relay",
-    _aim("134A"): "games",
+    aim_capability("1341"): "talk",
+    aim_capability("1342"): "direct-play",
+    aim_capability("1343"): "send-file",
+    aim_capability("1344"): "icq-reverse",
+    aim_capability("1345"): "direct-im",
+    aim_capability("1346"): "buddy-icon",
+    aim_capability("1347"): "add-ins",
+    aim_capability("1348"): "get-file",
+    aim_capability("1349"): "icq-relay",
+    aim_capability("134A"): "games",
     UUID("0946134A-4C7F-11D1-2282-444553540000").bytes: "games",  # the same with two bytes swapped
-    _aim("134B"): "send-buddy-list",
-    _aim("0100"): "video",  # in libpurple's table
-    _aim("0101"): "live-video",
-    _aim("0102"): "camera",
-    _aim("0103"): "microphone",
-    _aim("0104"): "rtc-audio",
-    _aim("0105"): "ichat-av",
+    aim_capability("134B"): "send-buddy-list",
+    aim_capability("0100"): "video",  # in libpurple's table
+    aim_capability("0101"): "live-video",
+    aim_capability("0102"): "camera",
+    aim_capability("0103"): "microphone",
+    aim_capability("0104"): "rtc-audio",
+    aim_capability("0105"): "ichat-av",
     UUID("748F2420-6287-11D1-8222-444553540000").bytes: "chat-invite",
 }
 """Short names of services by capability (16 bytes)."""

@@ -162,14 +162,19 @@ class Client:
             raise RuntimeError("login refused")
         return where.decode(), cookie
 
-    @staticmethod
-    async def _await(frames: Any, kind: tuple[int, int]) -> Snac:
+    async def _await(self, frames: Any, kind: tuple[int, int]) -> Snac:
         """Read until a SNAC of that kind arrives (10 s)."""
         async with asyncio.timeout(10.0):
             async for channel, data in frames:
-                if channel == wire.FLAP_SNAC and (snac := Snac.decode(data)).kind == kind:
-                    return snac
+                if channel == wire.FLAP_SNAC:
+                    snac = Snac.decode(data)
+                    if snac.kind == kind:
+                        return snac
+                    await self._overhear(snac)
         raise RuntimeError(f"connection ended before SNAC{kind}")
+
+    async def _overhear(self, snac: Snac) -> None:
+        """What comes during sign-on beside what is waited for."""
 
     # --- what arrives ----------
 
@@ -327,13 +332,8 @@ class Client:
         return {"bodies": [snac.body.hex() for snac in self.received if snac.kind == (family, subtype)]}
 
 
-async def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="libpurple")
-    parser.add_argument("--first-port", type=int, default=FIRST_PORT)
-    options = parser.parse_args()
-    client = Client(options.name, PROFILES[options.profile], options.first_port)
+async def serve_orders(client: Client) -> None:
+    """Carry out what comes on stdin until it closes."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def run(order: dict[str, Any]) -> None:
@@ -349,6 +349,15 @@ async def _main() -> None:
         task = asyncio.create_task(run(json.loads(line)))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+async def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="libpurple")
+    parser.add_argument("--first-port", type=int, default=FIRST_PORT)
+    options = parser.parse_args()
+    await serve_orders(Client(options.name, PROFILES[options.profile], options.first_port))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from tests.lab import demo_icq
 from tests.lab.net import ADDRESS, BEHIND, LAN, SECOND_SERVER, Lab, lab_available
-from tests.lab.standin import Client, Server, Transfer
+from tests.lab.standin import Client, IcqCall, Server, Transfer
 from tests.lab.traffic import download
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -132,6 +133,15 @@ def transfers(column: Column, clients: dict[tuple[str, str], Client], rows: list
         )
 
 
+def calls(column: Column, outcomes: dict[demo_icq.Call, IcqCall]) -> None:
+    """Note the outcomes of ICQ's direct connections."""
+    for row, call in outcomes.items():
+        wrong = row.objection(call, column.routers)
+        reason = f"expected: {wrong}. {call.reason}" if wrong else call.reason
+        text = f"{'ok' if call.ok else 'fails'} {call.seconds:.1f} s"
+        column.cells[row.title] = Cell(call.ok, text, peer=call.peer, reason=reason, good=not wrong)
+
+
 def ordinary(column: Column) -> Cell:
     """Traffic that is none of nfreaim's business: right at both ends, and not one packet of it queued."""
     lab = column.lab
@@ -168,14 +178,19 @@ def run_column(column: Column) -> None:
         ):
             for host in hosts:
                 clients[host, server] = Client(lab, host, f"{host} {server}", profile)
-        for standin in (*servers.values(), *clients.values()):
+        icq = demo_icq.clients(lab)
+        for standin in (*servers.values(), *clients.values(), *icq.values()):
             standin.wait_ready()
         for daemon in daemons.values():
             daemon.wait_ready()
         for (_, server), client in clients.items():
             client.sign_on(servers[server], services=server == "oos")
-        transfers(column, clients, FILES)
-        transfers(column, clients, IMS + AOL)
+        demo_icq.sign_on(icq, servers)
+        with ThreadPoolExecutor(len(demo_icq.CALLS)) as pool:
+            outcomes = demo_icq.start(icq, pool)
+            transfers(column, clients, FILES)
+            transfers(column, clients, IMS + AOL)
+            calls(column, outcomes())
         column.cells[ORDINARY] = ordinary(column)
         problems = []
         for router, daemon in daemons.items():
@@ -203,7 +218,7 @@ def attempt_column(column: Column) -> None:
 
 def table(columns: list[Column]) -> str:
     """The one table."""
-    titles = [row.title for row in (*FILES, *IMS, *AOL)] + [ORDINARY, RULES]
+    titles = [row.title for row in (*FILES, *IMS, *AOL, *demo_icq.CALLS)] + [ORDINARY, RULES]
     lines = [["", *(column.name for column in columns)]]
     for title in titles:
         line = [title]
@@ -247,7 +262,7 @@ def _deaf(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     """Run the columns; 0 all as it has to be, 1 not, 2 no lab possible here, 130 interrupted."""
-    parser = argparse.ArgumentParser(description="File transfers and direct IMs across two NAT routers.")
+    parser = argparse.ArgumentParser(description="AIM's and ICQ's peer connections across two NAT routers.")
     parser.add_argument("--plain-only", action="store_true", help="only the column without nfreaim")
     parser.add_argument("--keep-logs", type=Path, metavar="DIR", help="copy all logs to DIR")
     options = parser.parse_args()

@@ -76,7 +76,7 @@ echo "== sets"; ipset save
 
 
 def normalise(dump: str) -> str:
-    """Drop counters, dates and tables that hold nothing but empty built-in chains with policy ACCEPT.
+    """Drop counters, dates, random seeds, and tables of nothing but empty built-in chains with policy ACCEPT.
 
     Such a table appears as soon as somebody has looked into it and cannot be removed again (legacy), or is a
     leftover without effect (nft).
@@ -86,7 +86,7 @@ def normalise(dump: str) -> str:
     for line in dump.splitlines():
         if line.startswith("#") or not line.strip():
             continue
-        line = re.sub(r"\[\d+:\d+\]", "", line).rstrip()
+        line = re.sub(r"\[\d+:\d+\]| initval 0x[0-9a-f]+", "", line).rstrip()
         line = re.sub(r" timeout \d+$", "", line) if line.startswith("add ") else line
         if line.startswith("*"):
             table = [line]

@@ -25,8 +25,8 @@ class WriteMode:
     ``whole``: one write per frame; ``oos``: 1+1+2+2+n bytes, as open-oscar-server v0.24.0 writes;
     ``coalesced``: frames that are ready within 5 ms go out in one write; ``random``: cut anywhere,
     reproducibly by *seed*; ``bytes``: one byte per write; ``cut``: at the offsets *cuts* from the frame's
-    first byte. *pause* seconds are waited between the pieces of a frame. *nagle* leaves Nagle's algorithm
-    on: a piece then waits until the one before it is acknowledged.
+    first byte. *pause* seconds are waited between the pieces of a frame. *nagle* turns Nagle's algorithm on
+    for the rest of the connection.
     """
 
     name: str = "whole"
@@ -43,7 +43,7 @@ class WriteMode:
 
     @classmethod
     def of(cls, given: dict[str, Any] | None) -> WriteMode:
-        """From the JSON form ``{"name": ..., "cuts": [...], "pause": ..., "seed": ...}``."""
+        """From the JSON form ``{"name": ..., "cuts": [...], "pause": ..., ...}``."""
         given = dict(given or {})
         given["cuts"] = tuple(given.get("cuts", ()))
         return cls(**given)
@@ -78,8 +78,8 @@ class FlapLink:
         self.mode = mode or WriteMode()
         self._lock = asyncio.Lock()  # a frame sent in pieces with pauses must not be interleaved with another
         self._waiting = b""
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not self.mode.nagle)
+        self._socket = writer.get_extra_info("socket")
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
     def own_address(self) -> str:
@@ -102,6 +102,8 @@ class FlapLink:
                 asyncio.get_running_loop().call_later(0.005, self._flush)
                 return
             self._flush()
+            if mode.nagle:
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
             for number, piece in enumerate(mode.pieces(frame)):
                 if number and mode.pause:
                     await asyncio.sleep(mode.pause)

@@ -26,6 +26,7 @@ from tests.lab.oscar_wire import Snac, Tlv, WireError
 
 PASSWORD = "pass1"
 FAMILIES = (0x18, 0x10, 0x03, 0x13, 0x04, 0x15, 0x02, 0x01, 0x09, 0x0A, 0x06, 0x08, 0x0B)
+ROAST = bytes.fromhex("f32681c43986db9271a3b9e6537a957c")  # FLAP logins: XOR with the password
 CHALLENGE = b"ecf58983-f614-49a4-a526-c867b9cdd140"
 _RATES = bytes.fromhex(
     "0001000100000050000009c4000007d0000005dc000003200000177000001770" + "0000000000" + "00010000"
@@ -77,6 +78,12 @@ class Session:
     signed_on: int = field(default_factory=lambda: int(time.time()))
     capabilities: bytes = b""
     online: bool = False
+    direct: bytes | None = None  # TLV 0x000C of its last (01,1E)
+
+    @property
+    def icq(self) -> bool:
+        """Its name is a UIN."""
+        return self.name.isdigit()
 
     def info(self, mode: str) -> bytes:
         """User-info block; both servers put types in it that mean an address and a port elsewhere."""
@@ -93,6 +100,11 @@ class Session:
             items = [(0x0003, when), (0x0001, b"\0\x11"), (0x0006, bytes.fromhex("10020000"))]
             items += [(0x001D, bytes.fromhex("000100050201d20472")), (0x000D, self.capabilities)]
             items.append((0x001E, bytes(4)))
+        if self.icq:
+            # open-oscar-server repeats the client's own words; AOL's added the address they saw it at.
+            items[items.index(next(item for item in items if item[0] == 0x0001))] = (0x0001, b"\0\x50")
+            direct: list[Tlv] = [(0x000C, self.direct)] if self.direct else []
+            items[-1:-1] = [*direct, *([(0x000A, wire.ip4(self.link.peer_address))] if mode == "aol" else [])]
         return wire.user_info(self.name, items)
 
 
@@ -132,8 +144,11 @@ class Server:
 
     async def _service_sign_on(self, link: FlapLink, data: bytes) -> Session | None:
         """FLAP 1 of the client: without a cookie it wants to log in, with one it has been redirected here."""
-        cookie = wire.first(wire.parse_tlvs(data[4:])[0], 0x0006)
+        given = wire.parse_tlvs(data[4:])[0]
+        cookie = wire.first(given, 0x0006)
         if cookie is None:
+            if wire.first(given, 0x0001) is not None:
+                await self._flap_log_in(link, given)
             return None
         name, family = self.cookies.pop(cookie)
         await self._tell(link, 0x01, 0x03, struct.pack(f"!{len(FAMILIES)}H", *FAMILIES))
@@ -172,11 +187,39 @@ class Server:
             session.capabilities = wire.first(wire.parse_tlvs(snac.body)[0], 0x0005) or session.capabilities
         elif snac.kind == (0x01, 0x02):
             session.online = True
+            await self._introduce(session)
+        elif snac.kind == (0x01, 0x1E) and session.icq:
+            session.direct = wire.first(wire.parse_tlvs(snac.body)[0], 0x000C) or session.direct
+            await self._tell(link, 0x01, 0x0F, session.info(self.mode))
+            await self._announce(session)
         elif snac.kind == (0x04, 0x06):
             await self._relay_message(session, snac)
         elif snac.kind == (0x04, 0x0B) or snac.kind == (0x04, 0x14):
             to, rest = wire.take_name8(snac.body[10:])
             await self._relay(session, snac, to, snac.body[:10] + wire.name8(session.name) + rest)
+
+    async def _introduce(self, session: Session) -> None:
+        """Everybody with a UIN knows everybody else: all others in one message, then the new one to them."""
+        others = [
+            other for other in self.sessions.values() if other.icq and other.online and other != session
+        ]
+        if session.icq and others:
+            infos = b"".join(other.info(self.mode) for other in others)
+            await self._tell(session.link, 0x03, 0x0B, infos)
+        await self._announce(session)
+
+    async def _announce(self, session: Session) -> None:
+        for other in list(self.sessions.values()):
+            if session.icq and session.online and other.icq and other.online and other is not session:
+                await self._tell(other.link, 0x03, 0x0B, session.info(self.mode))
+
+    async def _flap_log_in(self, link: FlapLink, given: list[Tlv]) -> None:
+        """Credentials in the first frame: the answer is the content of (17,03) in FLAP 4, without a SNAC."""
+        name = (wire.first(given, 0x0001) or b"").decode("ascii", "replace")
+        reply: list[Tlv] = [(0x0001, name.encode())]
+        right = bytes(a ^ b for a, b in zip(PASSWORD.encode(), ROAST, strict=False))
+        reply += self._redirect(name, 0) if wire.first(given, 0x0002) == right else [(0x0008, b"\0\5")]
+        await link.send(wire.FLAP_SIGNOFF, wire.tlvs(reply))
 
     async def _relay_message(self, session: Session, snac: Snac) -> None:
         message = wire.parse_icbm(snac)

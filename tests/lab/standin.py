@@ -126,6 +126,42 @@ class Client(StandIn):
         self.call("sign_on", server=address, services=services)
 
 
+class IcqClient(Client):
+    """A stand-in ICQ client, e.g. ``IcqClient(lab, "alice", "100003")``; *login* is ``xor`` or ``md5``."""
+
+    def __init__(self, lab: Lab, node: str, uin: str, login: str = "xor", first_port: int = 4000) -> None:
+        self.name = uin
+        args = ["--name", uin, "--login", login, "--first-port", str(first_port)]
+        StandIn.__init__(self, lab, node, "icq_client", *args)
+
+
+@dataclass(frozen=True)
+class IcqCall:
+    """One direct connection as both ends saw it; *peer* is the caller as the listener's socket shows it."""
+
+    ok: bool
+    seconds: float
+    peer: str
+    reason: str
+
+
+def icq_call(caller: IcqClient, listener: IcqClient, how: str = "dial") -> IcqCall:
+    """``dial``: the caller calls where the listener is published; ``ask_back``: the listener asks it to;
+    ``chat``: the listener offers a chat. Both ends must have read what the other wrote."""
+    if how == "dial":
+        out = caller.start("dial", to=listener.name, text=f"hello {listener.name}").result(40.0)
+    else:
+        listener.call(how, to=caller.name)
+        out = caller.start("await_outgoing").result(40.0)
+    seconds = 5.0 if out["ok"] else 0.2
+    into = listener.start("await_call", uin=caller.name, seconds=seconds).result(40.0)
+    ok = bool(out["ok"] and into["ok"])
+    if ok and (out["sent"], out["received"]) != (into["received"], into["sent"]):
+        return IcqCall(False, 0.0, into["peer"], "the contents differ")
+    reason = out.get("reason") or into.get("reason") or ""
+    return IcqCall(ok, out.get("seconds", 0.0), into.get("peer", ""), reason)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """One rendezvous as both ends saw it. ``ok`` means: both ends finished and their contents are the

@@ -105,6 +105,9 @@ class FakeNat:
     def agreed(self, cookie: bytes) -> None:
         self.agreements.append(cookie)
 
+    def sessions(self) -> bool:
+        return False
+
     def mappings(self) -> bool:
         return bool(self.expected)
 

@@ -1,0 +1,167 @@
+"""A lab with nfreaim running in it, and the questions that tests ask of both.
+
+Nothing here knows how nfreaim works inside: it looks at rules, counters and the log, as an operator would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from tests.lab import oscar_wire as wire
+from tests.lab.net import SERVER, Daemon, Lab, Variant
+from tests.lab.standin import Client, Server
+
+T = TypeVar("T")
+
+QUEUE = 5190
+_CLONE_NEWNET = 0x40000000
+_HOLE = re.compile(
+    r"-A NFREAIM (?:-s (?P<peer>\S+)/32 )?-d (?P<address>\S+)/32 .*--dport (?P<port>\d+) .*"
+    r"-j DNAT --to-destination (?P<inside>\S+)"
+)
+
+
+class Hole(NamedTuple):
+    """A pinhole as the kernel has it: endpoints as text, and the only admitted peer or ""."""
+
+    outside: str
+    inside: str
+    peer: str = ""
+
+
+@dataclass
+class Scene:
+    """A running lab; *daemons* by router."""
+
+    lab: Lab
+    daemons: dict[str, Daemon] = field(default_factory=dict)
+    servers: list[Server] = field(default_factory=list)
+
+    @property
+    def daemon(self) -> Daemon:
+        """The one on router A."""
+        return self.daemons["A"]
+
+    def server(self, mode: str = "oos", address: str = SERVER, write: str = "oos") -> Server:
+        """A stand-in server, ready."""
+        server = Server(self.lab, mode, {"name": write}, address)
+        server.wait_ready()
+        return server
+
+    def clients(
+        self, server: Server, *who: tuple[str, str] | tuple[str, str, int], profile: str = "libpurple"
+    ) -> list[Client]:
+        """Clients, signed on: (node, screen name) and, if it matters, the first port to listen on."""
+        made = [Client(self.lab, one[0], one[1], profile, *one[2:]) for one in who]
+        for client in made:
+            client.wait_ready()
+        for waiting in [client.start("sign_on", server=server.address) for client in made]:
+            answer = waiting.result(40)
+            assert answer["ok"], answer
+        return made
+
+    def holes(self, router: str = "A") -> set[Hole]:
+        """The pinholes in the router's kernel; each must have its mark rule, too."""
+        saved = self.lab.run(router, "iptables-legacy-save", "-t", "nat").stdout.splitlines()
+        found = [match for line in saved if (match := _HOLE.match(line))]
+        marks = [line for line in saved if line.startswith("-A NFREAIM") and "CONNMARK" in line]
+        assert len(marks) == len(found), saved
+        return {Hole(f"{m['address']}:{m['port']}", m["inside"], m["peer"] or "") for m in found}
+
+    def hole_of(self, inside: str) -> Hole | None:
+        """The pinhole that leads to this inside endpoint."""
+        return next((hole for hole in self.holes() if hole.inside == inside), None)
+
+    def queued(self, router: str = "A") -> int:
+        """Packets ever queued."""
+        return self.lab.queue_state(router).get(QUEUE, 0)
+
+    def offloaded(self, router: str = "A") -> list[str]:
+        """Members of the set of flows that skip the queue, without their time-outs."""
+        listed = self.lab.run(router, "ipset", "save", "nfreaim_off").stdout.splitlines()
+        return [line.split()[2] for line in listed if line.startswith("add ")]
+
+    def restart(self, router: str = "A", settings: str = "", wait: bool = True) -> Daemon:
+        """Start another daemon on this router and remember it as the router's own."""
+        self.daemons[router] = start(self.lab, router, settings, wait)
+        return self.daemons[router]
+
+
+def start(lab: Lab, router: str, settings: str = "", wait: bool = True) -> Daemon:
+    """Start nfreaim with a configuration file of these *settings* (TOML)."""
+    path = lab.log_file(f"settings-{router}").with_suffix(".toml")
+    path.write_text(settings)
+    return lab.start_alg(router, ("--config", str(path)), wait)
+
+
+@contextmanager
+def scene(
+    *routers: str, settings: str = "", variants: tuple[Variant, Variant] = ("legacy", "legacy")
+) -> Iterator[Scene]:
+    """A lab with nfreaim on *routers* (default: A)."""
+    with Lab(*variants) as lab:
+        made = Scene(lab)
+        for router in routers or ("A",):
+            made.restart(router, settings, wait=False)
+        for daemon in made.daemons.values():
+            daemon.wait_ready()
+        yield made
+
+
+def nfreaim(lab: Lab, router: str, *words: str) -> str:
+    """Output of an nfreaim sub-command on a router, whatever its exit status."""
+    return lab.run(router, sys.executable, "-m", "nfreaim", *words, check=False).stdout
+
+
+def eventually(look: Callable[[], T], seconds: float = 15.0) -> T:
+    """What *look* returns as soon as it is true; AssertionError if it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"still {seen!r} after {seconds} s"
+        time.sleep(0.02)
+    return seen
+
+
+def announced(client: Client, cookie: str) -> wire.Rendezvous:
+    """The proposal with that cookie as this client received it; waits for it."""
+
+    def look() -> wire.Rendezvous | None:
+        for body in client.call("received", family=4, subtype=7)["bodies"]:
+            block = wire.parse_icbm(wire.Snac(4, 7, bytes.fromhex(body))).rendezvous()
+            if block is not None and block.cookie.hex() == cookie and block.kind == wire.PROPOSE:
+                return block
+        return None
+
+    block = eventually(look)
+    assert block is not None
+    return block
+
+
+def socket_in(lab: Lab, node: str, *kind: int) -> socket.socket:
+    """A socket (TCP unless *kind* says otherwise) of a node, for use in this process."""
+    made: list[socket.socket | OSError] = []
+    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
+
+    def make() -> None:
+        with open(f"/run/netns/{lab.ns(node)}") as handle:
+            if libc.setns(handle.fileno(), _CLONE_NEWNET) != 0:
+                made.append(OSError(ctypes.get_errno(), "setns"))
+                return
+        made.append(socket.socket(*kind))
+
+    thread = threading.Thread(target=make)  # the namespace is the thread's and ends with it
+    thread.start()
+    thread.join()
+    if isinstance(made[0], OSError):
+        raise made[0]
+    made[0].settimeout(10.0)
+    return made[0]

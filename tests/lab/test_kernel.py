@@ -1,0 +1,64 @@
+"""The host modules against the real kernel, each without the others; see on_router.py for what is done."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.lab.net import ADDRESS, Lab
+from tests.lab.scene import Scene
+from tests.lab.test_lifecycle import INSTALL
+from tests.lab.test_traffic import HTTP, connect, listener, pour
+
+# Names, because on_router.py imports libraries that only a router needs.
+ALONE = (
+    "offloaded_flows_come_and_go",
+    "pinholes_read_back_as_written",
+    "changes_of_others_at_the_same_time_are_not_lost",
+    "lock_held_by_another_program_refuses_and_changes_nothing",
+    "taken_ports_are_seen",
+    "only_connections_through_pinholes_are_events",
+)
+
+
+def run(lab: Lab, router: str, name: str, *arguments: str) -> None:
+    print(lab.run(router, sys.executable, "-m", "tests.lab.on_router", name, *arguments).stdout)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_with_rules_installed(name: str) -> None:
+    with Lab() as lab:
+        lab.run("A", *INSTALL)
+        run(lab, "A", name)
+
+
+def test_without_rules() -> None:
+    with Lab() as lab:
+        run(lab, "A", "nothing_works_without_the_rules")
+
+
+def test_control_connection_is_looked_up() -> None:
+    with Lab() as lab, listener(Scene(lab), "bob", ADDRESS["bob"]) as server:
+        client, accepted = connect(Scene(lab), "alice", ADDRESS["bob"], server)
+        with client, accepted:
+            port = str(client.getsockname()[1])
+            run(lab, "A", "connections_are_known_until_they_end", port)
+
+
+def test_exception_in_the_engine_stalls_nobody() -> None:
+    with Lab() as lab, listener(Scene(lab), "bob", ADDRESS["bob"]) as server:
+        lab.run("A", *INSTALL)
+        name = "broken_engine_still_answers_every_packet"
+        serving = lab.spawn("A", sys.executable, "-m", "tests.lab.on_router", name, pipes=True)
+        assert serving.stdout is not None
+        assert serving.stdin is not None
+        assert serving.stdout.readline() == b"ready\n"
+        client, accepted = connect(Scene(lab), "alice", ADDRESS["bob"], server)
+        with client, accepted:
+            for _ in range(20):
+                pour(client, accepted, HTTP)
+                pour(accepted, client, HTTP)
+        serving.stdin.close()
+        assert int(serving.stdout.readline()) >= 40
+        assert serving.wait(10) == 0

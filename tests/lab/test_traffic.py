@@ -1,0 +1,159 @@
+"""Traffic on the servers' port that is not OSCAR, or not the router's to read: it passes unread."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import socket
+import threading
+
+import pytest
+
+from tests.lab.net import ADDRESS, LAN, WAN
+from tests.lab.peer import PROMPT, oft_header
+from tests.lab.scene import Scene, eventually, scene, socket_in
+
+MEGABYTE = 1 << 20
+SIGN_ON = bytes.fromhex("2a01000100040000 0001")
+KEEP_ALIVE = bytes.fromhex("2a0500020000")
+
+
+def listener(made: Scene, node: str, address: str) -> socket.socket:
+    made_one = socket_in(made.lab, node)
+    made_one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made_one.bind((address, 5190))
+    made_one.listen(1)
+    return made_one
+
+
+def connect(
+    made: Scene, node: str, address: str, server: socket.socket
+) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection to *server*, which listens on *address*."""
+    client = socket_in(made.lab, node)
+    client.connect((address, 5190))
+    accepted, _ = server.accept()
+    accepted.settimeout(20.0)
+    return client, accepted
+
+
+def exactly(source: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = source.recv(min(1 << 16, size - len(data)))
+        assert part, f"ended after {len(data)} of {size} bytes"
+        data += part
+    return bytes(data)
+
+
+def pour(source: socket.socket, sink: socket.socket, data: bytes) -> None:
+    """Send *data* and compare what comes."""
+    sender = threading.Thread(target=source.sendall, args=(data,))
+    sender.start()
+    came = exactly(sink, len(data))
+    sender.join()
+    assert hashlib.sha256(came).digest() == hashlib.sha256(data).digest()
+
+
+RANDOM = random.Random(8).randbytes(2 * MEGABYTE)
+STARS = b"*" * (10 * MEGABYTE)
+HELLO = bytes.fromhex("160301010001000100fc0303") + RANDOM[:245]
+HTTP = b"GET /index.html HTTP/1.1\r\nHost: example.com\r\n\r\n"
+# What the two ends say first, and then in bulk.
+CONVERSATIONS: dict[str, tuple[bytes, bytes, bytes, bytes]] = {
+    "tls": (HELLO, b"\x16\x03\x03\x00\x7a" + RANDOM[:122], RANDOM, RANDOM[::-1]),
+    "http": (HTTP, b"HTTP/1.1 200 OK\r\n\r\n", RANDOM[:1000], RANDOM),
+    "asterisks": (b"*" * 100, b"*" * 100, STARS, STARS),
+    "file to a peer's port 5190": (
+        oft_header(PROMPT, bytes(8), len(RANDOM), 0, "f.bin"),
+        b"OFT2",
+        RANDOM,
+        b"x",
+    ),
+    "one byte first": (b"*", b"*", b"\xff" + RANDOM, RANDOM),
+}
+
+
+def test_what_is_not_oscar_passes_byte_for_byte_and_leaves_the_queue() -> None:
+    with scene() as made, listener(made, "bob", ADDRESS["bob"]) as server:
+        for what, (asks, answers, up, down) in CONVERSATIONS.items():
+            client, accepted = connect(made, "alice", ADDRESS["bob"], server)
+            with client, accepted:
+                pour(client, accepted, asks)
+                pour(accepted, client, answers)
+                pour(client, accepted, up[:8])
+                entry = f"10.0.0.5,tcp:{client.getsockname()[1]},{ADDRESS['bob']}"
+                eventually(lambda entry=entry: entry in made.offloaded())  # type: ignore[misc]
+                before = made.queued()
+                pour(client, accepted, up[8:])
+                pour(accepted, client, down)
+                assert made.queued() == before, what
+        made.daemon.stop()
+        assert f"foreign_flows={len(CONVERSATIONS)}" in made.daemon.log_text()
+
+
+def test_flap_connection_from_the_port_of_an_offloaded_one_is_read_again() -> None:
+    with scene() as made, listener(made, "bob", ADDRESS["bob"]) as server:
+        client, accepted = connect(made, "alice", ADDRESS["bob"], server)
+        port = client.getsockname()[1]
+        pour(client, accepted, HTTP)
+        eventually(made.offloaded)
+        for end in (accepted, client):  # the server goes first, so that its side keeps no TIME_WAIT from us
+            end.close()
+        again = socket_in(made.lab, "alice")
+        again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        again.bind((ADDRESS["alice"], port))
+        again.connect((ADDRESS["bob"], 5190))
+        accepted, _ = server.accept()
+        with again, accepted:
+            assert made.offloaded() == []
+            for source, sink in ((accepted, again), (again, accepted)):
+                pour(source, sink, SIGN_ON)
+            before = made.queued()
+            for _ in range(20):
+                pour(again, accepted, KEEP_ALIVE)
+                pour(accepted, again, KEEP_ALIVE)
+            assert made.queued() >= before + 40
+            assert made.offloaded() == []
+
+
+def test_connection_older_than_the_daemon_passes_and_leaves_the_queue() -> None:
+    with scene() as made, listener(made, "bob", ADDRESS["bob"]) as server:
+        client, accepted = connect(made, "alice", ADDRESS["bob"], server)
+        with client, accepted:
+            pour(client, accepted, SIGN_ON)
+            pour(accepted, client, SIGN_ON)
+            assert made.daemon.stop() == 0
+            pour(client, accepted, KEEP_ALIVE)
+            made.restart()
+            pour(client, accepted, KEEP_ALIVE)
+            eventually(made.offloaded)
+            before = made.queued()
+            pour(client, accepted, RANDOM)
+            pour(accepted, client, RANDOM)
+            assert made.queued() == before
+
+
+@pytest.mark.parametrize("bridged", [0, 1], ids=["bridge", "bridge-calls-iptables"])
+def test_traffic_that_does_not_cross_the_router_is_never_queued(bridged: int) -> None:
+    with scene() as made:
+        setting = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+        set_it = made.lab.run("A", "sh", "-c", f"echo {bridged} > {setting}", check=False)
+        if set_it.returncode:
+            pytest.skip(f"no {setting}: {set_it.stderr}")
+        ways: dict[str, tuple[str, str, str]] = {
+            "host to host": ("alice", "amy", ADDRESS["amy"]),
+            "host to router": ("alice", "A", LAN["A"]),
+            "host to router's outside address": ("alice", "A", WAN["A"]),
+            "router to host": ("A", "alice", ADDRESS["alice"]),
+            "router to the Internet": ("A", "bob", ADDRESS["bob"]),
+        }
+        before = made.queued()
+        for what, (node, other, address) in ways.items():
+            with listener(made, other, address) as server:
+                client, accepted = connect(made, node, address, server)
+                with client, accepted:
+                    for data in (SIGN_ON, RANDOM):
+                        pour(client, accepted, data)
+                        pour(accepted, client, data)
+            assert made.queued() == before, what

@@ -1,0 +1,183 @@
+"""The configuration: each key, and what is said about a value that cannot be used."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nfreaim import config
+from nfreaim.config import Config, load, parse
+from nfreaim.core.pinhole import DENIED_PORTS, PinholePolicy
+from nfreaim.core.settings import EngineSettings
+from nfreaim.errors import ConfigError
+
+SHIPPED = Path(__file__).resolve().parents[2] / "rules" / "nfreaim.toml"
+WITHOUT_DEFAULT = {"lan", "wan", "outside_address"}
+
+
+def policy(**settings: Any) -> Config:
+    return Config(pinholes=PinholePolicy(**settings))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Config()),
+        ('lan = ["br-lan", "eth0.7"]', Config(lan=("br-lan", "eth0.7"))),
+        ('wan = ["ppp0"]', Config(wan=("ppp0",))),
+        ("ports = [443, 5190]", Config(ports=(443, 5190))),
+        (f"ports = {list(range(1, 16))}", Config(ports=tuple(range(1, 16)))),
+        ("queue = 0", Config(queue=0)),
+        ("hold_ms = 250", Config(engine=EngineSettings(hold=0.25))),
+        ("hold_ms = 0", Config(engine=EngineSettings(hold=0.0))),
+        ('outside_address = "198.51.100.7"', policy(announce="198.51.100.7")),
+        ("[pinholes]\nlifetime = 1", policy(lifetime=1)),
+        ("[pinholes]\nlifetime = 1.5", policy(lifetime=1.5)),
+        ("[pinholes]\nclaim_grace = 0", policy(claim_grace=0)),
+        ("[pinholes]\naccept_grace = 3600", policy(accept_grace=3600)),
+        ('[pinholes]\nports = "50000-50000"', policy(ports=range(50000, 50001))),
+        ("[pinholes]\nper_flow = 1\nper_host = 2\ntotal = 3", policy(per_flow=1, per_host=2, total=3)),
+        ("[pinholes]\ndeny_ports = []", policy(deny_ports=frozenset())),
+        ("[pinholes]\ndeny_ports = [5190, 5190]", policy(deny_ports=frozenset({5190}))),
+        ('[services]\nallow = ["Send-File"]', policy(allow_services=frozenset({"send-file"}))),
+        ("[services]\nallow = []", policy()),
+        ('[services]\ndeny = ["talk"]', policy(deny_services=frozenset({"talk"}))),
+        (
+            '[services]\ndeny = ["09461343-4C7F-11D1-8222-444553540000"]',
+            policy(deny_services=frozenset({"094613434c7f11d18222444553540000"})),
+        ),
+        ('[log]\nlevel = "debug"', Config(log_level="debug")),
+        ("[pinholes]\n[services]\n[log]\n", Config()),
+    ],
+)
+def test_value_arrives_where_it_is_used(text: str, expected: Config) -> None:
+    assert parse(text, "f") == expected
+
+
+BAD: list[tuple[str, list[str], str]] = [
+    (
+        "lan",
+        ['"br0"', "[]", "[1]", '["a b"]', '["sixteen-letters."]', '[""]', '["ppp+"]'],
+        "interface names",
+    ),
+    ("wan", ['"eth0"', "[]", '["eth0", 1]', '["a/b"]'], "interface names"),
+    (
+        "ports",
+        ["5190", "[]", "[0]", "[65536]", '["5190"]', "[true]", f"{[1] * 16}"],
+        "1 to 15 port numbers",
+    ),
+    ("queue", ["-1", "65536", '"1"', "1.0", "true"], "a whole number from 0 to 65535"),
+    ("hold_ms", ["-1", "1001", "0.5", '"30"', "false"], "a whole number from 0 to 1000"),
+    ("outside_address", ['"1.2.3"', '"::1"', "16909060", '"host.example"', '""'], "an IPv4 address"),
+    ("server_names", ['"home.example"', "[1]", '["a b"]', '[""]'], "a list of host names"),
+    ("state_dir", ['"run/nfreaim"', "1", '""'], "an absolute path"),
+    ("icq_direct", ['"yes"', "true", "[]", '["home"]', "1"], '"on", "off" or a list of inside addresses'),
+    ("forward", ['"10.0.0.5"', "[1]", '[{ host = "10.0.0.5" }]'], "the ports within 1024-65535"),
+    ("pinholes.icq_per_host", ["0", "1025", '"4"'], "a whole number from 1 to 1024"),
+    ("pinholes.lifetime", ["0", "86401", "nan", "inf", '"600"', "true"], "a number from 1 to 86400"),
+    ("pinholes.claim_grace", ["-1", "3601", "nan"], "a number from 0 to 3600"),
+    ("pinholes.accept_grace", ["-0.1", "3601"], "a number from 0 to 3600"),
+    (
+        "pinholes.ports",
+        [
+            "40000",
+            '"40000"',
+            '"1023-2000"',
+            '"2000-1999"',
+            '"60000-65536"',
+            '"1-2-3"',
+            '" 4000-5000"',
+            "[4000, 5000]",
+        ],
+        "a range within 1024-65535",
+    ),
+    ("pinholes.per_flow", ["0", "1025", "1.5"], "a whole number from 1 to 1024"),
+    ("pinholes.per_host", ["0", "1025"], "a whole number from 1 to 1024"),
+    ("pinholes.total", ["0", "16385"], "a whole number from 1 to 16384"),
+    ("pinholes.deny_ports", ["5900", "[0]", '["5900"]'], "a list of port numbers"),
+    ("services.allow", ['"send-file"', "[1]", '[""]', '["send file"]'], "a list of service names"),
+    ("services.deny", ['"talk"', '["-talk"]'], "a list of service names"),
+    ("log.level", ['"loud"', "1", '["info"]'], "one of debug, info, warning, error"),
+]
+
+
+@pytest.mark.parametrize(("key", "values", "allowed"), BAD)
+def test_bad_value_is_refused_by_file_key_and_what_is_allowed(
+    key: str, values: list[str], allowed: str
+) -> None:
+    section, _, name = key.rpartition(".")
+    for value in values:
+        text = f"[{section}]\n{name} = {value}" if section else f"{name} = {value}"
+        with pytest.raises(ConfigError) as caught:
+            parse(text, "/etc/x.toml")
+        said = str(caught.value)
+        assert said.startswith(f"/etc/x.toml: {key} = "), said
+        assert allowed in said
+        assert "\n" not in said
+
+
+def test_no_key_is_left_out_of_these_tests() -> None:
+    assert {key for key, _, _ in BAD} == {f"{section}.{key}".lstrip(".") for section, key in config._KEYS}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = 5190", "unknown key port; the top level allows lan, wan, ports"),
+        ("lifetime = 60", "unknown key lifetime; the top level allows"),
+        ("[pinholes]\nlevel = 'info'", "unknown key pinholes.level; section [pinholes] allows lifetime"),
+        ("[pinholes]\nqueue = 1", "unknown key pinholes.queue"),
+        ("[services]\nallowed = []", "unknown key services.allowed; section [services] allows allow, deny"),
+        ("[logging]\nlevel = 'info'", "unknown key logging; the top level allows"),
+        ("log = 'debug'", "log is a section: write [log]"),
+        ("pinholes = 5", "pinholes is a section: write [pinholes]"),
+        ("[[services]]\nallow = []", "services is a section: write [services]"),
+        ("lan = [", "not TOML"),
+        ("queue = 1\nqueue = 2", "not TOML"),
+        ("lan: br0", "not TOML"),
+    ],
+)
+def test_what_is_no_setting_is_an_error(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"f.toml: {said}")):
+        parse(text, "f.toml")
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml: no such file"):
+        load(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"# caf\xe9\n")
+    with pytest.raises(ConfigError, match=r"latin.toml: cannot be read"):
+        load(tmp_path / "latin.toml")
+
+
+def test_default_file_may_be_absent_but_not_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "DEFAULT_PATH", tmp_path / "nfreaim.toml")
+    assert load(None) == Config()
+    (tmp_path / "nfreaim.toml").write_text("queue = 7")
+    assert load(None) == Config(queue=7)
+    (tmp_path / "nfreaim.toml").write_text("queue = 'x'")
+    with pytest.raises(ConfigError, match=r"nfreaim.toml: queue = 'x'"):
+        load(None)
+
+
+def test_shipped_file_describes_every_key_with_its_default() -> None:
+    text = SHIPPED.read_text()
+    assert parse(text, str(SHIPPED)) == Config()
+    uncommented = re.sub(r"(?m)^#(?=[a-z_]+ = )", "", text)
+    found = parse(uncommented, str(SHIPPED))
+    pinholes = replace(found.pinholes, announce=None)
+    assert replace(found, lan=(), wan=(), pinholes=pinholes) == Config()
+    assert found.pinholes.deny_ports == DENIED_PORTS
+    document = tomllib.loads(uncommented)
+    described = {("", key) for key in document} | {
+        (section, key) for section, value in document.items() if isinstance(value, dict) for key in value
+    }
+    assert set(config._KEYS) <= described
+    assert set(document) > WITHOUT_DEFAULT
