@@ -223,7 +223,7 @@ class Engine:
         flow, at = stream.flow, stream.offset(segment.seq)
         ended = flow.finished >> stream.direction & 1  # a FIN takes one position
         if at > stream.next + ended and flow.helper is not None and not segment.flags & RST:
-            # What is missing may yet be edited, and this would then stand at a wrong place: a FIN amid the data
+            # What is missing may yet be edited, and this would then stand at a wrong place: a FIN amid data
             # ends it there, and behind an ACK too far ahead no window update counts (RFC 9293, SND.WL1). Its
             # sender has to repeat the missing bytes, and says all this again with them.
             return self._gap(stream, segment, token, at, now)

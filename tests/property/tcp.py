@@ -79,7 +79,8 @@ def build(
 class Judge(NamedTuple):
     """What an end cannot know.
 
-    fwd      where an original offset of what it sends stands in the edited stream; *theirs*, of what it receives
+    fwd      where an original offset of what it sends stands in the edited stream
+    theirs   the same of what it receives
     strict   a byte that comes again is the same byte
     """
 
@@ -185,7 +186,7 @@ class End:
             self.nxt += 1
 
     def repeat(self) -> None:
-        """What a time-out sends again: everything that is not acknowledged, and what else the window allows."""
+        """What a time-out sends again: all that is not acknowledged, and what else the window allows."""
         at = self.una
         while at < len(self.text):
             if at in self.sacked:
@@ -218,7 +219,7 @@ class End:
         self._judge_ack(packet, other, judge)
         end = at + len(packet.data) + (packet.flags & FIN)
         if end < self.rcv_nxt or at > self.rcv_nxt + self.free:
-            # Not acceptable: answered, and nothing else. Without data only once in half a second, as Linux does.
+            # Not acceptable: answered, and nothing else. Without data only now and then, as Linux does.
             self.due = self.due or bool(packet.data) or not self.scolded
             self.scolded = self.scolded or not packet.data
             return

@@ -1,8 +1,8 @@
 """Two ends, a bad network and the engine between them: one random case, decided by a list of numbers.
 
-First chaos: packets are sent, lost, doubled and reordered before and behind the engine, which may be restarted
-in between. Then calm: nothing is lost any more, and time-outs have to bring everything to its end in a few
-rounds. What the ends receive is compared with the texts, edited by the plainest code there is.
+First chaos: packets are sent, lost, doubled and reordered before and behind the engine, which may be
+restarted in between. Then calm: nothing is lost any more, and time-outs have to bring everything to its end
+in a few rounds. What the ends receive is compared with the texts, edited by the plainest code there is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEEP, LOSE = 1, 2  # what becomes of the records when the engine is started agai
 
 
 class Script:
-    """A helper that makes planned edits, each as soon as all of its bytes are there. *made*: the reference."""
+    """A helper that makes planned edits, each when all its bytes are there. *made*: the reference."""
 
     established = True
 
@@ -156,7 +156,7 @@ class World:
         self.settle(verdicts)
 
     def ahead(self, way: int, raw: bytes) -> bool:
-        """A forged packet ahead of what was read: it may become right by edits to come, for no fault of ours."""
+        """A forged packet ahead of what was read: edits to come may make it right, by no fault of ours."""
         stream = self.engine.flows.streams.get(raw[12:24])
         packet = Packet.parse(raw)
         return packet.forged and stream is not None and stream.offset(packet.seq) > stream.next
@@ -231,7 +231,7 @@ class World:
     # --- chaos ---
 
     def chaos(self) -> None:
-        choices, below = self.choices, self.choices.below
+        below = self.choices.below
         steps = below(70)
         how = below(8)
         restart_at = below(70) if how in (KEEP, LOSE) else -1
