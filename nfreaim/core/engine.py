@@ -89,7 +89,7 @@ class Engine:
         flow.seen = now
         if segment.start == len(raw) or segment.flags & RST:
             # What carries no data passes, also ahead of held bytes: its receiver may wait for nothing else.
-            if flow.skewed or segment.flags & FIN:
+            if flow.skewed or segment.flags & FIN or segment.seq != stream.expected:
                 return self._bare(stream, segment, token, now)
             return [(token, ACCEPT)]
         if flow.helper is None:
@@ -213,19 +213,22 @@ class Engine:
         if not stream.map.edits and not stream.flow.skewed:
             return ACCEPT
         rendered = stream.rendered(segment, at)
-        if rendered is segment:
+        if rendered.raw == segment.raw:
             return ACCEPT
         self.counters.changed_packets += 1
         return Verdict(True, rendered.raw)
 
     def _bare(self, stream: Stream, segment: Segment, token: Any, now: float) -> Verdicts:
-        """A segment without data, or a reset: a FIN, or any of a skewed flow."""
+        """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
         flow, at = stream.flow, stream.offset(segment.seq)
         ended = flow.finished >> stream.direction & 1  # a FIN takes one position
         if at > stream.next + ended and flow.helper is not None and not segment.flags & RST:
-            # What is missing may yet be edited, and this would then stand at a wrong place: a FIN in the
-            # middle of the data ends it there. Its sender has to repeat the missing bytes, and repeats this.
+            # What is missing may yet be edited, and this would then stand at a wrong place: a FIN amid data
+            # ends it there, and behind an ACK too far ahead no window update counts (RFC 9293, SND.WL1). Its
+            # sender has to repeat the missing bytes, and says all this again with them.
             return self._gap(stream, segment, token, at, now)
+        if segment.flags & RST and stream.map.removes(at):
+            return [(token, DROP)]  # no sender stands there, and it would be taken for one behind the edit
         if segment.flags & FIN:
             self._finish(stream, segment, now)
         return [(token, self._rendered(stream, segment, at))]
@@ -268,17 +271,15 @@ class Engine:
         """A segment of no known flow, or one with SYN. Flows begin when a server answers a client's SYN."""
         if segment.flags & SYN:
             return self._handshake(segment, token, from_inside, now, skewed)
-        passed: Verdicts = [(token, ACCEPT)]
-        if segment.flags & RST:
-            return passed
         if skewed:
             # Its edits are lost with the state. Better a dead session than a corrupt one, or one that hangs.
-            self.counters.resets += 1
-            self.kernel.reset(segment)
+            if not segment.flags & RST:
+                self.counters.resets += 1
+                self.kernel.reset(segment)
             return [(token, DROP)]
-        key, sets = segment.key, self._sets
+        key, sets, passed = segment.key, self._sets, [(token, ACCEPT)]
         forward = key if sets.helper_for(key) is not None else reverse(key)
-        if segment.start == len(segment.raw) or sets.helper_for(forward) is None:
+        if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
             sets.offload(forward)

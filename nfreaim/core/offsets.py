@@ -94,6 +94,10 @@ class OffsetMap:
             return self._places[index] + min(x - edit.start, len(edit.data))
         return x + self._after[index]
 
+    def removes(self, x: int) -> bool:
+        """Whether nothing is left of the original byte at offset *x*."""
+        return self.fwd(x) == self.fwd(x + 1)
+
     def back(self, y: int) -> int:
         """The last original offset that stands at or before edited offset *y*: for what is acknowledged."""
         index = bisect_right(self._places, y) - 1

@@ -119,7 +119,7 @@ class Segment:
         )
 
     def with_room(self, most: int) -> tuple[Segment, int]:
-        """This segment (a SYN) with its MSS option lowered by *most* or a third, what is less; and by how much.
+        """This segment (a SYN), its MSS option lowered by *most* or by a third if less; and by how much.
 
         Without the option it stays: segments are small enough then (536 bytes), so the room is *most*.
         """

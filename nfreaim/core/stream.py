@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from nfreaim.core.offsets import OffsetMap
-from nfreaim.core.packet import ACK, FIN, Segment
+from nfreaim.core.packet import ACK, FIN, RST, Segment
 
 if TYPE_CHECKING:
     from nfreaim.core.flow import Direction, Flow
@@ -45,11 +45,13 @@ class Stream:
     next      offset of the first byte not seen yet; everything below was read in order
     expected  the same as a sequence number
     map       the edits
+    acked     edited offset that its receiver acknowledged last, once the stream is skewed
     held      packets kept back, oldest first; their bytes are seen but not forwarded
     gap       when the hole before *next* was first met, or None; *gaps* packets were dropped behind it
     """
 
     __slots__ = (
+        "acked",
         "base",
         "direction",
         "expected",
@@ -69,6 +71,7 @@ class Stream:
         self.from_inside = not direction
         self.rebase(base)
         self.map = OffsetMap()
+        self.acked = 0
         self.held: list[Held] = []
         self.held_bytes = 0
         self.gap: float | None = None
@@ -98,15 +101,18 @@ class Stream:
         if not (self.map.skewed or other.map.skewed):
             return segment if edited == payload else segment.patched(segment.start, edited)
         place = self.map.fwd(at)
-        if not edited and at < self.next and not segment.flags & FIN:
+        if not edited and at < self.next and not segment.flags & (FIN | RST):
             # Nothing is left of it, or it repeats an old position to be answered (keep-alive, window probe).
             # Either way it must stand before what its receiver waits for: there, it would get no answer.
             place = self.map.fwd(at + max(1, len(payload))) - 1
+        elif segment.flags & RST and at == self.map.back(self.acked):
+            place = self.acked  # it answers an acknowledgement, be it of a part of what an edit added
         seq = self.base + place
         ack = segment.ack
         blocks = None
         if other.map.skewed and segment.flags & ACK:
-            ack = other.base + other.map.back(other.edited_offset(ack))
+            other.acked = other.edited_offset(ack)
+            ack = other.base + other.map.back(other.acked)
             blocks = other.original_block
         return segment.rebuilt(seq, ack, edited, blocks)
 

@@ -25,6 +25,9 @@ INSIDE_MARK: Final = 0x180000
 _SO_MARK: Final = 36
 _MASK: Final = 0xFFFFFFFF
 _TTL: Final = 64
+# Far enough behind a segment's own position to be behind that of a stream that edits shortened, and near
+# enough for connection tracking, which takes what is at most a window behind.
+_BEFORE: Final = 2048
 _IP: Final = struct.Struct("!BBHHHBBH8s")
 _TCP: Final = struct.Struct("!4sIIBBHHH")
 
@@ -45,28 +48,33 @@ class Resets:
         self._socket.close()
 
     def answer(self, segment: Segment) -> None:
-        """Reset the sender of *segment*, which is itself no reset. Never raises."""
+        """Reset the sender of *segment* (if that is no reset), and make the other end speak. Never raises.
+
+        Nobody knows the numbers that the other end would accept a reset with, but it does: an empty segment
+        from before its window makes it say them (RFC 9293 section 3.10.7.4), and that is answered here again.
+        """
         if segment.flags & RST:
             return
         end = segment.seq + len(segment.raw) - segment.start
         end += bool(segment.flags & SYN) + bool(segment.flags & FIN)
         self.send(reverse(segment.key), segment.ack if segment.flags & ACK else 0, end)
+        self.send(segment.key, segment.seq - _BEFORE, segment.ack, ACK)
 
-    def send(self, key: bytes, seq: int, ack: int) -> None:
-        """Send the packet with the addresses and ports of *key* (see Segment). Never raises."""
+    def send(self, key: bytes, seq: int, ack: int, flags: int = RST | ACK) -> None:
+        """Send a packet with the addresses and ports of *key* (see Segment). Never raises."""
         target = socket.inet_ntoa(key[4:8])
         try:
             mark = INSIDE_MARK if self._is_inside(target) else OWN_MARK
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
-            self._socket.sendto(packet(key, seq, ack), (target, 0))
+            self._socket.sendto(packet(key, seq, ack, flags), (target, 0))
         except (OSError, BackendError) as error:
-            # Its sender will try again, and be answered again.
+            # The end concerned will try again, and be answered again.
             log.warning("reset towards %s was not sent: %s", target, error)
 
 
-def packet(key: bytes, seq: int, ack: int) -> bytes:
-    """The IPv4 packet of a reset: RST and ACK, no payload, no options."""
-    tcp = _TCP.pack(key[8:12], seq & _MASK, ack & _MASK, 0x50, RST | ACK, 0, 0, 0)
+def packet(key: bytes, seq: int, ack: int, flags: int = RST | ACK) -> bytes:
+    """An IPv4 packet with a bare TCP header: no payload, no options; a reset by default."""
+    tcp = _TCP.pack(key[8:12], seq & _MASK, ack & _MASK, 0x50, flags, 0, 0, 0)
     pseudo = key[:8] + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp))
     tcp = tcp[:16] + _checksum(pseudo + tcp) + tcp[18:]
     header = _IP.pack(0x45, 0, 20 + len(tcp), 0, 0x4000, _TTL, socket.IPPROTO_TCP, 0, key[:8])

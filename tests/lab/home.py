@@ -15,9 +15,14 @@ SHORT_OUTSIDE, LONG_INSIDE = "192.0.2.1", "192.168.100.200"
 
 
 def forward(
-    lab: Lab, router: str = "A", outside: str | None = None, inside: str = HOME, hairpin: bool = False
+    lab: Lab,
+    router: str = "A",
+    outside: str | None = None,
+    inside: str = HOME,
+    hairpin: bool = False,
+    port: int = 5190,
 ) -> None:
-    """Forward port 5190 of *outside* (default: the router's WAN address) to *inside*.
+    """Forward *port* of *outside* (default: the router's WAN address) to *inside*.
 
     *hairpin* lets inside clients use the outside address, too: they are masqueraded towards the server.
     """
@@ -27,9 +32,9 @@ def forward(
         came = "" if hairpin else 'iifname "wan" '
         commands = [
             "add chain inet router prerouting { type nat hook prerouting priority dstnat; }",
-            f"add rule inet router prerouting {came}ip daddr {outside} tcp dport 5190"
-            f" dnat ip to {inside}:5190",
-            f'add rule inet router forward iifname "wan" ip daddr {inside} tcp dport 5190 accept',
+            f"add rule inet router prerouting {came}ip daddr {outside} tcp dport {port}"
+            f" dnat ip to {inside}:{port}",
+            f'add rule inet router forward iifname "wan" ip daddr {inside} tcp dport {port} accept',
         ]
         if hairpin:
             commands.append(
@@ -40,8 +45,9 @@ def forward(
         return
     came = "" if hairpin else "-i wan "
     rules = [
-        f"-t nat -A PREROUTING {came}-d {outside} -p tcp --dport 5190 -j DNAT --to-destination {inside}:5190",
-        f"-A FORWARD -i wan -d {inside} -p tcp --dport 5190 -j ACCEPT",
+        f"-t nat -A PREROUTING {came}-d {outside} -p tcp --dport {port}"
+        f" -j DNAT --to-destination {inside}:{port}",
+        f"-A FORWARD -i wan -d {inside} -p tcp --dport {port} -j ACCEPT",
     ]
     if hairpin:
         rules.append(

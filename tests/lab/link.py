@@ -1,7 +1,7 @@
 """A FLAP connection over asyncio whose writes can be cut exactly where a test wants them cut.
 
-Each piece is one ``send`` with Nagle's algorithm off (unless told otherwise), hence one TCP segment as long as the socket's buffer
-is empty.
+Each piece is one ``send`` with Nagle's algorithm off (unless told otherwise), hence one TCP segment as long
+as the socket's buffer is empty.
 """
 
 from __future__ import annotations

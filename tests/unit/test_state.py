@@ -163,7 +163,7 @@ def test_reset_is_a_packet_with_right_checksums_and_nothing_in_it() -> None:
 def test_answer_has_the_numbers_that_the_sender_knows(
     flags: int, payload: bytes, expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent: list[tuple[bytes, int, int]] = []
+    sent: list[tuple[bytes | int, ...]] = []
     monkeypatch.setattr(resets.Resets, "__init__", lambda self: None)
     answering = resets.Resets()  # type: ignore[call-arg]
     monkeypatch.setattr(answering, "send", lambda *what: sent.append(what))
@@ -174,4 +174,6 @@ def test_answer_has_the_numbers_that_the_sender_knows(
     assert segment is not None
     answering.answer(segment)
     back = KEY[4:8] + KEY[:4] + KEY[10:12] + KEY[8:10]
-    assert sent == ([] if expected is None else [(back, *expected)])
+    # The other end is asked for its numbers by something that it cannot take for data of the connection.
+    asked = (KEY, 500 - 2048, 700, ACK)
+    assert sent == ([] if expected is None else [(back, *expected), asked])
