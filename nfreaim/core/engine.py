@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 _FAR: Final = 1 << 22
 # So many control connections are looked up in one poll: a look-up costs up to a millisecond.
 _POLL_BATCH: Final = 32
-# By so many bytes the segments of a server behind this router may grow: its clients' MSS is lowered by that,
-# so that what grew still fits. A redirect grows by a dozen.
-_ROOM: Final = 96
 
 
 class Engine:
@@ -178,10 +175,6 @@ class Engine:
         if not nat.editable(stream.direction, start) or end > stream.next:
             # Behind what has come it would let the sender be told that bytes arrived which it never sent.
             raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
-        if sum(max(0, len(edit.data) - (edit.end - edit.start)) for edit in edits) > flow.room:
-            self.counters.no_room += 1
-            nat.undo_scan("edit refused")
-            return
         stream.map.add(edits)
         if not flow.skewed and not stream.map.skewed:
             return
@@ -312,9 +305,8 @@ class Engine:
         if self.pinholes.leads_to(owner_of(forward).server):
             return passed
         self._sets.reclaim(forward)
-        roomy, room = (segment, 0) if from_inside else segment.with_room(_ROOM)
-        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, room))
-        return passed if roomy is segment else [(token, Verdict(True, roomy.raw))]
+        self.flows.announce(forward, HalfOpen(segment.seq, from_inside))
+        return passed
 
     def _begin(
         self, key: bytes, client: int, server: int, now: float, syn: HalfOpen, midstream: bool
@@ -332,7 +324,6 @@ class Engine:
         flow = Flow(key, client, server, factory(midstream) if factory else None, now)
         flow.midstream = midstream
         flow.seen_from(syn.from_inside)
-        flow.room = syn.room if flow.server_inside else 0
         names = self.settings.home_names
         flow.nat = FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
         self._sets.used(key, now)

@@ -63,11 +63,10 @@ def reverse(key: bytes) -> bytes:
 
 
 class HalfOpen(NamedTuple):
-    """A client's SYN: its sequence number, where it came from, and the room made in the server's segments."""
+    """A client's SYN: its sequence number, and where it came from."""
 
     seq: int
     from_inside: bool
-    room: int = 0
 
 
 class Flow:
@@ -77,7 +76,6 @@ class Flow:
     owner    its ends
     server_inside  which of them is the inside one: the server (behind this router, or on it) or the client
     skewed   an edit changed a length: headers of both directions are translated, and it must fail closed
-    room     by how many bytes a segment of the server may grow: so much its MSS was lowered
     helper   reads it, or None once it is bypassed
     nat      what the helper is handed
     midstream its beginning was not seen
@@ -94,7 +92,6 @@ class Flow:
         "midstream",
         "nat",
         "owner",
-        "room",
         "seen",
         "server_inside",
         "skewed",
@@ -107,7 +104,6 @@ class Flow:
         self.key = key
         self.server_inside = False
         self.skewed = False
-        self.room = 0
         self.owner = owner_of(key)
         self.helper = helper
         self.nat: FlowNat | None = None

@@ -21,7 +21,6 @@ _CHECKSUM: Final = 16  # of the checksum in the TCP header
 _IP_CHECKSUM: Final = 10
 _DONT_FRAGMENT: Final = 0x40
 _NOP: Final = 1
-_MSS: Final = 2
 _SACK: Final = 5
 
 # version+header length, total length, flags+fragment offset, protocol, then (header without options) TCP:
@@ -109,7 +108,8 @@ class Segment:
         raw[2:4] = new.to_bytes(2, "big")
         if new > old:
             # Should it not fit a hop any more: with this bit set the sender would be told of a size that it
-            # respects already, and send the same again for ever. Without it routers fragment.
+            # respects already, and send the same again for ever. Without it routers fragment. (Lowering the
+            # MSS in the SYN instead would change connections of which nothing is known yet.)
             raw[6] &= 0xFF ^ _DONT_FRAGMENT
         _adjust(raw, _IP_CHECKSUM, head, _sum(raw[:8]))
         before = _sum(self.raw[self.tcp :]) + old - self.tcp
@@ -117,18 +117,6 @@ class Segment:
         return Segment(
             bytes(raw), self.key, self.tcp, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, self._offset, self.flags
         )
-
-    def with_room(self, most: int) -> tuple[Segment, int]:
-        """This segment (a SYN), its MSS option lowered by *most* or by a third if less; and by how much.
-
-        Without the option it stays: segments are small enough then (536 bytes), so the room is *most*.
-        """
-        for at, kind, size in _options(self.raw, self.tcp + 20, self.start):
-            if kind == _MSS and size == 4:
-                now = int.from_bytes(self.raw[at + 2 : at + 4], "big")
-                room = min(most, now // 3)
-                return (self.patched(at + 2, (now - room).to_bytes(2, "big")) if room else self), room
-        return self, most
 
     @property
     def _offset(self) -> int:

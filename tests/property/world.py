@@ -53,9 +53,8 @@ class Script:
         return Scan(tuple(edits), hold)
 
     def refused(self, edits: list[Edit]) -> bool:
-        grown = sum(max(0, len(edit.data) - (edit.end - edit.start)) for edit in edits)
         skewed = any(skews(edit) for edit in [*edits, *self.made[0], *self.made[1]])
-        return grown > self.world.room or (skewed and self.world.kernel.broken)
+        return skewed and self.world.kernel.broken
 
 
 def skews(edit: Edit) -> bool:
@@ -70,7 +69,6 @@ class World:
         below = choices.below
         self.kernel, self.now = FakeKernel(), 1000.0
         self.server_inside = not below(3)
-        self.room = 96 if self.server_inside else 0
         texts = [bytes(97 + (at + 7 * way) % 26 for at in range(below(60))) for way in (0, 1)]
         isn = [2**32 - 1 - below(80) if below(2) else below(2**32) for _ in range(2)]
         limits = [choices.between(4, 100) for _ in range(2)]

@@ -92,10 +92,8 @@ def test_connection_met_in_the_middle_is_left_alone(
 ) -> None:
     target = tmp_path / "out.pcap"
     result = play(EVIDENCE, target, "192.168.1.158/32", ports=ports, midstream=midstream)
-    # The transfer itself, to port 5190 of a host inside, might be a connection to a server there: its
-    # SYN makes room. Where the proposal before it is read, it is known for what it is.
-    assert differing(EVIDENCE, target) == {109: changed_bytes((51, "9a", "fa"), (57, "b4", "54"))}
-    assert (result.changed, result.messages) == (1, [])
+    assert target.read_bytes() == EVIDENCE.read_bytes()
+    assert (result.changed, result.messages) == (0, [])
 
 
 @pytest.mark.parametrize("midstream", [False, True], ids=["from-the-syn", "midstream"])

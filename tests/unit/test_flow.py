@@ -50,9 +50,9 @@ def test_an_answer_counts_once_and_only_with_the_right_number() -> None:
 @pytest.mark.parametrize("client_inside", [True, False])
 def test_an_answer_comes_from_the_other_side(client_inside: bool) -> None:
     table = FlowTable(LIMITS)
-    table.announce(key(1), HalfOpen(7, client_inside, 96))
+    table.announce(key(1), HalfOpen(7, client_inside))
     assert table.answered(key(1), 8, client_inside) is None
-    assert table.answered(key(1), 8, not client_inside) == HalfOpen(7, client_inside, 96)
+    assert table.answered(key(1), 8, not client_inside) == HalfOpen(7, client_inside)
 
 
 def test_a_second_attempt_with_other_numbers_replaces_the_first() -> None:

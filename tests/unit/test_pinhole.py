@@ -110,8 +110,8 @@ def test_the_lowest_and_the_highest_port(port: int) -> None:
 
 def test_a_host_cannot_open_a_pinhole_to_another() -> None:
     table = Table()
+    expectation = Expectation(A, "talk", Endpoint("10.0.0.6", 5190))
     with pytest.raises(Refused, match=r"10\.0\.0\.6 is not the address of the host"):
-        expectation = Expectation(A, "talk", Endpoint("10.0.0.6", 5190))
         table.open(ALICE, expectation, ALICE.client.address, OUTSIDE, 0.0)
     assert not table.firewall.commits
 
