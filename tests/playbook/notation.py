@@ -13,8 +13,9 @@
     protected | not protected               whether the kernel fails closed for this flow
 
 A packet is its place, "at" or "from:to", then any of: "text" FIN SYN RST ack N sack A:B mss N; "filler" is
-text that nobody reads; behind "->" also "may fragment" (DF is cleared) and "nosack". A play begins with a handshake, unless its first packet is a SYN.
-Everything has to be said: a packet without "->" lines, or a play without any, is an error.
+text that nobody reads; behind "->" also "may fragment" (DF is cleared) and "nosack". A play begins with a
+handshake, unless its first packet is a SYN. Everything has to be said: a packet without "->" lines, or a play
+without any, is an error.
 """
 
 from __future__ import annotations
