@@ -37,6 +37,7 @@ class LinuxKernel:
 
     def __init__(self, state: StateDirectory, stack: ExitStack) -> None:
         self._state = state
+        stack.callback(state.clear_away)
         self._conntrack = Conntrack()
         stack.callback(self._conntrack.close)
         self._offloaded, self._skewed = FlowSet(OFFLOAD_SET), FlowSet(SKEW_SET)

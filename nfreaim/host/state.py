@@ -12,6 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,6 +62,13 @@ class StateDirectory:
             aside.replace(name)
         except OSError as error:
             raise BackendError(f"state of a connection cannot be kept in {self.path}: {error}") from error
+
+    def clear_away(self) -> None:
+        """Remove the directory, and one of our name around it, where they are empty."""
+        with suppress(OSError):  # flows wait in it for the next daemon
+            self.path.rmdir()
+            if self.path.parent.name == "nfreaim":
+                self.path.parent.rmdir()
 
     def delete(self, key: bytes) -> None:
         """Forget *key*; an unknown one is no error. Raises BackendError."""

@@ -1,7 +1,7 @@
 """``make demo``: one table of what works between clients that NAT keeps apart, without and with nfreaim.
 
 Four labs run side by side, one per column. Exit status 0 only if every cell is what it has to be (see
-:func:`demanded`), with contents compared at both ends, ordinary traffic untouched, and the routers' rules
+tests.lab.demo_rows), with contents compared at both ends, ordinary traffic untouched, and the routers' rules
 after nfreaim exactly what they were before it. Nothing is left behind, also on Ctrl-C.
 """
 
@@ -13,114 +13,92 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from tests.lab import demo_icq
-from tests.lab.net import ADDRESS, BEHIND, LAN, SECOND_SERVER, Lab, lab_available
+from tests.lab import demo_icq, home
+from tests.lab.demo_rows import (
+    AOL,
+    AT_HOME,
+    COLUMNS,
+    FILES,
+    HOME,
+    IMS,
+    LONG,
+    ORDINARY,
+    ROUTER,
+    RULES,
+    SERVERS_AT_HOME,
+    SIGN_ON,
+    Cell,
+    Column,
+    Row,
+    judge,
+)
+from tests.lab.net import LAN, SECOND_SERVER, Lab, lab_available
 from tests.lab.standin import Client, IcqCall, Server, Transfer
 from tests.lab.traffic import download
 
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "plain NAT": (),
-    "nfreaim on A": ("A",),
-    "on B": ("B",),
-    "on A and B": ("A", "B"),
-}
-PAIRS = (("bob", "alice"), ("alice", "bob"), ("alice", "carol"), ("carol", "alice"), ("alice", "amy"))
-PLAIN_WORKS = {("bob", "alice", "oos"), ("alice", "bob", "oos"), ("alice", "amy", "aol")}
-FIRST, ANY, AS_PLAIN = "first attempt", "any attempt", "no worse than plain NAT"
+# Clients of different servers on one host listen on different ports.
+PORTS = {HOME: 5290, ROUTER: 5390, LONG: 5490}
+Clients = dict[tuple[str, str], Client]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One kind of rendezvous between two hosts at one kind of server."""
-
-    proposer: str
-    receiver: str
-    kind: str  # "file" or "im"
-    server: str = "oos"  # "oos" with libpurple-like clients, "aol" with clients that check complements
-
-    @property
-    def title(self) -> str:
-        """First column of the table."""
-        what = {"file": "file", "im": "direct IM"}[self.kind]
-        return f"{self.proposer} → {self.receiver}, {what}" + (" ²" if self.server == "aol" else "")
+def prepare_home(lab: Lab) -> None:
+    """What the operator of the servers at home sets up on router A."""
+    home.forward(lab, outside=home.growing(lab)[0])
+    outside, inside = home.shrinking(lab)
+    home.forward(lab, outside=outside, inside=inside)
+    # Had it the address of everything else, peers that dial a client's port 5190 would reach this server.
+    lab.run("A", "ip", "address", "add", f"{home.ROUTER_OUTSIDE}/24", "dev", "wan")
+    home.open_port(lab, outside=home.ROUTER_OUTSIDE)
 
 
-FILES = [Row(a, b, "file") for a, b in PAIRS]
-IMS = [Row(a, b, "im") for a, b in PAIRS]
-AOL = [Row("alice", "carol", "file", "aol"), Row("alice", "amy", "file", "aol")]
+def home_servers(lab: Lab) -> dict[str, tuple[Server, str, str]]:
+    """Each server at home, and the addresses that inside and outside clients use for it."""
+    router, wan = f"{LAN['A']}:5190", f"{home.ROUTER_OUTSIDE}:5190"
+    return {
+        HOME: (Server(lab, address=home.HOME, node="hsrv"), f"{home.HOME}:5190", f"{home.LONG_OUTSIDE}:5190"),
+        ROUTER: (
+            Server(lab, address=home.ROUTER_OUTSIDE, node="A", announce=router, also=router),
+            router,
+            wan,
+        ),
+        LONG: (Server(lab, address=home.LONG_INSIDE, node="hsrv"), "", f"{home.SHORT_OUTSIDE}:5190"),
+    }
 
 
-@dataclass
-class Cell:
-    """What happened."""
-
-    ok: bool
-    text: str
-    first: bool = False
-    peer: str = ""  # address of the receiver as the proposer saw it
-    reason: str = ""
-    good: bool = True  # it is what it has to be
-
-
-@dataclass
-class Column:
-    """Everything one lab found out."""
-
-    name: str
-    routers: tuple[str, ...]
-    lab: Lab
-    cells: dict[str, Cell] = field(default_factory=dict)
-    error: str = ""
-
-
-ORDINARY, RULES = "ordinary traffic untouched", "firewall as before, after stop"
+def sign_on_at_home(column: Column, servers: dict[str, tuple[Server, str, str]], clients: Clients) -> None:
+    """Sign everybody on, side by side; who fails is taken out of *clients*."""
+    began = time.monotonic()
+    running = {
+        (host, place): clients[host, place].start(
+            "sign_on", server=inside if host in ("alice", "amy") else outside, services=True
+        )
+        for place, (_, inside, outside) in servers.items()
+        for host in ("alice", "amy", "bob", "carol")
+        if (host, place) in clients
+    }
+    for key, answer in running.items():
+        result = answer.result(40.0)
+        if not result["ok"]:
+            del clients[key]
+        for row in SIGN_ON:
+            if key == (row.proposer, row.server):
+                ok, seconds = bool(result["ok"]), time.monotonic() - began
+                text = f"ok {seconds:.1f} s" if ok else f"fails {seconds:.1f} s"
+                column.cells[row.title] = Cell(ok, text, ok, reason=str(result.get("error", "")))
 
 
-def demanded(row: Row, routers: tuple[str, ...]) -> str:
-    """What a cell must show.
-
-    An ALG on the proposer's own router makes the first attempt work. One on the receiver's router alone
-    makes the receiver's counter-proposal work, which is the second attempt. Otherwise nothing may be worse
-    than plain NAT.
-    """
-    if BEHIND.get(row.proposer) in routers:
-        return FIRST
-    if BEHIND.get(row.receiver) in routers and row.proposer in BEHIND:
-        return ANY
-    return AS_PLAIN
-
-
-def judge(row: Row, column: Column, plain: Cell | None) -> None:
-    """Mark a cell that is not what it has to be."""
-    cell = column.cells[row.title]
-    demand = demanded(row, column.routers)
-    if not column.routers:
-        works = (row.proposer, row.receiver, row.server) in PLAIN_WORKS
-        cell.good = cell.ok == works
-        demand = "it works" if works else "it fails, or the network is no NAT"
-    elif demand == FIRST:
-        cell.good = cell.first
-        if BEHIND.get(row.proposer) == BEHIND.get(row.receiver):
-            cell.good = cell.first and cell.peer == ADDRESS[row.receiver]
-            demand += ", on their own LAN"
-    elif demand == ANY:
-        cell.good = cell.ok
-    else:
-        cell.good = plain is None or (cell.ok >= plain.ok and cell.first >= plain.first)
-    if not cell.good:
-        cell.reason = f"expected: {demand}. {cell.reason}"
-
-
-def transfers(column: Column, clients: dict[tuple[str, str], Client], rows: list[Row]) -> None:
-    """Run these rows side by side and note the outcomes."""
-    running = [
-        (row, Transfer(clients[row.proposer, row.server], clients[row.receiver, row.server], row.kind))
-        for row in rows
-    ]
+def transfers(column: Column, clients: Clients, rows: list[Row]) -> None:
+    """Run these rows side by side and note the outcomes; who is not signed on reaches nobody."""
+    running = []
+    for row in rows:
+        ends = [clients.get((host, row.server)) for host in (row.proposer, row.receiver)]
+        if ends[0] is None or ends[1] is None:
+            column.cells[row.title] = Cell(False, "not signed on")
+        else:
+            running.append((row, Transfer(ends[0], ends[1], row.kind)))
     for row, transfer in running:
         outcome = transfer.outcome()
         text = f"{'ok' if outcome.ok else 'fails'} {outcome.seconds:.1f} s"
@@ -145,8 +123,9 @@ def calls(column: Column, outcomes: dict[demo_icq.Call, IcqCall]) -> None:
 def ordinary(column: Column) -> Cell:
     """Traffic that is none of nfreaim's business: right at both ends, and not one packet of it queued."""
     lab = column.lab
-    time.sleep(0.3)  # the last acknowledgements of the control connections
-    before = {router: lab.queue_state(router) for router in column.routers}
+    before: dict[str, dict[int, int]] = {}
+    while before != (before := {router: lab.queue_state(router) for router in column.routers}):
+        time.sleep(0.5)  # the last packets of the control connections
     began = time.monotonic()
     download(lab, "alice", "bob", "203.0.113.20", 8080)
     download(lab, "carol", "bob", "203.0.113.20", 8080)
@@ -168,6 +147,7 @@ def ordinary(column: Column) -> Cell:
 def run_column(column: Column) -> None:
     """One lab from the first namespace to the last check."""
     with column.lab as lab:
+        prepare_home(lab)
         before = {router: lab.firewall_rules(router) for router in column.routers}
         daemons = {router: lab.start_alg(router, wait=False) for router in column.routers}
         servers = {"oos": Server(lab), "aol": Server(lab, "aol", {"name": "whole"}, SECOND_SERVER)}
@@ -178,19 +158,30 @@ def run_column(column: Column) -> None:
         ):
             for host in hosts:
                 clients[host, server] = Client(lab, host, f"{host} {server}", profile)
+        at_home = home_servers(lab)
+        for place in (HOME, ROUTER):
+            for host in ("alice", "amy", "bob", "carol"):
+                clients[host, place] = Client(lab, host, f"{host} {place}", first_port=PORTS[place])
+        clients["bob", LONG] = Client(lab, "bob", "bob long", first_port=PORTS[LONG])
         icq = demo_icq.clients(lab)
-        for standin in (*servers.values(), *clients.values(), *icq.values()):
+        standins = (*servers.values(), *(server for server, *_ in at_home.values()), *clients.values())
+        for standin in (*standins, *icq.values()):
             standin.wait_ready()
         for daemon in daemons.values():
             daemon.wait_ready()
-        for (_, server), client in clients.items():
-            client.sign_on(servers[server], services=server == "oos")
+        for (_, kind), client in clients.items():
+            if kind in servers:
+                client.sign_on(servers[kind], services=kind == "oos")
         demo_icq.sign_on(icq, servers)
-        with ThreadPoolExecutor(len(demo_icq.CALLS)) as pool:
+        with ThreadPoolExecutor(1 + len(demo_icq.CALLS)) as pool:
+            signing_on = pool.submit(sign_on_at_home, column, at_home, clients)
             outcomes = demo_icq.start(icq, pool)
-            transfers(column, clients, FILES)
-            transfers(column, clients, IMS + AOL)
+            transfers(column, dict(clients), FILES)
+            transfers(column, dict(clients), IMS + AOL)
             calls(column, outcomes())
+            signing_on.result()
+        transfers(column, clients, AT_HOME)
+        at_home[ROUTER][0].stop()  # its port is wanted for ordinary traffic
         column.cells[ORDINARY] = ordinary(column)
         problems = []
         for router, daemon in daemons.items():
@@ -218,7 +209,8 @@ def attempt_column(column: Column) -> None:
 
 def table(columns: list[Column]) -> str:
     """The one table."""
-    titles = [row.title for row in (*FILES, *IMS, *AOL, *demo_icq.CALLS)] + [ORDINARY, RULES]
+    rows = (*FILES, *IMS, *AOL, *demo_icq.CALLS, *SERVERS_AT_HOME)
+    titles = [row.title for row in rows] + [ORDINARY, RULES]
     lines = [["", *(column.name for column in columns)]]
     for title in titles:
         line = [title]
@@ -236,7 +228,7 @@ def report(columns: list[Column]) -> bool:
     """Print table and complaints; True if there is nothing to complain about."""
     plain = columns[0].cells
     for column in columns:
-        for row in (*FILES, *IMS, *AOL):
+        for row in (*FILES, *IMS, *AOL, *SERVERS_AT_HOME):
             if row.title in column.cells:
                 judge(row, column, plain.get(row.title))
     print(table(columns))
@@ -273,7 +265,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT explicitly: a background job inherits it ignored
         signal.signal(number, _interrupt)
     began = time.monotonic()
-    columns = [Column(name, COLUMNS[name], Lab("legacy", "nft")) for name in names]
+    columns = [Column(name, COLUMNS[name], Lab("legacy", "nft", home_server=True)) for name in names]
     print(
         f"{len(columns)} networks in namespaces, router A with iptables-legacy, B with iptables-nft ...",
         flush=True,

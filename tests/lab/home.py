@@ -11,6 +11,7 @@ HOME = ADDRESS["hsrv"]
 
 # Addresses that make a redirect grow and shrink: outside address on router A, inside address on hsrv.
 LONG_OUTSIDE = "203.0.113.100"
+ROUTER_OUTSIDE = "203.0.113.101"  # of a server on router A, apart from the address of all other traffic
 SHORT_OUTSIDE, LONG_INSIDE = "192.0.2.1", "192.168.100.200"
 
 
@@ -58,12 +59,14 @@ def forward(
         lab.run(router, f"iptables-{variant}", *rule.split())
 
 
-def open_port(lab: Lab, router: str = "A") -> None:
-    """Let the outside connect to port 5190 of the router itself."""
+def open_port(lab: Lab, router: str = "A", outside: str | None = None) -> None:
+    """Let the outside connect to port 5190 of the router itself, at its address *outside* (default: WAN)."""
+    outside = outside or WAN[router]
     if lab.variants[router] == "native-nft":
-        lab.run(router, "nft", *'add rule inet router input iifname "wan" tcp dport 5190 accept'.split())
+        rule = f'add rule inet router input iifname "wan" ip daddr {outside} tcp dport 5190 accept'
+        lab.run(router, "nft", *rule.split())
     else:
-        rule = "-A INPUT -i wan -p tcp --dport 5190 -j ACCEPT"
+        rule = f"-A INPUT -i wan -d {outside} -p tcp --dport 5190 -j ACCEPT"
         lab.run(router, f"iptables-{lab.variants[router]}", *rule.split())
 
 

@@ -20,7 +20,7 @@ from nfreaim.core.pinhole import Pinhole
 from nfreaim.errors import BackendError
 from nfreaim.host.conntrack import Conntrack, PinholeEvents
 from nfreaim.host.forwards import Forwards
-from nfreaim.host.ipset import OffloadSet
+from nfreaim.host.ipset import OFFLOAD_SET, FlowSet
 from nfreaim.host.iptables import PINHOLE_MARK, Iptables
 from nfreaim.host.queue import PacketQueue
 
@@ -48,7 +48,7 @@ def hole(port: int, peer: str | None = None) -> Pinhole:
 
 
 def offloaded_flows_come_and_go() -> None:
-    flows = OffloadSet()
+    flows = FlowSet(OFFLOAD_SET)
     members = "ipset save nfreaim_off | grep ^add || true"
     for _ in range(2):
         flows.add(OWNER)
@@ -65,7 +65,7 @@ def offloaded_flows_come_and_go() -> None:
 
 def nothing_works_without_the_rules() -> None:
     """On a router without them."""
-    assert "are the rules installed?" in refused(OffloadSet().add, OWNER)
+    assert "are the rules installed?" in refused(FlowSet(OFFLOAD_SET).add, OWNER)
     firewall = Iptables(Forwards())
     for call in (firewall.list, lambda: firewall.commit([hole(5190)], [])):
         assert "chain NFREAIM is missing in the legacy nat table" in refused(call)

@@ -343,3 +343,20 @@ def test_a_packet_from_the_wrong_side_is_not_read(wire: Wire) -> None:
     assert [v.payload for _, v in wire.router.engine.process(raw, 1, False, 0.0)] == [None]
     assert wire.router.engine.process(wire.raw(0, 0, flags=SYN), 1, False, 0.0)[0][1].accept
     assert wire.client(PROPOSAL) == EDITED
+
+
+def test_a_peer_at_a_pinhole_is_no_client_of_a_server_there(wire: Wire) -> None:
+    wire.client(PROPOSAL)  # a pinhole leads to port 5190 of the client's host
+    peer, host = Endpoint("198.51.100.20", 4000), Endpoint("10.0.0.5", 5190)
+    engine, flows = wire.router.engine, wire.router.engine.counters.flows
+    mss = b"\2\4\5\xb4"
+    for end, raw in (
+        (peer, packet(peer, host, 1, 0, SYN, tcp_options=mss)),
+        (host, packet(host, peer, 7, 2, SYN | ACK, tcp_options=mss)),
+        (peer, packet(peer, host, 2, 8, ACK, b"OFT2")),
+    ):
+        ((_, verdict),) = engine.process(raw, 0, end is host, wire.router.now)
+        assert (verdict.accept, verdict.payload) == (True, None)
+    assert engine.counters.flows == flows
+    assert [owner.server for owner in wire.router.kernel.offloaded] == [host]
+    assert wire.client(MESSAGE) == MESSAGE

@@ -387,3 +387,13 @@ def test_strays_that_cannot_be_removed_are_tried_again() -> None:
     table.firewall.refuse_remove = False
     table.expire(61.0)
     table.consistent()
+
+
+def test_who_comes_to_an_endpoint_that_a_pinhole_leads_to_is_a_peer() -> None:
+    table = Table(ports=range(40000, 40001))
+    table.firewall.taken = {Endpoint(OUTSIDE, 5190)}
+    inside = table.ask().inside
+    assert table.leads_to(inside)
+    assert not table.leads_to(inside._replace(port=40000))
+    table.close(ALICE, A, "cancelled")
+    assert not table.leads_to(inside)

@@ -1,0 +1,99 @@
+"""QueueSets: what is let out of the queue, and which servers are followed for how long."""
+
+from __future__ import annotations
+
+from nfreaim.core.flow import Endpoint, Flow
+from nfreaim.core.helper import HelperFactory
+from nfreaim.core.sets import QueueSets
+from nfreaim.helpers.oscar import OscarHelper
+from tests.unit.fakes import SERVER, FakeKernel, packed
+
+OTHER = Endpoint("198.51.100.7", 4443)
+
+
+def key(server: Endpoint, port: int = 40123) -> bytes:
+    return (
+        packed("10.0.0.5") + packed(server.address) + port.to_bytes(2, "big") + server.port.to_bytes(2, "big")
+    )
+
+
+def sets_of(kernel: FakeKernel, bound: int = 16) -> QueueSets:
+    helpers: dict[int, HelperFactory] = {SERVER.port: OscarHelper}
+    return QueueSets(helpers, kernel, bound)
+
+
+def flow(server: Endpoint) -> Flow:
+    return Flow(key(server), 1, 2, None, 0.0)
+
+
+def test_a_server_on_a_port_that_is_read_needs_no_following() -> None:
+    kernel = FakeKernel()
+    sets = sets_of(kernel)
+    sets.follow(Endpoint(OTHER.address, SERVER.port), key(SERVER), 0.0)
+    assert kernel.diverted == []
+
+
+def test_a_followed_server_is_read_and_no_other_on_its_port() -> None:
+    kernel = FakeKernel()
+    sets = sets_of(kernel)
+    assert sets.helper_for(key(OTHER)) is None
+    sets.follow(OTHER, key(SERVER), 0.0)
+    assert kernel.diverted == [OTHER]
+    assert sets.helper_for(key(OTHER)) is OscarHelper
+    assert sets.helper_for(key(Endpoint(OTHER.address, 4444))) is None
+    assert sets.helper_for(key(Endpoint("198.51.100.8", OTHER.port))) is None
+
+
+def test_a_redirect_from_a_flow_that_is_not_read_leads_nowhere() -> None:
+    kernel = FakeKernel()
+    sets = sets_of(kernel)
+    sets.follow(OTHER, key(Endpoint("192.0.2.1", 80)), 0.0)
+    assert kernel.diverted == []
+    assert sets.helper_for(key(OTHER)) is None
+
+
+def test_the_same_redirect_again_bothers_the_kernel_only_now_and_then() -> None:
+    kernel = FakeKernel()
+    sets = sets_of(kernel)
+    for second in range(0, 1300, 100):
+        sets.follow(OTHER, key(SERVER), float(second))
+    assert kernel.diverted == [OTHER] * 3
+
+
+def test_a_living_flow_keeps_its_server_followed_for_days() -> None:
+    kernel = FakeKernel()
+    sets = sets_of(kernel)
+    sets.follow(OTHER, key(SERVER), 0.0)
+    alive = [flow(OTHER)]
+    for second in range(0, 86400, 60):
+        before = len(kernel.diverted)
+        sets.expire(float(second), alive)
+        assert len(kernel.diverted) <= before + 1
+    assert len(kernel.diverted) == 86400 // 600
+    sets.expire(85800.0 + 7100, [flow(SERVER)])
+    assert sets.helper_for(key(OTHER)) is not None
+    sets.expire(85800.0 + 7201, [flow(SERVER)])
+    assert sets.helper_for(key(OTHER)) is None
+
+
+def test_the_number_of_followed_servers_is_bounded() -> None:
+    sets = sets_of(FakeKernel())
+    for number in range(2000):
+        sets.follow(Endpoint(f"198.51.{number >> 8}.{number & 255}", 4443), key(SERVER), 0.0)
+    assert len(sets._followed) == 1024
+    assert sets.helper_for(key(Endpoint("198.51.0.0", 4443))) is None
+    assert sets.helper_for(key(Endpoint("198.51.7.207", 4443))) is not None
+
+
+def test_a_kernel_that_refuses_is_reported_once() -> None:
+    kernel = FakeKernel()
+    kernel.broken = True
+    sets = sets_of(kernel)
+    for number in range(3):
+        sets.follow(Endpoint("198.51.100.7", 4443 + number), key(SERVER), 0.0)
+        sets.offload(key(SERVER, number + 1))
+    assert sets._warned == {"a redirect is not followed", "a flow stays in the queue"}
+    assert sets.helper_for(key(OTHER)) is not None  # its packets may come for another reason
+    kernel.broken = False
+    sets.reclaim(key(SERVER, 9))
+    assert kernel.offloaded == []
