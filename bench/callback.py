@@ -37,6 +37,9 @@ class Packet:
     def get_payload(self) -> bytes:
         return bytes(memoryview(self.payload))  # the binding copies, too
 
+    def get_mark(self) -> int:
+        return 0
+
     def accept(self) -> None:
         pass
 

@@ -187,7 +187,7 @@ class _Broken:
 
     seen = 0
 
-    def process(self, raw: bytes, token: Any, from_inside: bool, now: float) -> Any:
+    def process(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Any:
         self.seen += 1
         raise RuntimeError(f"packet of {len(raw)} bytes")
 
