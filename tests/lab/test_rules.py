@@ -5,8 +5,6 @@ Each test has a router of its own.
 
 import re
 from collections.abc import Iterator
-from fnmatch import fnmatch
-from pathlib import Path
 
 import pytest
 
@@ -289,13 +287,3 @@ def test_remove_finds_our_chain_in_a_table_that_iptables_no_longer_reads(router:
     left = router.shell("nft list ruleset")
     assert "NFREAIM" not in left
     assert "vmap" in left
-
-
-def path_without(folder: Path, *absent: str) -> str:
-    """A PATH with the system's programs except those whose names match one of the patterns `absent`."""
-    for source in ("/usr/bin", "/bin", "/usr/sbin", "/sbin"):
-        for program in Path(source).iterdir():
-            link = folder / program.name
-            if not any(fnmatch(program.name, pattern) for pattern in absent) and not link.exists():
-                link.symlink_to(program)
-    return str(folder)
