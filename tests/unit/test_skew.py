@@ -11,7 +11,7 @@ import pytest
 from nfreaim.core import records
 from nfreaim.core.helper import Scan
 from nfreaim.core.offsets import Edit
-from nfreaim.core.packet import ACK, FIN, RST, Segment
+from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.settings import EngineSettings
 from tests.playbook.notation import KEY, Stage, perform
 from tests.property.tcp import Packet
@@ -125,6 +125,17 @@ def test_a_damaged_record_is_refused_or_harmless() -> None:
     assert refused > 1000
 
 
+def test_a_record_of_a_long_flow_knows_the_shift_of_edits_it_has_forgotten() -> None:
+    flow = records.flow_of(skewed().router.kernel.protected[KEY], 0.0)
+    for at in range(10, 5000, 3):
+        flow.streams[1].map.add([Edit(at, at + 1, b"xx")])
+    again = records.flow_of(records.record(flow), 0.0).streams[1].map
+    assert again.before > 0
+    assert [again.fwd(x) for x in range(4000, 6000)] == [
+        flow.streams[1].map.fwd(x) for x in range(4000, 6000)
+    ]
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
@@ -214,6 +225,20 @@ def test_a_flow_to_a_server_that_was_followed_is_reset_when_its_state_is_lost() 
     assert [v.accept for _, v in router.engine.process(raw, 1, False, 0.0, True)] == [False]
     assert [segment.raw for segment in router.kernel.resets] == [raw]
     assert [v.accept for _, v in router.engine.process(raw, 1, False, 0.0, False)] == [True]
+
+
+def test_a_new_connection_is_not_reset_for_an_old_one_to_a_server_that_was_followed() -> None:
+    router = Router()
+    other = SERVER._replace(port=4443)
+    wire = Wire(router, server=other)
+    router.kernel.protected[wire.raw(0, 0)[12:24]] = {}
+    for way, raw in ((0, wire.raw(0, -1, flags=SYN)), (1, wire.raw(1, -1, flags=SYN | ACK))):
+        ((_, verdict),) = router.engine.process(raw, 0, way == 0, 0.0, True)
+        assert (verdict.accept, verdict.payload) == (True, None)
+    assert not router.kernel.protected
+    ((_, verdict),) = router.engine.process(wire.raw(0, 0, b"hello"), 0, True, 0.0, True)
+    assert (verdict.accept, verdict.payload) == (True, None)
+    assert not router.kernel.resets
 
 
 # --- numbers ------------------------------------------------------------------------------------------------
