@@ -27,6 +27,7 @@ class Counters:
     redirects: int = 0
     redirects_left: int = 0
     late_edit: int = 0
+    refused_edits: int = 0
     resets: int = 0
     unfaithful: int = 0
     malformed_messages: int = 0

@@ -98,7 +98,7 @@ class Engine:
             if at > stream.next:
                 return self._gap(stream, segment, token, at, now)
             if at + len(raw) - segment.start <= stream.next:
-                return [(token, self._again(stream, segment, at))]
+                return [(token, self._again(stream, segment, at, now))]
         verdicts = self._read(stream, segment, token, at, now)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
@@ -175,6 +175,11 @@ class Engine:
         if not nat.editable(stream.direction, start) or end > stream.next:
             # Behind what has come it would let the sender be told that bytes arrived which it never sent.
             raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
+        if not flow.server_inside and any(edit.resizes for edit in edits):
+            # No protocol needs it there, and a flow that cannot be skewed need never fail closed.
+            self.counters.refused_edits += 1
+            nat.undo_scan("edit refused")
+            return
         stream.map.add(edits)
         if not flow.skewed and not stream.map.skewed:
             return
@@ -188,10 +193,7 @@ class Engine:
             nat.undo_scan("edit refused")
 
     def restore(self, kept: Sequence[Record], now: float) -> None:
-        """Go on translating skewed flows of an earlier life; they are not read any more.
-
-        Raises ValueError, KeyError or TypeError for a damaged one.
-        """
+        """Go on translating skewed flows of an earlier life, unread. Raises ValueError, KeyError, TypeError."""
         for record in kept:
             flow = records.flow_of(record, now)
             self.flows.add(flow)
@@ -215,11 +217,14 @@ class Engine:
         """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
         flow, at = stream.flow, stream.offset(segment.seq)
         ended = flow.finished >> stream.direction & 1  # a FIN takes one position
-        if at > stream.next + ended and flow.helper is not None and not segment.flags & RST:
-            # What is missing may yet be edited, and this would then stand at a wrong place: a FIN amid data
-            # ends it there, and behind an ACK too far ahead no window update counts (RFC 9293, SND.WL1). Its
-            # sender has to repeat the missing bytes, and says all this again with them.
-            return self._gap(stream, segment, token, at, now)
+        ahead = at > stream.next + ended and flow.helper is not None and not segment.flags & RST
+        if ahead and flow.server_inside:
+            # What is missing may yet be edited, and this would stand at a wrong place: a FIN would end the
+            # stream there, an ACK outdate later ones (RFC 9293, SND.WL1). Without ACKs two holes could block.
+            if segment.flags & FIN:
+                return self._gap(stream, segment, token, at, now)
+            placed = stream.placed(segment, stream.next + ended).raw
+            return [(token, ACCEPT if placed == segment.raw else Verdict(True, placed))]
         if segment.flags & RST and stream.map.removes(at):
             return [(token, DROP)]  # no sender stands there, and it would be taken for one behind the edit
         if segment.flags & FIN:
@@ -237,10 +242,12 @@ class Engine:
             self._finish(stream, segment, now)
         return self._rendered(stream, segment, at)
 
-    def _again(self, stream: Stream, segment: Segment, at: int) -> Verdict:
+    def _again(self, stream: Stream, segment: Segment, at: int, now: float) -> Verdict:
         """A segment that carries nothing new: the same bytes as the first time, and never a second scan."""
         if stream.held and at + len(segment.raw) - segment.start > stream.held[0].fresh:
             return DROP  # its twin is being held and will leave soon
+        if segment.flags & FIN:  # the data are old, but the FIN may be new
+            self._finish(stream, segment, now)
         return self._rendered(stream, segment, at)
 
     def _gap(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:

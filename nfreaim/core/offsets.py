@@ -27,6 +27,11 @@ class Edit:
     end: int
     data: bytes
 
+    @property
+    def resizes(self) -> bool:
+        """Whether the edited bytes are more or fewer than the original ones."""
+        return len(self.data) != self.end - self.start
+
 
 def differences(old: bytes, new: bytes, at: int) -> list[Edit]:
     """Edits, at stream offset *at* on, that turn *old* into *new*; nearby differences make one edit."""
@@ -70,7 +75,7 @@ class OffsetMap:
             self._places.append(edit.start + shift)
             self._after.append(shift + len(edit.data) - (edit.end - edit.start))
             self.edits.append(edit)
-            self.skewed = self.skewed or len(edit.data) != edit.end - edit.start
+            self.skewed = self.skewed or edit.resizes
         surplus = len(self.edits) - REMEMBERED
         if surplus > 0:
             self.before = self._after[surplus - 1]
@@ -82,7 +87,7 @@ class OffsetMap:
         if count:
             for kept in (self.edits, self._starts, self._places, self._after):
                 del kept[-count:]
-            self.skewed = self.before != 0 or any(len(e.data) != e.end - e.start for e in self.edits)
+            self.skewed = self.before != 0 or any(edit.resizes for edit in self.edits)
 
     def fwd(self, x: int) -> int:
         """Where original offset *x* stands in the edited stream."""

@@ -116,6 +116,13 @@ class Stream:
             blocks = other.original_block
         return segment.rebuilt(seq, ack, edited, blocks)
 
+    def placed(self, segment: Segment, at: int) -> Segment:
+        """The empty *segment*, wherever it stands, as if it stood at offset *at*."""
+        rendered = self.rendered(segment, at)
+        if rendered is not segment:
+            return rendered
+        return segment.rebuilt(self.base + self.map.fwd(at), segment.ack, b"", None)
+
     def edited_offset(self, seq: int) -> int:
         """The offset in the edited stream that the receiver means by sequence number *seq*."""
         now = self.map.fwd(self.next)

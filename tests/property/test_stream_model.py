@@ -53,6 +53,7 @@ def test_both_ends_receive_the_edited_bytes_whatever_the_network_does(part: int)
         "gaps": 1000,
         "restarted": 200,
         "lost": 20,
+        "refused": 300,
     }
     assert {name: seen[name] for name, number in least.items() if seen[name] < number} == {}
 
@@ -63,6 +64,7 @@ def count(world: World, seen: Counter[str]) -> None:
     seen["late"] += world.script.late
     seen["held"] += counters.held_packets
     seen["gaps"] += counters.gap_drops
+    seen["refused"] += counters.refused_edits
     seen["restarted"] += world.restarted
     seen["lost"] += world.lost
 

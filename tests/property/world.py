@@ -54,6 +54,8 @@ class Script:
 
     def refused(self, edits: list[Edit]) -> bool:
         skewed = any(skews(edit) for edit in [*edits, *self.made[0], *self.made[1]])
+        if not self.world.server_inside and any(map(skews, edits)):
+            return True
         return skewed and self.world.kernel.broken
 
 
@@ -68,7 +70,7 @@ class World:
         self.choices, self.story = choices, story
         below = choices.below
         self.kernel, self.now = FakeKernel(), 1000.0
-        self.server_inside = not below(3)
+        self.server_inside = bool(below(4))
         texts = [bytes(97 + (at + 7 * way) % 26 for at in range(below(60))) for way in (0, 1)]
         isn = [2**32 - 1 - below(80) if below(2) else below(2**32) for _ in range(2)]
         limits = [choices.between(4, 100) for _ in range(2)]
