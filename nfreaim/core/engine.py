@@ -193,7 +193,7 @@ class Engine:
             nat.undo_scan("edit refused")
 
     def restore(self, kept: Sequence[Record], now: float) -> None:
-        """Go on translating skewed flows of an earlier life, unread. Raises ValueError, KeyError, TypeError."""
+        """Go on translating skewed flows of an earlier life. Raises ValueError, KeyError, TypeError."""
         for record in kept:
             flow = records.flow_of(record, now)
             self.flows.add(flow)
