@@ -71,11 +71,11 @@ unit: $(STAMP)
 	@scripts/bootstrap test
 	$(PYTEST) -n auto --ignore=tests/lab tests
 
-# One after the other: each test builds a network of its own and measures nothing.
+# Two at a time: each test builds a network of its own and measures nothing.
 lab: $(STAMP)
 	@scripts/bootstrap test
 	@if [ "$$(id -u)" = 0 ] || [ -n "$$NFREAIM_REQUIRE_LAB" ]; then \
-	    echo '$(PYTEST) tests/lab'; $(PYTEST) tests/lab; \
+	    echo '$(PYTEST) -n 2 tests/lab'; $(PYTEST) -n 2 tests/lab; \
 	else \
 	    echo 'The lab tests were NOT run: they need root (sudo make lab).'; \
 	fi
