@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     install = actions.add_parser("install", help="install or replace them")
     install.set_defaults(command=_install_rules)
     _add_settings(install)
-    actions.add_parser("remove", help="remove them without a trace").set_defaults(command=_remove_rules)
+    remove = actions.add_parser("remove", help="remove them without a trace")
+    remove.set_defaults(command=_remove_rules)
+    remove.add_argument("--force", action="store_true", help="also while edited connections wait")
     actions.add_parser("show", help="print them; status 3 if incomplete").set_defaults(command=_show_rules)
 
     checking = commands.add_parser("check", help="look for everything that is needed, with remedies")
@@ -120,8 +122,8 @@ def _install_rules(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _remove_rules(_: argparse.Namespace) -> int:
-    rules.remove()
+def _remove_rules(arguments: argparse.Namespace) -> int:
+    rules.remove(arguments.force)
     return 0
 
 
