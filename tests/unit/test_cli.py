@@ -102,7 +102,7 @@ def test_wrong_configuration_is_status_2_and_one_line(
 def test_refusal_of_the_machine_is_status_1_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse() -> None:
+    def refuse(force: bool) -> None:
         raise BackendError("set s: refused; remedy: x")
 
     monkeypatch.setattr(rules, "remove", refuse)
