@@ -165,7 +165,7 @@ class Engine:
         return verdicts
 
     def _edit(self, stream: Stream, edits: Sequence[Edit]) -> None:
-        """Add a helper's *edits*. Those that cannot be protected, or would not fit, are not made.
+        """Add a helper's *edits*. Those that cannot be protected, or skew a client's flow, are not made.
 
         Raises ValueError if the helper made a mistake.
         """
@@ -217,8 +217,8 @@ class Engine:
         """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
         flow, at = stream.flow, stream.offset(segment.seq)
         ended = flow.finished >> stream.direction & 1  # a FIN takes one position
-        ahead = at > stream.next + ended and flow.helper is not None and not segment.flags & RST
-        if ahead and flow.server_inside:
+        ahead = 0 < at - stream.next - ended <= _FAR and flow.helper is not None
+        if ahead and flow.server_inside and not segment.flags & RST:
             # What is missing may yet be edited, and this would stand at a wrong place: a FIN would end the
             # stream there, an ACK outdate later ones (RFC 9293, SND.WL1). Without ACKs two holes could block.
             if segment.flags & FIN:
