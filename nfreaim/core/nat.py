@@ -65,17 +65,20 @@ class Watcher(Observer, Protocol):
 
 
 # RFC 1918, RFC 6598 (carrier-grade NAT), RFC 3927, RFC 1122: nobody on the Internet can connect there.
-_UNREACHABLE: Final = tuple(
-    map(
-        IPv4Network,
-        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"),
-    )
-)
+# Not ipaddress.is_private, which has more, such as the documentation ranges.
+UNREACHABLE: Final = {
+    IPv4Network("10.0.0.0/8"): "private",
+    IPv4Network("172.16.0.0/12"): "private",
+    IPv4Network("192.168.0.0/16"): "private",
+    IPv4Network("100.64.0.0/10"): "carrier-grade NAT",
+    IPv4Network("169.254.0.0/16"): "link-local",
+    IPv4Network("127.0.0.0/8"): "loopback",
+}
 
 
 def is_reachable(address: str) -> bool:
     """Whether peers on the Internet can reach IPv4 *address*, as far as its range tells."""
-    return not any(IPv4Address(address) in network for network in _UNREACHABLE)
+    return not any(IPv4Address(address) in network for network in UNREACHABLE)
 
 
 class FlowNat:

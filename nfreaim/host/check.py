@@ -17,18 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from nfreaim.core.nat import UNREACHABLE
 from nfreaim.errors import BackendError
 from nfreaim.host import nftables, rules
 from nfreaim.host.commands import interface_exists, json_from, networks_of, run, which
-
-# Addresses that no peer on the Internet reaches. `ipaddress.is_private` has more, such as documentation.
-UNREACHABLE = {
-    ipaddress.IPv4Network("10.0.0.0/8"): "private",
-    ipaddress.IPv4Network("172.16.0.0/12"): "private",
-    ipaddress.IPv4Network("192.168.0.0/16"): "private",
-    ipaddress.IPv4Network("100.64.0.0/10"): "carrier-grade NAT",
-    ipaddress.IPv4Network("169.254.0.0/16"): "link-local",
-}
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # bit numbers, linux/capability.h
 
