@@ -136,8 +136,17 @@ class _Packet(NamedTuple):
 class _OpenFirewall:
     """A firewall that lets everything be done and has no ports of its own."""
 
-    def commit(self, add: Sequence[Pinhole], remove: Sequence[Pinhole]) -> None:
+    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
         """Nothing stands behind the pinhole table here."""
+
+    def drop(self, pinhole: Pinhole) -> None:
+        pass
+
+    def prepare(self, host: str) -> None:
+        pass
+
+    def upkeep(self) -> None:
+        pass
 
     def list(self) -> list[Pinhole]:
         return []

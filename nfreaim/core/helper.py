@@ -26,6 +26,7 @@ class Expectation:
     service  what is expected, as in the configuration ("send-file", ...)
     peer     the only address the connection may come from, or None where it is not known
     session  any number of peers, for as long as the flow lasts
+    verify   the first bytes of the connection are known, and have to be looked at before it may go on
     """
 
     cookie: bytes
@@ -33,6 +34,7 @@ class Expectation:
     inside: Endpoint
     peer: str | None = None
     session: bool = False
+    verify: bool = False
 
 
 class Scan(NamedTuple):
@@ -85,6 +87,9 @@ class Nat(Protocol):
     @property
     def outside(self) -> Endpoint:
         """The flow's outside end."""
+
+    def ready(self) -> None:
+        """The flow is past sign-on: expectations may follow, and what they need may be prepared."""
 
     def expect(self, expectation: Expectation) -> Endpoint:
         """Open a pinhole; the outside endpoint to announce. It exists when this returns. Raises Refused."""

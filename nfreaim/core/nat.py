@@ -149,6 +149,10 @@ class FlowNat:
     def outside(self) -> Endpoint:
         return self._owner.client if self._flow.server_inside else self._owner.server
 
+    def ready(self) -> None:
+        if not self._flow.server_inside:  # a server's flow may name any host
+            self._pinholes.prepare(self.inside.address)
+
     def expect(self, expectation: Expectation) -> Endpoint:
         helper = self._flow.helper
         if helper is None or not helper.established:
@@ -163,8 +167,8 @@ class FlowNat:
         if self._flow.server_inside:
             # The server relays what its clients announce: any host of the LAN, but never the router itself.
             host = expectation.inside.address
-            if not self._kernel.lan(host):
-                raise Refused(f"{host} is not a host of the inside networks")
+        if not self._kernel.lan(host):
+            raise Refused(f"{host} is not a host of the inside networks")
         pinhole = self._pinholes.open(self._owner, expectation, host, address, self.now)
         self.made.append(expectation.cookie)
         return Endpoint(announce or address, pinhole.outside.port)

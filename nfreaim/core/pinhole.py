@@ -7,78 +7,25 @@ table decides; the firewall behind it only carries out and remembers. No clock a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Set
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
 
+from nfreaim.core.firewall import Firewall as Firewall
+from nfreaim.core.firewall import Observer as Observer
+from nfreaim.core.firewall import Pinhole as Pinhole
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.core.helper import Expectation, Refused
+from nfreaim.core.live import Agreement, Entry, Live, place
 from nfreaim.core.policy import DENIED_PORTS as DENIED_PORTS
 from nfreaim.core.policy import Forward as Forward
 from nfreaim.core.policy import PinholePolicy as PinholePolicy
+from nfreaim.core.rate import RateLimit
 from nfreaim.errors import BackendError
 
-# So many peers of one pinhole are told apart: forged SYNs, a source each, fill neither memory nor log.
+# So many peers of one pinhole are told apart: a flood of connections fills neither memory nor log.
 _PEERS: Final = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Pinhole:
-    """One outside endpoint that leads to one inside endpoint until *deadline* (the engine's clock, seconds).
-
-    owner, cookie, service say why it is there (see Expectation); of several agreements, the latest one, but
-    one for the whole session before any other. Its deadline is infinity: the end of its control connection.
-    peer is the only outside address it admits, or None. since is when it was opened.
-    """
-
-    inside: Endpoint
-    outside: Endpoint
-    owner: Owner
-    cookie: bytes
-    service: str
-    deadline: float
-    peer: str | None = None
-    since: float = 0.0
-
-    @property
-    def session(self) -> bool:
-        """It stays for as long as its control connection does, and any number of peers may use it."""
-        return math.isinf(self.deadline)
-
-
-class Firewall(Protocol):
-    """What the table needs of a firewall, and all it can do to it."""
-
-    def commit(self, add: Sequence[Pinhole], remove: Sequence[Pinhole]) -> None:
-        """Make and unmake pinholes, all or nothing; an absent one is gone already. Raises BackendError."""
-
-    def list(self) -> list[Pinhole]:
-        """The pinholes that are in the kernel, ours of an earlier life included. Raises BackendError."""
-
-    def busy(self, outside: Endpoint) -> bool:
-        """Whether something else on the router answers at *outside*."""
-
-
-class Observer(Protocol):
-    """Who is told of each pinhole's life."""
-
-    def opened(self, pinhole: Pinhole) -> None: ...
-
-    def claimed(self, pinhole: Pinhole, peer: str) -> None: ...
-
-    def closed(self, pinhole: Pinhole, reason: str) -> None: ...
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A live pinhole with the agreements that share it: a client may use one port for all its peers."""
-
-    pinhole: Pinhole
-    agreements: dict[tuple[Owner, bytes], float] = field(default_factory=dict)
-    peers: set[str] = field(default_factory=set)
-
-    def deadline(self) -> float:
-        return max(self.agreements.values())
 
 
 class PinholeTable:
@@ -88,26 +35,28 @@ class PinholeTable:
         self.policy = policy
         self._firewall = firewall
         self._observer = observer
-        self._entries: dict[tuple[Endpoint, str], _Entry] = {}
-        self._outside: dict[Endpoint, _Entry] = {}
-        self._agreements: dict[tuple[Owner, bytes], _Entry] = {}
-        self._sessions: set[tuple[Owner, bytes]] = set()
-        self._undead: list[Pinhole] = []
+        self._live = Live()
+        self._undead: dict[Endpoint, Pinhole] = {}
+        self._host_rate, self._rate = RateLimit(policy.rate_per_host), RateLimit(policy.rate_total)
         self._next_port = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._live.places)
 
     def __iter__(self) -> Iterator[Pinhole]:
-        return iter([entry.pinhole for entry in self._entries.values()])
+        return iter([entry.pinhole for entry in self._live.places.values()])
 
-    def owners(self) -> set[Owner]:
+    def owners(self) -> Set[Owner]:
         """The flows that live pinholes were opened for."""
-        return {owner for owner, _ in self._agreements}
+        return self._live.owners.keys()
 
     def sessions(self) -> bool:
         """Whether any pinhole is open for a whole session."""
-        return bool(self._sessions)
+        return bool(self._live.sessions)
+
+    def prepare(self, host: str) -> None:
+        """The inside *host* has signed on: what is the same for all its pinholes may be done ahead."""
+        self._firewall.prepare(host)
 
     def open(self, owner: Owner, expectation: Expectation, host: str, address: str, now: float) -> Pinhole:
         """Open (or prolong) the pinhole for *expectation* at outside *address*. Raises Refused.
@@ -117,24 +66,28 @@ class PinholeTable:
         The same flow and cookie again is the same agreement: it replaces what it asked for before.
         """
         agreement = (owner, expectation.cookie)
-        entry = self._entries.get((expectation.inside, address))
+        entry = self._live.places.get((expectation.inside, address))
         self._check(expectation, host)
         self._check_room(agreement, None if entry else expectation.inside.address)
         if expectation.session:
             self._check_sessions(agreement, expectation.inside.address)
         deadline = math.inf if expectation.session else now + self.policy.lifetime
+        peers = () if expectation.peer is None else (expectation.peer,)
         if entry is None:
+            outside = Endpoint(address, self._free_port(expectation.inside, address))
+            self._check_rate(expectation.inside.address, now)
             wanted = Pinhole(
                 expectation.inside,
-                Endpoint(address, self._free_port(expectation.inside, address)),
+                outside,
                 owner,
                 expectation.cookie,
                 expectation.service,
                 deadline,
-                expectation.peer,
+                peers,
                 now,
+                expectation.verify,
             )
-        elif not expectation.session and self._sessions & (entry.agreements.keys() - {agreement}):
+        elif not expectation.session and self._live.sessions & (entry.agreements.keys() - {agreement}):
             wanted = entry.pinhole  # open for everybody already, and longer
         else:
             others = [until for other, until in entry.agreements.items() if other != agreement]
@@ -144,93 +97,91 @@ class PinholeTable:
                 cookie=expectation.cookie,
                 service=expectation.service,
                 deadline=max([deadline, *others]),
-                peer=None if others and expectation.peer != entry.pinhole.peer else expectation.peer,
+                peers=() if others and peers != entry.pinhole.peers else peers,
+                # Of two services that share a port at most one begins with what the gate would look for.
+                verify=expectation.verify and (entry.pinhole.verify or not others),
             )
         try:
             if entry is None or wanted != entry.pinhole:
-                self._firewall.commit([wanted], [] if entry is None else [entry.pinhole])
+                self._firewall.put(wanted, None if entry is None else entry.pinhole)
         except BackendError as error:
             raise Refused(f"the firewall refused: {error}") from error
-        superseded = self._agreements.get(agreement)
+        superseded = self._live.agreements.get(agreement)
         if superseded is not None and superseded is not entry:
             self._end(superseded, agreement, "replaced by a new proposal")
         if entry is None:
-            entry = _Entry(wanted)
-            self._entries[_place(wanted)] = entry
-            self._outside[wanted.outside] = entry
+            entry = Entry(wanted)
+            self._live.add(entry)
             self._observer.opened(wanted)
         entry.pinhole = wanted
-        entry.agreements[agreement] = deadline
         entry.peers.clear()
-        self._agreements[agreement] = entry
-        if expectation.session:
-            self._sessions.add(agreement)
-        else:
-            self._sessions.discard(agreement)
+        self._live.agree(agreement, entry, deadline, expectation.session)
         return wanted
 
     def leads_to(self, inside: Endpoint) -> bool:
         """Whether a pinhole leads to *inside*: who connects there is a peer, not a client."""
-        return any(place == inside for place, _ in self._entries)
+        return inside in self._live.insides
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
         """The inside endpoint that an announced one leads to."""
         if self.policy.announce == announced.address:
-            entry = self._of_port(announced.port)
+            entry = self._live.of_port(announced.port)
         else:
-            entry = self._outside.get(announced)
+            entry = self._live.outside.get(announced)
         return entry.pinhole.inside if entry else None
 
     def close(self, owner: Owner, cookie: bytes, reason: str) -> None:
         """End one agreement; the pinhole goes with its last one."""
-        entry = self._agreements.get((owner, cookie))
+        entry = self._live.agreements.get((owner, cookie))
         if entry is not None:
             self._end(entry, (owner, cookie), reason)
 
     def close_owner(self, owner: Owner, reason: str) -> None:
         """End every agreement of one flow."""
-        for agreement in [key for key in self._agreements if key[0] == owner]:
-            self._end(self._agreements[agreement], agreement, reason)
+        for cookie in list(self._live.owners.get(owner, ())):
+            self.close(owner, cookie, reason)
 
     def close_all(self, reason: str) -> None:
-        """Close everything, in one commit."""
-        self._remove(list(self._entries.values()), reason)
+        """Close everything."""
+        self._remove(list(self._live.places.values()), reason)
 
     def agreed(self, owner: Owner, cookie: bytes, now: float) -> None:
         """The peer accepted: what is left is the accept grace."""
-        entry = self._agreements.get((owner, cookie))
-        if entry is not None and (owner, cookie) not in self._sessions:
+        entry = self._live.agreements.get((owner, cookie))
+        if entry is not None and (owner, cookie) not in self._live.sessions:
             until = now + self.policy.accept_grace
             entry.agreements[owner, cookie] = min(until, entry.agreements[owner, cookie])
+            self._tell(entry, replace(entry.pinhole, deadline=entry.deadline()))
 
     def claimed(self, outside: Endpoint, peer: str, now: float) -> None:
-        """A connection from *peer* went through. When each agreement has its peer, the grace begins."""
-        entry = self._outside.get(outside)
+        """*peer* has made a whole connection, or has shown in its first bytes that it is the one expected.
+
+        When each agreement has its peer the grace begins, and nobody else is let in any more.
+        """
+        entry = self._live.outside.get(outside)
         if entry is None or peer in entry.peers or len(entry.peers) >= _PEERS:
             return
-        entry.peers.add(peer)
+        entry.peers[peer] = None
         self._observer.claimed(entry.pinhole, peer)
-        if len(entry.peers) >= len(entry.agreements):
-            until = now + self.policy.claim_grace
-            for agreement, deadline in entry.agreements.items():
-                if agreement not in self._sessions:
-                    entry.agreements[agreement] = min(deadline, until)
+        if len(entry.peers) < len(entry.agreements):
+            return
+        until = now + self.policy.claim_grace
+        for agreement, deadline in entry.agreements.items():
+            if agreement not in self._live.sessions:
+                entry.agreements[agreement] = min(deadline, until)
+        if not entry.pinhole.session:
+            self._tell(entry, replace(entry.pinhole, deadline=entry.deadline(), peers=tuple(entry.peers)))
 
     def expire(self, now: float) -> None:
-        """Close what is past its deadline, in one commit, and retry what could not be removed before."""
-        if self._undead:
-            self._remove([], "")
-        over: list[tuple[_Entry, str]] = []
-        for entry in self._entries.values():
+        """Close what is past its deadline, retry what could not be closed before, keep the firewall up."""
+        self._remove([], "")
+        for entry in list(self._live.places.values()):
             if entry.deadline() <= now:
-                over.append((entry, "done" if entry.peers else "deadline"))
-            else:
+                self._remove([entry], "done" if entry.peers else "deadline")
+            elif len(entry.agreements) > 1:
                 for agreement in [key for key, until in entry.agreements.items() if until <= now]:
-                    del entry.agreements[agreement], self._agreements[agreement]
-        for reason in ("done", "deadline"):
-            entries = [entry for entry, why in over if why == reason]
-            if entries:
-                self._remove(entries, reason)
+                    self._live.leave(agreement)
+        self._firewall.upkeep()
 
     def adopt(self, alive: Callable[[Owner], bool], now: float) -> None:
         """Take over what an earlier life left in the kernel; what has no living owner or deadline goes.
@@ -247,18 +198,14 @@ class PinholeTable:
                 strays.append((pinhole, "switched off while no daemon ran"))
             elif not self.policy.leaves_free(pinhole.outside.port, pinhole.inside):
                 strays.append((pinhole, "a forward in the configuration has its port"))
-            elif pinhole.outside in self._outside or _place(pinhole) in self._entries:
+            elif pinhole.outside in self._live.outside or place(pinhole) in self._live.places:
                 strays.append((pinhole, "duplicate"))
             else:
-                agreement = (pinhole.owner, pinhole.cookie)
-                entry = _Entry(pinhole, {agreement: pinhole.deadline})
-                self._entries[_place(pinhole)] = entry
-                self._outside[pinhole.outside] = entry
-                self._agreements[agreement] = entry
-                if pinhole.session:
-                    self._sessions.add(agreement)
+                entry = Entry(pinhole)
+                self._live.add(entry)
+                self._live.agree((pinhole.owner, pinhole.cookie), entry, pinhole.deadline, pinhole.session)
                 self._observer.opened(pinhole)
-        self._undead += [pinhole for pinhole, _ in strays]
+        self._undead |= {pinhole.outside: pinhole for pinhole, _ in strays}
         self._remove([], "")
         for pinhole, reason in strays:
             self._observer.closed(pinhole, reason)
@@ -272,26 +219,38 @@ class PinholeTable:
         if not 1024 <= wanted.inside.port <= 65535 or wanted.inside.port in policy.deny_ports:
             raise Refused(f"port {wanted.inside.port} is not one to open")
 
-    def _check_room(self, agreement: tuple[Owner, bytes], host: str | None) -> None:
+    def _check_room(self, agreement: Agreement, host: str | None) -> None:
         """The caps. *host* is where a new pinhole would lead to, or None if a live one is to be shared."""
-        policy, known = self.policy, self._agreements.get(agreement)
-        if known is None and sum(key[0] == agreement[0] for key in self._agreements) >= policy.per_flow:
+        policy, live = self.policy, self._live
+        known = live.agreements.get(agreement)
+        if known is None and len(live.owners.get(agreement[0], ())) >= policy.per_flow:
             raise Refused(f"{policy.per_flow} agreements on one connection (per_flow)")
         if host is None:
             return
         # An agreement that moves gives its old pinhole up, unless others share it.
         moving = known if known is not None and len(known.agreements) == 1 else None
-        staying = [entry.pinhole for entry in self._entries.values() if entry is not moving]
-        if sum(pinhole.inside.address == host for pinhole in staying) >= policy.per_host:
+        from_host = moving is not None and moving.pinhole.inside.address == host
+        if live.hosts[host] - from_host >= policy.per_host:
             raise Refused(f"{policy.per_host} pinholes to one host (per_host)")
-        if len(staying) + len(self._undead) >= policy.total:
+        if len(self) - (moving is not None) + len(self._undead) >= policy.total:
             raise Refused(f"{policy.total} pinholes in all (total)")
 
-    def _check_sessions(self, agreement: tuple[Owner, bytes], host: str) -> None:
+    def _check_sessions(self, agreement: Agreement, host: str) -> None:
         """The cap on what stays open for a whole session; an agreement that is renewed counts once."""
-        others = sum(key != agreement and key[0].client.address == host for key in self._sessions)
+        others = self._live.session_hosts[host] - (agreement in self._live.sessions)
         if others >= self.policy.sessions_per_host:
             raise Refused(f"{others} session-long pinholes to one host (icq_per_host)")
+
+    def _check_rate(self, host: str, now: float) -> None:
+        """One more opening. What the firewall refuses afterwards counts all the same."""
+        for rate, key, what in (
+            (self._host_rate, host, "pinholes a minute to one host (rate_per_host)"),
+            (self._rate, "", "pinholes a minute in all (rate_total)"),
+        ):
+            if not rate.allows(key, now):
+                raise Refused(f"{rate.size} {what}")
+        self._host_rate.take(host, now)
+        self._rate.take("", now)
 
     def _free_port(self, inside: Endpoint, address: str) -> int:
         """The announced port where it is free outside, else one of the configured range. Raises Refused."""
@@ -306,58 +265,52 @@ class PinholeTable:
         raise Refused(f"no free outside port in {ports.start}-{ports.stop - 1}")
 
     def _free(self, outside: Endpoint, inside: Endpoint) -> bool:
-        if not self.policy.leaves_free(outside.port, inside):
+        if outside in self._live.outside or outside in self._undead:
             return False
-        undead = any(pinhole.outside == outside for pinhole in self._undead)
         # Where one address is announced for several, the port alone must say which pinhole is meant.
-        taken = self.policy.announce is not None and self._of_port(outside.port) is not None
-        return not (undead or taken or outside in self._outside or self._firewall.busy(outside))
+        if self.policy.announce is not None and self._live.of_port(outside.port) is not None:
+            return False
+        return self.policy.leaves_free(outside.port, inside) and not self._firewall.busy(outside)
 
-    def _of_port(self, port: int) -> _Entry | None:
-        return next((entry for outside, entry in self._outside.items() if outside.port == port), None)
-
-    def _end(self, entry: _Entry, agreement: tuple[Owner, bytes], reason: str) -> None:
+    def _end(self, entry: Entry, agreement: Agreement, reason: str) -> None:
         if len(entry.agreements) == 1:
             self._remove([entry], reason)
             return
-        del entry.agreements[agreement], self._agreements[agreement]
-        self._sessions.discard(agreement)
+        self._live.leave(agreement)
         if entry.pinhole.session and not math.isinf(entry.deadline()):
             self._shorten(entry, reason)
 
-    def _shorten(self, entry: _Entry, reason: str) -> None:
-        """The session is over and others share its pinhole: the rule must say so, or a crash makes it
-        everlasting. A pinhole that cannot be told is closed."""
+    def _shorten(self, entry: Entry, reason: str) -> None:
+        """The session is over and others share its pinhole: the kernel must know, or a crash makes it
+        everlasting. A pinhole whose kernel cannot be told is closed."""
         (owner, cookie), deadline = max(entry.agreements.items(), key=lambda item: item[1])
         wanted = replace(entry.pinhole, owner=owner, cookie=cookie, deadline=deadline)
         try:
-            self._firewall.commit([wanted], [entry.pinhole])
+            self._firewall.put(wanted, entry.pinhole)
         except BackendError:
             self._remove([entry], reason)
         else:
             entry.pinhole = wanted
 
-    def _remove(self, entries: list[_Entry], reason: str) -> None:
-        """Close *entries* in one commit; what cannot be removed now is tried again at each ``expire``."""
-        doomed = self._undead + [entry.pinhole for entry in entries]
-        if not doomed:
-            return
-        for entry in entries:
-            for agreement in entry.agreements:
-                del self._agreements[agreement]
-                self._sessions.discard(agreement)
-            del self._entries[_place(entry.pinhole)]
-            del self._outside[entry.pinhole.outside]
-        try:
-            self._firewall.commit([], doomed)
-            self._undead = []
-        except BackendError as error:
-            self._undead = doomed
-            reason = f"{reason}; still in the kernel, will be tried again: {error}"
-        for entry in entries:
-            self._observer.closed(entry.pinhole, reason)
+    def _tell(self, entry: Entry, wanted: Pinhole) -> None:
+        """Let the kernel admit less of *entry*. If it will not, ``expire`` closes the pinhole in time."""
+        if wanted != entry.pinhole:
+            with suppress(BackendError):
+                self._firewall.put(wanted, entry.pinhole)
+                entry.pinhole = wanted
 
-
-def _place(pinhole: Pinhole) -> tuple[Endpoint, str]:
-    """What there can be only one pinhole for: an inside endpoint at an outside address."""
-    return (pinhole.inside, pinhole.outside.address)
+    def _remove(self, entries: list[Entry], reason: str) -> None:
+        """Close *entries*; what cannot be closed now is tried again at each ``expire``."""
+        for outside, pinhole in list(self._undead.items()):
+            with suppress(BackendError):
+                self._firewall.drop(pinhole)
+                del self._undead[outside]
+        for entry in entries:
+            self._live.remove(entry)
+            why = reason
+            try:
+                self._firewall.drop(entry.pinhole)
+            except BackendError as error:
+                self._undead[entry.pinhole.outside] = entry.pinhole
+                why = f"{reason}; still in the kernel, will be tried again: {error}"
+            self._observer.closed(entry.pinhole, why)

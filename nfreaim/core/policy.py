@@ -39,6 +39,7 @@ class PinholePolicy:
     accept_grace  what is left after the peer agreed: some clients agree before they connect
     ports         outside ports to choose from where the announced one is taken
     sessions_per_host  of pinholes that stay for a whole session
+    rate_per_host, rate_total  openings in a minute; as many may come at once
     only_for      services that only these inside hosts may have
     forwards      ports that belong to one host for good: nobody else gets a pinhole there
     announce      the address to write into messages instead of the flow's own outside address
@@ -52,6 +53,8 @@ class PinholePolicy:
     per_host: int = 32
     total: int = 1024
     sessions_per_host: int = 4
+    rate_per_host: int = 60
+    rate_total: int = 1200
     deny_ports: frozenset[int] = DENIED_PORTS
     allow_services: frozenset[str] | None = None
     deny_services: frozenset[str] = frozenset()

@@ -135,7 +135,9 @@ class OscarHelper:
         body = _body(data)
         if name == _HOST_ONLINE:
             families = [data[at : at + 2] for at in range(body, len(data) - 1, 2)]
-            self.established = self.established or (self._begun() and _FAMILY_ICBM in families)
+            if not self.established and self._begun() and _FAMILY_ICBM in families:
+                self.established = True
+                nat.ready()
         elif name in REDIRECTS:
             return (self._redirects.read(frame, nat) or []) if self._begun() else []
         elif name == _ICBM_ERROR:

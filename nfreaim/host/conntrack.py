@@ -21,16 +21,20 @@ from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.errors import BackendError
 
 _NETFILTER: Final = 12
-_GROUP_NEW: Final = 1
+_GROUP_UPDATE: Final = 2  # bit of NFNLGRP_CONNTRACK_UPDATE
+_EVENT_BUFFER: Final = 1 << 20  # bytes: some thousand events
 _SO_ATTACH_FILTER: Final = 26
+_SO_RCVBUFFORCE: Final = 33
 _ATTRIBUTES: Final = 20  # where the attributes of a conntrack message begin
+_CTA_STATUS: Final = 3
 _CTA_MARK: Final = 8
+_ASSURED: Final = 4  # IPS_ASSURED: the handshake was completed, by both ends
 # TCP states in which a connection can still carry a proposal: SYN_SENT2 and the like never own a pinhole.
 _ESTABLISHED: Final = 3
 
 
 class Connection(NamedTuple):
-    """A new connection through a pinhole: the outside endpoint it asked for, and where it comes from."""
+    """A connection through a pinhole: the outside endpoint it asked for, and where it comes from."""
 
     outside: Endpoint
     peer: str
@@ -103,13 +107,19 @@ class Conntrack:
 
 
 class PinholeEvents:
-    """New connections whose connmark has the pinhole *bit*; the kernel filters out all others."""
+    """Connections through pinholes that have come about; the kernel filters out everything else.
 
-    def __init__(self, bit: int) -> None:
+    A SYN alone proves nothing, not even where it comes from: what counts are connections that completed their
+    handshake, and where the first bytes are verified those that passed. *bit* of the connmark says that it is
+    a pinhole's, *unverified* that its first bytes have not been looked at yet.
+    """
+
+    def __init__(self, bit: int, unverified: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
         try:
-            _attach(self._socket, bit)
-            self._socket.bind((0, _GROUP_NEW))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _EVENT_BUFFER)
+            _attach(self._socket, bit, unverified)
+            self._socket.bind((0, _GROUP_UPDATE))
         except OSError as error:
             self._socket.close()
             reason = f"no events of connection tracking: {error}; is CAP_NET_ADMIN there?"
@@ -124,7 +134,10 @@ class PinholeEvents:
         self._socket.close()
 
     def read(self) -> Iterator[Connection]:
-        """The connections that were made since the last call. Lost ones only leave a pinhole open longer."""
+        """What has come since the last call; a connection may come again, at its later changes.
+
+        A lost event is made up for by the next of its connection, at the latest when that ends.
+        """
         while True:
             try:
                 data = self._socket.recv(65536)
@@ -143,23 +156,32 @@ class PinholeEvents:
                 yield Connection(Endpoint(address, port), source)
 
 
-def _attach(events: socket.socket, bit: int) -> None:
-    """Let only messages through whose CTA_MARK has *bit*: a busy router has thousands of others a second.
+def _attach(events: socket.socket, bit: int, unverified: int) -> None:
+    """Let only messages through whose CTA_MARK has *bit* but not *unverified*, and whose CTA_STATUS is
+    assured: a busy router has thousands of others a second.
 
-    A classic BPF program of the form linux/filter.h gives; the kernel finds the attribute for us.
+    A classic BPF program of the form linux/filter.h gives; the kernel finds the attributes for us.
     """
-    load, load_index, load_at, equal, to_index, load_behind_index, any_bit, give = (
-        0x00, 0x01, 0x20, 0x15, 0x07, 0x40, 0x45, 0x06,
+    load, load_index, load_at, equal, to_index, load_behind_index, masked, any_bit, give = (
+        0x00, 0x01, 0x20, 0x15, 0x07, 0x40, 0x54, 0x45, 0x06,
     )  # fmt: skip
     find_attribute = 0xFFFFFFFF - 0x1000 + 1 + 12  # SKF_AD_OFF + SKF_AD_NLATTR
     program = (
         (load, 0, 0, _ATTRIBUTES),
         (load_index, 0, 0, _CTA_MARK),
         (load_at, 0, 0, find_attribute),  # offset of the attribute, 0 if there is none
+        (equal, 11, 0, 0),
+        (to_index, 0, 0, 0),
+        (load_behind_index, 0, 0, 4),
+        (masked, 0, 0, bit | unverified),
+        (equal, 0, 7, bit),
+        (load, 0, 0, _ATTRIBUTES),
+        (load_index, 0, 0, _CTA_STATUS),
+        (load_at, 0, 0, find_attribute),
         (equal, 3, 0, 0),
         (to_index, 0, 0, 0),
         (load_behind_index, 0, 0, 4),
-        (any_bit, 1, 0, bit),
+        (any_bit, 1, 0, _ASSURED),
         (give, 0, 0, 0),
         (give, 0, 0, 0xFFFFFFFF),
     )

@@ -23,9 +23,10 @@ from nfreaim.errors import BackendError
 from nfreaim.host import rules
 from nfreaim.host.conntrack import PinholeEvents
 from nfreaim.host.forwards import Forwards
-from nfreaim.host.iptables import PINHOLE_MARK, Iptables
+from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK
 from nfreaim.host.journal import Journal
 from nfreaim.host.kernel import LinuxKernel
+from nfreaim.host.pins import Pins
 from nfreaim.host.queue import PacketQueue
 from nfreaim.host.state import StateDirectory
 
@@ -78,11 +79,12 @@ class Daemon:
 
     def __init__(self, config: Config, helper: HelperFactory, temporary: bool, stack: ExitStack) -> None:
         self._kernel = LinuxKernel(StateDirectory(config.state_dir), stack)
-        self._events = PinholeEvents(PINHOLE_MARK)
+        self._events = PinholeEvents(PINHOLE_MARK, UNVERIFIED_MARK)
         stack.callback(self._events.close)
         self._forwards = Forwards()
         journal = Journal()
-        firewall = Iptables(self._forwards)
+        firewall = Pins(self._forwards, clock)
+        stack.callback(firewall.close)
         self._pinholes = PinholeTable(config.pinholes, firewall, journal)
         self._temporary = temporary
         helpers = dict.fromkeys(config.ports, helper)
@@ -94,7 +96,7 @@ class Daemon:
         stack.callback(self._close)
         self._restore()
         self._forwards.refresh()
-        stack.callback(_unforward, firewall)
+        stack.callback(_clear, firewall)
         firewall.forward(config.pinholes.forwards)
         for forward in config.pinholes.forwards:
             if taken := [port for port in forward.ports if self._forwards.covers(port)]:
@@ -179,12 +181,12 @@ class Daemon:
         log.info("counters: %s", self._engine.counters)
 
 
-def _unforward(firewall: Iptables) -> None:
-    """Remove the configured forwards; if that cannot be, the next start or the rules' removal does it."""
+def _clear(firewall: Pins) -> None:
+    """Take our rules out of the nat table; else the next start or the rules' removal does it."""
     try:
-        firewall.forward(())
+        firewall.clear()
     except BackendError as error:
-        log.warning("the forwards stay until the next start: %s", error)
+        log.warning("forwards and destinations stay in the nat table: %s", error)
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""The sets that decide which packets are queued, by netlink. The rules make them, this fills them.
+"""The sets that decide which packets are queued and what is open, by netlink.
+
+The rules make them, this fills them.
 
 A raw socket, because this happens in the packet path: 10 microseconds a call, against 400 for pyroute2 and
 5000 for the ipset program. Message layout: linux/netfilter/ipset/ip_set.h, protocol version 7.
@@ -19,6 +21,7 @@ LAN_SET: Final = "nfreaim_lan"
 OFFLOAD_SET: Final = "nfreaim_off"
 SKEW_SET: Final = "nfreaim_skew"
 SERVER_SET: Final = "nfreaim_srv"
+PIN_SET: Final = "nfreaim_pin"
 
 _NETFILTER: Final = 12  # netlink protocol; ipset is its subsystem 6
 _SUBSYSTEM: Final = 6 << 8
@@ -30,7 +33,7 @@ _NESTED: Final = 0x8000
 _NETWORK_ORDER: Final = 0x4000
 _KIND: Final = 0x3FFF
 _PROTOCOL, _SET_NAME, _DATA, _ENTRIES = 1, 2, 7, 8
-_IP, _PORT, _PROTO, _IP2 = 1, 4, 7, 20
+_IP, _PORT, _TIMEOUT, _PROTO, _IP2, _CIDR2, _BYTES, _PACKETS, _COMMENT = 1, 4, 6, 7, 20, 21, 24, 25, 26
 _IPV4: Final = 1
 _ABSENT: Final = 4103  # IPSET_ERR_EXIST
 
@@ -40,6 +43,25 @@ class FlowEntry(NamedTuple):
 
     client: Endpoint
     server: str
+
+
+class PinEntry(NamedTuple):
+    """An entry of the pinhole set: who may connect to which outside endpoint, and what the rules do with it.
+
+    length   of the prefix of *network*, 1 to 32: the kernel's sets know no /0
+    seconds  until the kernel removes it; 0: never
+    data     the byte counter: what the rules choose the destination by (see rules/nfreaim-rules)
+    verify   the packet counter: the connection's first bytes are to be looked at
+    comment  at most 255 bytes
+    """
+
+    outside: Endpoint
+    network: str
+    length: int
+    seconds: int = 0
+    data: int = 0
+    verify: bool = False
+    comment: str = ""
 
 
 class _Set:
@@ -140,6 +162,43 @@ class EndpointSet(_Set):
         self._change(_ADD, _nest(_DATA, _endpoint(endpoint)))
 
 
+class PinSet(_Set):
+    """The set of pinholes: outside address, port, network of the peer; counters that carry data."""
+
+    def add(self, entry: PinEntry) -> None:
+        """Put it in; what is there of the same endpoint and network is replaced. Raises BackendError."""
+        self._change(
+            _ADD,
+            _nest(
+                _DATA,
+                _pin(entry)
+                + _attribute(_TIMEOUT | _NETWORK_ORDER, struct.pack("!I", entry.seconds))
+                + _attribute(_BYTES | _NETWORK_ORDER, struct.pack("!Q", entry.data))
+                + _attribute(_PACKETS | _NETWORK_ORDER, struct.pack("!Q", entry.verify))
+                + _attribute(_COMMENT, entry.comment.encode() + b"\0"),
+            ),
+        )
+
+    def delete(self, entry: PinEntry) -> None:
+        """Undo ``add``; an absent entry is no error. Raises BackendError."""
+        self._change(_DELETE, _nest(_DATA, _pin(entry)))
+
+    def entries(self) -> list[PinEntry]:
+        """Everything in the set. Raises BackendError."""
+        return [
+            PinEntry(
+                Endpoint(_address_in(entry[_IP]), int.from_bytes(entry[_PORT][:2], "big")),
+                _address_in(entry[_IP2]),
+                entry[_CIDR2][0] if _CIDR2 in entry else 32,
+                int.from_bytes(entry[_TIMEOUT][:4], "big"),
+                int.from_bytes(entry[_BYTES][:8], "big"),
+                entry[_PACKETS][7] == 1,
+                entry.get(_COMMENT, b"").rstrip(b"\0").decode(errors="replace"),
+            )
+            for entry in self._dump()
+        ]
+
+
 class NetworkSet(_Set):
     """A set of networks."""
 
@@ -164,6 +223,11 @@ def _endpoint(endpoint: Endpoint) -> bytes:
         + _attribute(_PORT | _NETWORK_ORDER, struct.pack("!H", endpoint.port))
         + _attribute(_PROTO, bytes([socket.IPPROTO_TCP]))
     )
+
+
+def _pin(entry: PinEntry) -> bytes:
+    prefix = _attribute(_CIDR2, bytes([entry.length]))
+    return _endpoint(entry.outside) + _address(_IP2, entry.network) + prefix
 
 
 def _address(kind: int, address: str) -> bytes:

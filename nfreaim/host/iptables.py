@@ -1,68 +1,114 @@
-"""Iptables: pinholes as rules of our chain in the nat table. The only module that knows python-iptables.
+"""NatTable: the rules that we change while we run. The only module that knows python-iptables.
 
-The chain is made and removed by rules/nfreaim-rules; this fills it and touches nothing else. The library
+Our chain is made and removed by rules/nfreaim-rules; this adds to it and touches nothing else. The library
 has to be used in one way only: without autocommit (which swallows the kernel's refusals), under the lock of
 the iptables programs (which it ignores), and with a refresh inside the lock (or a concurrent change is lost).
 
-A pinhole is two rules: the first marks the connection, so that the static rule of the filter table accepts
-it, the second translates it. Both carry the pinhole in their comment: the kernel is the source of truth, and
-a restarted daemon reads it back. A forward of the configuration is two rules of the same kind, over a range
-of ports and without a destination address: what is sent to our chain is for the router itself.
+A *destination* is where pinholes lead to: an inside host, and a port unless it is the outside one. It has one
+rule, which translates what the entries of the pinhole set name it for, and opens nothing by itself. The rules
+stand in chains of their own, the *buckets*: a new connection runs along the jumps to them and along one of
+them. A forward of the configuration is two rules over a range of ports at the head of our chain, without a
+destination address: what is sent to our chain is for the router itself.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import iptc
 
-from nfreaim.core.flow import Endpoint, Owner
-from nfreaim.core.pinhole import Forward, Pinhole
+from nfreaim.core.flow import Endpoint
+from nfreaim.core.policy import Forward
 from nfreaim.errors import BackendError
-from nfreaim.host.forwards import Forwards
+from nfreaim.host.ipset import PIN_SET
 
 CHAIN: Final = "NFREAIM"
 PINHOLE_MARK: Final = 0x200000
+UNVERIFIED_MARK: Final = 0x400000
 
 _LOCK: Final = Path("/run/xtables.lock")
 _LOCK_WAIT: Final = 0.25  # seconds; a packet waits meanwhile, and its sender will soon retransmit
 _TRIES: Final = 5
-_COMMENT: Final = re.compile(
-    r"nfreaim out=(?P<out>\S+) in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+)"
-    r" for=(?P<service>\S+) cookie=(?P<cookie>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)"
-    r" peer=(?P<peer>\S+)"
-)
+_BUCKET: Final = re.compile(rf"{CHAIN}_D(\d+)")
+_DESTINATION: Final = re.compile(r"nfreaim to=(?P<address>[0-9.]+):(?P<port>\d+)")
 _FORWARD: Final = re.compile(r"nfreaim forward=(?P<low>\d+)-(?P<high>\d+) in=(?P<host>\S+)")
-# What libiptc says of a rule that is not in the chain; which of the two depends on its build.
-_ABSENT: Final = ("does a matching rule exist", "No chain/target/match by that name")
-_LISTEN: Final = "0A"
+_GET_INFO: Final = 64  # IPT_SO_GET_INFO: struct ipt_getinfo of linux/netfilter_ipv4/ip_tables.h
+_INFO_SIZE: Final = 84
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Iptables:
-    """The firewall behind the pinhole table (core.pinhole.Firewall)."""
+class NatTable:
+    """The legacy nat table of this network namespace."""
 
-    def __init__(self, forwards: Forwards) -> None:
-        self._forwards = forwards
+    def version(self) -> bytes:
+        """What changes with the table's size and shape; takes microseconds. Raises BackendError."""
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
+            info = ctypes.create_string_buffer(b"nat", _INFO_SIZE)
+            size = ctypes.c_uint32(_INFO_SIZE)
+            if _libc.getsockopt(asking.fileno(), socket.IPPROTO_IP, _GET_INFO, info, ctypes.byref(size)):
+                raise BackendError(f"iptables-legacy nat: {os.strerror(ctypes.get_errno())}")
+            return info.raw
 
-    def commit(self, add: Sequence[Pinhole], remove: Sequence[Pinhole]) -> None:
-        """Add and remove pinholes in one replacement of the table. Raises BackendError."""
-        if not add and not remove:
-            return
-        added = [rule for pinhole in add for rule in _rules(pinhole)]
-        removed = [rule for pinhole in remove for rule in _rules(pinhole)]
+    def destinations(self) -> dict[Endpoint, int]:
+        """The destinations that have a rule, with the numbers of their buckets. Raises BackendError."""
+        with _reading() as (table, _):
+            return _destinations(table)
 
-        def change(chain: Any) -> None:
-            for rule in removed:
-                _delete(chain, rule)
-            for rule in added:
-                chain.append_rule(rule)
+    def lead(
+        self,
+        wanted: Mapping[Endpoint, int],
+        missing: Collection[Endpoint],
+        unwanted: Mapping[Endpoint, int],
+        trusted: bytes,
+    ) -> bytes:
+        """Let exactly the destinations *wanted* have rules, each in the bucket given.
+
+        As long as the table is of the version *trusted*, *missing* are all of them that have no rule, and
+        *unwanted* all the others that have one; else it is read. At most one replacement of the table;
+        returns the version that it leaves. Raises BackendError.
+        """
+        versions = []
+
+        def change(table: Any, chain: Any) -> bool:
+            new, old = {one: wanted[one] for one in missing}, dict(unwanted)
+            if self.version() != trusted:
+                found = _destinations(table)
+                new = {one: number for one, number in wanted.items() if found.get(one) != number}
+                old = {one: number for one, number in found.items() if wanted.get(one) != number}
+            buckets = set(new.values())
+            for number in buckets:
+                _make_bucket(table, chain, number)
+            for destination, number in new.items():
+                bucket = iptc.Chain(table, _bucket(number))
+                bucket.append_rule(_destination_rule(destination, number))
+            for destination, number in old.items():
+                bucket = iptc.Chain(table, _bucket(number))
+                bucket.delete_rule(_destination_rule(destination, number))
+            for number in set(old.values()) - buckets:
+                _remove_bucket(table, chain, number, empty=True)
+            return bool(new or old)
+
+        _replace(change, lambda: versions.append(self.version()))
+        return versions[-1]
+
+    def clear(self) -> None:
+        """Take all destinations and their buckets away. Raises BackendError."""
+
+        def change(table: Any, chain: Any) -> bool:
+            numbers = _numbers(table)
+            for number in numbers:
+                _remove_bucket(table, chain, number)
+            return bool(numbers)
 
         _replace(change)
 
@@ -75,27 +121,34 @@ class Iptables:
             return
         wanted = [rule for forward in forwards for rule in _forward_rules(forward)]
 
-        def change(chain: Any) -> None:
+        def change(table: Any, chain: Any) -> bool:
             for rule in chain.rules:
                 if _FORWARD.fullmatch(_comment_of(rule)):
                     chain.delete_rule(rule)
             for rule in reversed(wanted):
                 chain.insert_rule(rule)
+            return True
 
         _replace(change)
 
     def forwards(self) -> list[Forward]:
         """The forwards in the kernel. Raises BackendError."""
-        found = [_FORWARD.fullmatch(comment) for comment in _comments()]
+        with _reading() as (_, chain):
+            comments = [_comment_of(rule) for rule in chain.rules if rule.target.name == "DNAT"]
+        found = [_FORWARD.fullmatch(comment) for comment in comments]
         return [Forward(it["host"], range(int(it["low"]), int(it["high"]) + 1)) for it in found if it]
 
-    def list(self) -> list[Pinhole]:
-        """The pinholes in the kernel. Raises BackendError."""
-        return [pinhole for comment in _comments() if (pinhole := _parse(comment)) is not None]
 
-    def busy(self, outside: Endpoint) -> bool:
-        """Whether the router itself listens there, or somebody else's rule forwards that port."""
-        return self._forwards.covers(outside.port) or _listens(outside)
+def pin_data(destination: Endpoint, bucket: int) -> int:
+    """The byte counter of a pinhole's entry: bucket << 48 | inside address << 16 | inside port."""
+    address = int.from_bytes(socket.inet_aton(destination.address), "big")
+    return bucket << 48 | address << 16 | destination.port
+
+
+def pin_destination(data: int) -> tuple[Endpoint, int]:
+    """The reverse of ``pin_data``: destination and bucket."""
+    address = socket.inet_ntoa((data >> 16 & 0xFFFFFFFF).to_bytes(4, "big"))
+    return Endpoint(address, data & 0xFFFF), data >> 48
 
 
 @contextmanager
@@ -122,34 +175,101 @@ def _chain() -> Iterator[tuple[Any, Any]]:
         yield table, iptc.Chain(table, CHAIN)
 
 
-def _replace(change: Callable[[Any], None]) -> None:
-    """Let *change* work on our chain, and commit. Raises BackendError."""
+@contextmanager
+def _reading() -> Iterator[tuple[Any, Any]]:
+    """As ``_chain``, for readers. Raises BackendError."""
+    try:
+        with _chain() as found:
+            yield found
+    except iptc.IPTCError as error:
+        raise BackendError(f"iptables-legacy nat: {error}") from error
+
+
+def _replace(change: Callable[[Any, Any], bool], then: Callable[[], None] = lambda: None) -> None:
+    """Let *change* work on the table and our chain, and commit unless it returns False; do *then* before
+    anybody else may change anything. Raises BackendError."""
     for attempt in range(1, _TRIES + 1):
         try:
             with _chain() as (table, chain):
-                change(chain)
-                table.commit()
+                if change(table, chain):
+                    table.commit()
+                then()
             return
+        except iptc.XTablesError as error:
+            raise BackendError(f"an extension of iptables is missing: {error}") from error
         except iptc.IPTCError as error:
             # Somebody who ignores the lock changed the table between refresh and commit.
             if "temporarily unavailable" not in str(error) or attempt == _TRIES:
                 raise BackendError(f"iptables-legacy nat: {error}") from error
 
 
-def _comments() -> list[str]:
-    """The comments of the translating rules in our chain. Raises BackendError."""
-    try:
-        with _chain() as (_, chain):
-            return [_comment_of(rule) for rule in chain.rules if rule.target.name == "DNAT"]
-    except iptc.IPTCError as error:
-        raise BackendError(f"iptables-legacy nat: {error}") from error
+def _destinations(table: Any) -> dict[Endpoint, int]:
+    found = {}
+    for number in _numbers(table):
+        for rule in iptc.Chain(table, _bucket(number)).rules:
+            if it := _DESTINATION.fullmatch(_comment_of(rule)):
+                found[Endpoint(it["address"], int(it["port"]))] = number
+    return found
 
 
-def _rules(pinhole: Pinhole) -> list[Any]:
-    return _marked(lambda: _match(pinhole), str(pinhole.inside))
+def _numbers(table: Any) -> list[int]:
+    """Those of the buckets in the table."""
+    return [int(it[1]) for chain in table.chains if (it := _BUCKET.fullmatch(chain.name))]
+
+
+def _bucket(number: int) -> str:
+    return f"{CHAIN}_D{number:02d}"
+
+
+def _make_bucket(table: Any, chain: Any, number: int) -> None:
+    """See that the bucket is there, and the jump to it: ascending, because of what they compare."""
+    name = _bucket(number)
+    if not table.is_chain(name):
+        table.create_chain(name)
+    numbers = [int(it[1]) if (it := _BUCKET.fullmatch(rule.target.name)) else -1 for rule in chain.rules]
+    if number not in numbers:
+        jump = _pin_rule("lt", number + 1 << 48)
+        jump.create_target(name)
+        behind = [at for at, other in enumerate(numbers) if other > number]
+        chain.insert_rule(jump, behind[0]) if behind else chain.append_rule(jump)
+
+
+def _remove_bucket(table: Any, chain: Any, number: int, empty: bool = False) -> None:
+    """Remove the bucket of this number, if there is one; *empty*: only if nothing is in it."""
+    name = _bucket(number)
+    bucket = iptc.Chain(table, name) if table.is_chain(name) else None
+    if bucket is None or (empty and bucket.rules):
+        return
+    for rule in [rule for rule in chain.rules if rule.target.name == name]:
+        chain.delete_rule(rule)
+    bucket.flush()
+    table.delete_chain(name)
+
+
+def _pin_rule(operator: str, data: int) -> Any:
+    """A rule for packets whose pinhole's byte counter is so: "eq" or "lt" *data*."""
+    rule = iptc.Rule()
+    match = rule.create_match("set")
+    match.match_set = [PIN_SET, "dst,dst,src"]
+    match.update_counters = "!"
+    setattr(match, f"bytes_{operator}", str(data))
+    return rule
+
+
+def _destination_rule(destination: Endpoint, bucket: int) -> Any:
+    rule = _pin_rule("eq", pin_data(destination, bucket))
+    rule.protocol = "tcp"
+    rule.create_match("comment").comment = f"nfreaim to={destination}"
+    target = rule.create_target("DNAT")
+    target.to_destination = str(destination) if destination.port else destination.address
+    return rule
 
 
 def _forward_rules(forward: Forward) -> list[Any]:
+    """Two rules of one match: the mark that the filter table accepts, and the translation.
+
+    Raises BackendError if an extension of iptables that they need is missing.
+    """
     low, high = forward.ports[0], forward.ports[-1]
 
     def match() -> Any:
@@ -159,88 +279,15 @@ def _forward_rules(forward: Forward) -> list[Any]:
         rule.create_match("comment").comment = f"nfreaim forward={low}-{high} in={forward.host}"
         return rule
 
-    return _marked(match, forward.host)
-
-
-def _marked(match: Callable[[], Any], destination: str) -> list[Any]:
-    """Two rules of this match: the mark that the filter table accepts, and the translation.
-
-    Raises BackendError if an extension of iptables that they need is missing.
-    """
     try:
-        mark, forward = match(), match()
+        mark, translate = match(), match()
         mark.create_target("CONNMARK").set_xmark = f"{PINHOLE_MARK:#x}/{PINHOLE_MARK:#x}"
-        forward.create_target("DNAT").to_destination = destination
+        translate.create_target("DNAT").to_destination = forward.host
     except iptc.XTablesError as error:
         raise BackendError(f"an extension of iptables is missing: {error}") from error
-    return [mark, forward]
-
-
-def _match(pinhole: Pinhole) -> Any:
-    rule = iptc.Rule()
-    rule.protocol = "tcp"
-    rule.dst = f"{pinhole.outside.address}/255.255.255.255"
-    if pinhole.peer is not None:
-        rule.src = f"{pinhole.peer}/255.255.255.255"
-    rule.create_match("tcp").dport = str(pinhole.outside.port)
-    rule.create_match("comment").comment = (
-        f"nfreaim out={pinhole.outside} in={pinhole.inside}"
-        f" flow={pinhole.owner.client}>{pinhole.owner.server}"
-        f" for={pinhole.service} cookie={pinhole.cookie.hex()} until={pinhole.deadline:.3f}"
-        f" since={pinhole.since:.3f} peer={pinhole.peer or 'any'}"
-    )
-    return rule
-
-
-def _delete(chain: Any, rule: Any) -> None:
-    try:
-        chain.delete_rule(rule)
-    except iptc.IPTCError as error:
-        if not any(text in str(error) for text in _ABSENT):
-            raise
+    return [mark, translate]
 
 
 def _comment_of(rule: Any) -> str:
     found = next((str(match.comment) for match in rule.matches if match.name == "comment"), "")
     return found.strip('"')
-
-
-def _parse(comment: str) -> Pinhole | None:
-    found = _COMMENT.fullmatch(comment)
-    if found is None:
-        return None
-    try:
-        return Pinhole(
-            _endpoint(found["in"]),
-            _endpoint(found["out"]),
-            Owner(_endpoint(found["client"]), _endpoint(found["server"])),
-            bytes.fromhex(found["cookie"]),
-            found["service"],
-            float(found["until"]),
-            None if found["peer"] == "any" else found["peer"],
-            float(found["since"]),
-        )
-    except ValueError:
-        return None
-
-
-def _endpoint(text: str) -> Endpoint:
-    address, _, port = text.rpartition(":")
-    return Endpoint(socket.inet_ntoa(socket.inet_pton(socket.AF_INET, address)), int(port))
-
-
-def _listens(outside: Endpoint) -> bool:
-    """Whether a socket of the router's own listens on that port, on that address or on all."""
-    port = f"{outside.port:04X}"
-    own = socket.inet_aton(outside.address)[::-1].hex().upper()
-    for name, addresses in (("tcp", {own, "0" * 8}), ("tcp6", {"0" * 32})):
-        try:
-            lines = Path("/proc/net", name).read_text().splitlines()[1:]
-        except FileNotFoundError:  # a kernel without IPv6
-            continue
-        for line in lines:
-            words = line.split()
-            address, _, local = words[1].partition(":")
-            if local == port and words[3] == _LISTEN and address in addresses:
-                return True
-    return False

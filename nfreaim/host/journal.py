@@ -24,7 +24,7 @@ class Journal:
             pinhole.inside,
             pinhole.service,
             pinhole.owner.client,
-            f", only from {pinhole.peer}" if pinhole.peer else "",
+            f", only from {' '.join(pinhole.peers)}" if pinhole.peers else "",
             ", for as long as it is signed on" if pinhole.session else "",
         )
 

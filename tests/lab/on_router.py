@@ -7,11 +7,13 @@ namespace; an exception fails the test. The static rules are installed unless a 
 from __future__ import annotations
 
 import fcntl
+import math
 import select
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import Any, cast
 
 from nfreaim.core.engine import Engine
@@ -21,7 +23,8 @@ from nfreaim.errors import BackendError
 from nfreaim.host.conntrack import Conntrack, PinholeEvents
 from nfreaim.host.forwards import Forwards
 from nfreaim.host.ipset import OFFLOAD_SET, FlowSet
-from nfreaim.host.iptables import PINHOLE_MARK, Iptables
+from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK, NatTable
+from nfreaim.host.pins import Pins
 from nfreaim.host.queue import PacketQueue
 
 OWNER = Owner(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
@@ -42,9 +45,18 @@ def refused(work: Any, *arguments: Any) -> str:
     raise AssertionError(f"{work} was not refused")
 
 
-def hole(port: int, peer: str | None = None) -> Pinhole:
-    inside, outside = Endpoint("10.0.0.5", port), Endpoint(OUTSIDE, port)
-    return Pinhole(inside, outside, OWNER, b"1234567\0", "send-file", 1234.567, peer)
+def now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def pins(forwards: Forwards | None = None) -> Pins:
+    return Pins(forwards or Forwards(), now)
+
+
+def hole(port: int, *peers: str, to: str = "10.0.0.5", lasting: float = 600.0) -> Pinhole:
+    inside, outside = Endpoint(to, port), Endpoint(OUTSIDE, port)
+    deadline = round(now() + lasting, 3)
+    return Pinhole(inside, outside, OWNER, b"1234567\0", "send-file", deadline, peers, 12.5)
 
 
 def offloaded_flows_come_and_go() -> None:
@@ -66,32 +78,98 @@ def offloaded_flows_come_and_go() -> None:
 def nothing_works_without_the_rules() -> None:
     """On a router without them."""
     assert "are the rules installed?" in refused(FlowSet(OFFLOAD_SET).add, OWNER)
-    firewall = Iptables(Forwards())
-    for call in (firewall.list, lambda: firewall.commit([hole(5190)], [])):
-        assert "chain NFREAIM is missing in the legacy nat table" in refused(call)
+    firewall = pins()
+    assert "are the rules installed?" in refused(firewall.list)
+    assert "chain NFREAIM is missing in the legacy nat table" in refused(firewall.put, hole(5190), None)
     assert "NFREAIM" not in shell("iptables-legacy-save")
 
 
+def chains() -> list[str]:
+    """What the nat table has of ours, one rule or chain a line."""
+    return [line for line in shell("iptables-legacy -t nat -S").splitlines() if "NFREAIM" in line]
+
+
+def by_port(holes: list[Pinhole]) -> list[Pinhole]:
+    return sorted(holes, key=lambda hole: hole.inside.port)
+
+
+def members() -> int:
+    return shell("ipset save nfreaim_pin").count("add ")
+
+
 def pinholes_read_back_as_written() -> None:
-    firewall = Iptables(Forwards())
-    shell(
-        "iptables-legacy -t nat -A NFREAIM -p tcp --dport 7 -m comment --comment 'nfreaim or not' -j RETURN"
+    firewall, untouched = pins(), chains()
+    shell('ipset add nfreaim_pin 203.0.113.1,tcp:7,1.2.3.4 comment "nfreaim or not"')
+    everybody, one, two = hole(5190), hole(5191, "203.0.113.20"), hole(5192, "1.2.3.4", "5.6.7.8")
+    service, cookie, far = "f" * 32, b"12345678", Endpoint("255.255.255.255", 65535)
+    longest = replace(
+        hole(5193), service=service, cookie=cookie, owner=Owner(far, far), verify=True, deadline=math.inf
     )
-    holes = [hole(5190), hole(5191, "203.0.113.20")]
-    firewall.commit(holes, [])
-    assert firewall.list() == holes
-    changed = hole(5191)
-    firewall.commit([changed], [holes[1]])
-    assert firewall.list() == [holes[0], changed]
-    firewall.commit([], [holes[0], changed])
-    firewall.commit([], [holes[0]])  # it is gone already
-    firewall.commit([], [])
+    moved = replace(hole(5194), outside=Endpoint(OUTSIDE, 40000))
+    holes = [everybody, one, two, longest, moved]
+    for each in holes:
+        firewall.put(each, None)
+    assert by_port(firewall.list()) == by_port(holes)
+    assert by_port(pins().list()) == by_port(holes)
+    assert shell("ipset save nfreaim_pin").count("timeout 0 packets 1 ") == 2
+    narrow = replace(everybody, peers=("9.9.9.9",))
+    firewall.put(narrow, everybody)
+    wide = replace(one, peers=())
+    firewall.put(wide, one)
+    holes = [narrow, wide, two, longest, moved]
+    assert by_port(firewall.list()) == by_port(holes)
+    assert members() == 1 + 1 + 2 + 2 + 2 + 2
+    for each in [*holes, narrow]:  # one of them is gone already
+        firewall.drop(each)
     assert firewall.list() == []
-    assert shell("iptables-legacy -t nat -S NFREAIM").count("\n") == 2
+    assert members() == 1
+    assert len(chains()) == len(untouched) + 4, "bucket, jump, and a rule for each of two destinations"
+    firewall.clear()
+    assert chains() == untouched
+
+
+def what_cannot_be_changed_stays_as_it_was() -> None:
+    firewall = pins()
+    first = hole(5190)
+    firewall.put(first, None)
+    impossible = replace(first, peers=("1.2.3.4",), service="x" * 300)  # more than a comment may have
+    assert "nfreaim_pin" in refused(firewall.put, impossible, first)
+    assert firewall.list() == [first]
+    assert "nfreaim_pin" in refused(firewall.put, replace(hole(5191), service="x" * 300), None)
+    assert firewall.list() == [first]
+
+
+def destinations_are_made_ahead_and_repaired() -> None:
+    firewall = pins()
+    for number in range(70):
+        firewall.prepare(f"10.0.1.{number}")
+    assert not [line for line in chains() if "_D" in line]
+    firewall.upkeep()
+    jumps = [line.split()[-1] for line in chains() if line.startswith("-A NFREAIM ") and "--bytes-lt" in line]
+    assert jumps == ["NFREAIM_D00", "NFREAIM_D01", "NFREAIM_D02"]
+    assert sum("DNAT" in line for line in chains()) == 70
+    before = chains()
+    with open("/run/xtables.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        firewall.put(hole(6000, to="10.0.1.69"), None)  # nothing but an entry of the set
+    assert chains() == before
+    # Another daemon takes over what is in use, though somebody emptied a bucket and renewed a jump meanwhile.
+    shell("iptables-legacy -t nat -F NFREAIM_D02; iptables-legacy -t nat -A NFREAIM -j NFREAIM_D00")
+    other = pins()
+    assert len(other.list()) == 1
+    other.upkeep()
+    assert sum("DNAT" in line for line in chains()) == 1
+    assert sum("to=10.0.1.69:0" in line for line in chains()) == 1
+    other.put(hole(6001), None)
+    shell("iptables-legacy -t nat -F NFREAIM_D02")
+    other.put(hole(6002), None)
+    assert {line.split()[-1] for line in chains() if "DNAT" in line} == {"10.0.1.69", "10.0.0.5"}
+    other.clear()
+    assert not [line for line in chains() if "_D" in line]
 
 
 def changes_of_others_at_the_same_time_are_not_lost() -> None:
-    firewall = Iptables(Forwards())
+    firewall = pins()
     add = (
         "for n in $(seq 40); do iptables-legacy -w 5 -t nat -A POSTROUTING -p udp --dport $n -j ACCEPT; done"
     )
@@ -100,36 +178,38 @@ def changes_of_others_at_the_same_time_are_not_lost() -> None:
     while other.poll() is None or not done:
         time.sleep(0.002)  # the lock is not fair
         try:
-            firewall.commit([hole(6000 + done)], [])
+            firewall.put(hole(6000 + done, to=f"10.0.{done // 250}.{done % 250}"), None)
             done += 1
         except BackendError as error:
             if "holds /run/xtables.lock" not in str(error):  # on a busy machine: it may wait no longer
                 raise
     assert other.returncode == 0
     assert len(firewall.list()) == done
+    assert len(NatTable().destinations()) == done
     assert shell("iptables-legacy -t nat -S POSTROUTING").count("--dport") == 40
 
 
 def lock_held_by_another_program_refuses_and_changes_nothing() -> None:
-    firewall = Iptables(Forwards())
+    firewall = pins()
     before = shell("iptables-legacy-save -t nat | grep -v '^[#:]'")
     with open("/run/xtables.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another program holds" in refused(firewall.commit, [hole(5190)], [])
+        assert "another program holds" in refused(firewall.put, hole(5190), None)
     assert shell("iptables-legacy-save -t nat | grep -v '^[#:]'") == before
-    firewall.commit([hole(5190)], [])
+    assert members() == 0
+    firewall.put(hole(5190), None)
 
 
 def taken_ports_are_seen() -> None:
     forwards = Forwards()
-    firewall = Iptables(forwards)
+    firewall = pins(forwards)
     shell(
         "iptables-legacy -t nat -I PREROUTING -p tcp -m multiport --dports 80,7000:7010 -j DNAT --to 10.0.0.6"
     )
     shell("iptables-nft -t nat -I PREROUTING -i wan -p tcp --dport 8000 -j REDIRECT --to-ports 80")
     shell("nft 'table ip own { chain pre { type nat hook prerouting priority -100; }; }'")
     shell("nft add rule ip own pre tcp dport '{ 9000, 9100-9200 }' dnat to 10.0.0.6")
-    firewall.commit([hole(5190)], [])
+    firewall.put(hole(5190), None)
     forwards.refresh()
     for port in (80, 7000, 7005, 7010, 8000, 9000, 9150):
         assert firewall.busy(Endpoint(OUTSIDE, port)), port
@@ -168,17 +248,27 @@ def connections_are_known_until_they_end(port: str) -> None:
     conntrack.close()
 
 
-def only_connections_through_pinholes_are_events() -> None:
-    """Both ports are answered at once by the router itself; one carries the mark of a pinhole."""
-    events = PinholeEvents(PINHOLE_MARK)
-    shell(f"iptables-legacy -t mangle -A OUTPUT -p tcp --dport 5555 -j CONNMARK --set-xmark {0x200001:#x}")
-    shell("iptables-legacy -t mangle -A OUTPUT -p tcp --dport 5556 -j CONNMARK --set-xmark 0x100000")
-    for port in (5556, 5555, 5557):
-        with socket.create_server(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
-            pass
-    assert select.select([events], [], [], 5)[0]
-    assert list(events.read()) == [(Endpoint("127.0.0.1", 5555), "127.0.0.1")]
-    assert list(events.read()) == []
+def only_completed_connections_through_pinholes_are_events() -> None:
+    """The router itself answers, at four ports with different marks; one answer never arrives."""
+    events = PinholeEvents(PINHOLE_MARK, UNVERIFIED_MARK)
+    for port, mark in ((5555, 0x200001), (5556, 0x100000), (5557, 0x600000), (5558, 0x200000)):
+        shell(f"iptables-legacy -t mangle -A OUTPUT -p tcp --dport {port} -j CONNMARK --set-xmark {mark:#x}")
+    shell("iptables-legacy -I INPUT -p tcp --sport 5558 -j DROP")  # its answers never arrive
+    with socket.create_server(("127.0.0.1", 5558)), socket.socket() as half_open:
+        half_open.setblocking(False)
+        half_open.connect_ex(("127.0.0.1", 5558))
+        for port in (5556, 5557, 5555):
+            with socket.create_server(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
+                pass
+        assert select.select([events], [], [], 5)[0]
+        time.sleep(0.2)
+        assert set(events.read()) == {(Endpoint("127.0.0.1", 5555), "127.0.0.1")}
+    # Verified: the mark goes, and the connection counts.
+    with socket.create_server(("127.0.0.1", 5557)), socket.create_connection(("127.0.0.1", 5557)):
+        assert list(events.read()) == []
+        shell("conntrack -U -p tcp --orig-port-dst 5557 -m 0x200000")
+        assert select.select([events], [], [], 5)[0]
+        assert set(events.read()) == {(Endpoint("127.0.0.1", 5557), "127.0.0.1")}
     events.close()
 
 

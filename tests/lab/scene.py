@@ -24,10 +24,8 @@ T = TypeVar("T")
 
 QUEUE = 5190
 _CLONE_NEWNET = 0x40000000
-_HOLE = re.compile(
-    r"-A NFREAIM (?:-s (?P<peer>\S+)/32 )?-d (?P<address>\S+)/32 .*--dport (?P<port>\d+) .*"
-    r"-j DNAT --to-destination (?P<inside>\S+)"
-)
+_PIN = re.compile(r"add nfreaim_pin (\S+),tcp:(\d+),(\S+) timeout (\d+) packets \d+ bytes (\d+) comment")
+_LEADS = re.compile(r"-A NFREAIM_D\d+ .* --bytes-eq (\d+) .*-j DNAT --to-destination ([\d.]+)(?::(\d+))?$")
 
 
 class Hole(NamedTuple):
@@ -70,12 +68,20 @@ class Scene:
         return made
 
     def holes(self, router: str = "A") -> set[Hole]:
-        """The pinholes in the router's kernel; each must have its mark rule, too."""
+        """The pinholes in the router's kernel: entries of the set with the rules that they lead to."""
+        pins = self.lab.run(router, "ipset", "save", "nfreaim_pin", check=False).stdout
         saved = self.lab.run(router, "iptables-legacy-save", "-t", "nat").stdout.splitlines()
-        found = [match for line in saved if (match := _HOLE.match(line))]
-        marks = [line for line in saved if line.startswith("-A NFREAIM") and "CONNMARK" in line]
-        assert len(marks) == len(found), saved
-        return {Hole(f"{m['address']}:{m['port']}", m["inside"], m["peer"] or "") for m in found}
+        leads = {match[1]: match for line in saved if (match := _LEADS.match(line))}
+        found: dict[Hole, set[str]] = {}
+        for address, port, peer, _, data in _PIN.findall(pins):
+            lead = leads.get(data)
+            assert lead is not None, f"{address}:{port} leads nowhere\n{pins}\n{saved}"
+            inside = f"{lead[2]}:{lead[3] or port}"
+            hole = Hole(f"{address}:{port}", inside, "" if peer.endswith("/1") else peer)
+            found.setdefault(hole, set()).add(peer)
+        everybody = {"0.0.0.0/1", "128.0.0.0/1"}
+        assert all(hole.peer or peers == everybody for hole, peers in found.items()), pins
+        return set(found)
 
     def hole_of(self, inside: str) -> Hole | None:
         """The pinhole that leads to this inside endpoint."""

@@ -18,7 +18,9 @@ ALONE = (
     "changes_of_others_at_the_same_time_are_not_lost",
     "lock_held_by_another_program_refuses_and_changes_nothing",
     "taken_ports_are_seen",
-    "only_connections_through_pinholes_are_events",
+    "what_cannot_be_changed_stays_as_it_was",
+    "destinations_are_made_ahead_and_repaired",
+    "only_completed_connections_through_pinholes_are_events",
 )
 
 

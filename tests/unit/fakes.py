@@ -8,7 +8,7 @@ memory is bounded. Nothing here is mocked above the seam of the core.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
@@ -35,23 +35,44 @@ CLIENT_SIGNON = load()["signon-with-cookie"].data
 
 
 class FakeFirewall:
-    """Holds pinholes in a list. Set `refuse_add`, `refuse_remove`, `taken` to make it difficult."""
+    """Holds pinholes in a list. Set `refuse_add`, `refuse_remove`, `taken` to make it difficult.
+
+    changes   how often something was put or dropped
+    prepared  the hosts that were announced to it
+    """
 
     def __init__(self) -> None:
         self.pinholes: list[Pinhole] = []
         self.taken: set[Endpoint] = set()
-        self.refuse_add = self.refuse_remove = False
-        self.commits: list[tuple[list[Pinhole], list[Pinhole]]] = []
+        self.refuse_add: bool | Callable[[Pinhole], bool] = False
+        self.refuse_remove: bool | Callable[[Pinhole], bool] = False
+        self.changes = self.upkeeps = 0
+        self.prepared: list[str] = []
 
-    def commit(self, add: Sequence[Pinhole], remove: Sequence[Pinhole]) -> None:
-        assert add or remove, "an empty commit locks the kernel's tables for nothing"
-        assert not set(add) & set(remove), "the same rule is to be there and not to be there"
-        if (add and self.refuse_add) or (remove and self.refuse_remove):
-            raise BackendError("resource temporarily unavailable")
-        self.commits.append((list(add), list(remove)))
-        self.pinholes = [old for old in self.pinholes if old not in remove] + list(add)
+    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+        assert pinhole != earlier, "the kernel is asked for what it has"
+        self._refuse(self.refuse_add, pinhole)
+        assert earlier is None or earlier in self.pinholes, "what is replaced was never there"
+        self.changes += 1
+        self.pinholes = [*(old for old in self.pinholes if old != earlier), pinhole]
         outside = [pinhole.outside for pinhole in self.pinholes]
         assert len(set(outside)) == len(outside), "two pinholes share an outside endpoint"
+
+    def drop(self, pinhole: Pinhole) -> None:
+        self._refuse(self.refuse_remove, pinhole)
+        self.changes += 1
+        self.pinholes = [old for old in self.pinholes if old != pinhole]
+
+    def prepare(self, host: str) -> None:
+        self.prepared.append(host)
+
+    def upkeep(self) -> None:
+        self.upkeeps += 1
+
+    @staticmethod
+    def _refuse(wish: bool | Callable[[Pinhole], bool], pinhole: Pinhole) -> None:
+        if wish is True or (callable(wish) and wish(pinhole)):
+            raise BackendError("resource temporarily unavailable")
 
     def list(self) -> list[Pinhole]:
         return list(self.pinholes)

@@ -98,6 +98,9 @@ class FakeNat:
         if self.expected.pop(cookie, None):
             self.withdrawn.append(reason)
 
+    def ready(self) -> None:
+        """Nothing to prepare."""
+
     def withdraw_all(self, reason: str) -> None:
         self.expected.clear()
         self.withdrawn.append(reason)

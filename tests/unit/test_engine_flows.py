@@ -391,4 +391,4 @@ def test_no_helper_opens_anything_before_its_connection_is_established() -> None
     wire = Wire(router).handshake()
     assert wire.client(SIGNON) == SIGNON
     assert wire.server(HOST_ONLINE) == HOST_ONLINE
-    assert not router.firewall.commits
+    assert not router.firewall.changes

@@ -65,7 +65,7 @@ def test_a_published_address_that_is_not_the_client_s_own_is_left(name: str) -> 
     wire = wire_of()
     assert wire.client(GOLDEN[name].data) == GOLDEN[name].data
     assert reasons(wire) == ["not the sender's own address"]
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_hidden_client_is_left_and_loses_what_it_had_published(frame: bytes) -
     wire = wire_of()
     assert wire.client(frame) == frame
     assert not wire.router.watcher.reports
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
     wire.client(STATUS)
     assert wire.client(frame) == frame
     assert not wire.router.firewall.pinholes
@@ -117,9 +117,9 @@ def test_a_block_that_stands_there_twice_is_edited_twice() -> None:
 def test_a_repeated_status_keeps_the_pinhole_and_a_changed_port_moves_it() -> None:
     wire = wire_of()
     wire.client(STATUS)
-    commits = len(wire.router.firewall.commits)
+    commits = wire.router.firewall.changes
     assert wire.client(STATUS) == PUBLISHED
-    assert len(wire.router.firewall.commits) == commits
+    assert wire.router.firewall.changes == commits
     assert wire.client(status(direct(port=4002))) == status(direct(OUT, 4002))
     assert [hole.inside.port for hole in wire.router.firewall.pinholes] == [4002]
     assert ends(wire) == ["replaced by a new proposal"]
@@ -148,7 +148,7 @@ def test_a_block_whose_beginning_left_before_its_end_came_is_left() -> None:
     wire.client(STATUS[40:])
     assert wire.c2s.endswith(STATUS)
     assert reasons(wire) == ["its address had left before its end came"]
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_reverse_request_that_is_left_says_why(frame: bytes, reason: str) -> N
     wire = wire_of()
     assert wire.client(frame) == frame
     assert reasons(wire) == [reason]
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 def received(frame: bytes, capability_at: int = 47) -> bytes:
@@ -149,8 +149,8 @@ def test_an_ack_admits_only_the_peer_whose_request_it_answers() -> None:
     whom = info(name=request[27:33])
     wire.server(snac("00040007", request[16:26] + whom + block[:2] + longer + block[4:] + verified))
     wire.client(ACK)
-    assert [(hole.inside.port, hole.peer) for hole in wire.router.firewall.pinholes] == [
-        (4010, "203.0.113.20")
+    assert [(hole.inside.port, hole.peers) for hole in wire.router.firewall.pinholes] == [
+        (4010, ("203.0.113.20",))
     ]
 
 
@@ -173,7 +173,7 @@ def test_a_text_message_without_a_published_port_is_nobody_s_business() -> None:
     wire = wire_of()
     text = put(ACK, (136, b"\1"))
     assert wire.client(text) == text
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_text_message_without_a_published_port_is_nobody_s_business() -> None:
 def test_requests_refusals_and_unsound_messages_open_nothing(frame: bytes) -> None:
     wire = wire_of()
     assert wire.client(frame) == frame
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 def blocks(kind: int, rest: bytes, status: int = 0) -> bytes:

@@ -94,7 +94,7 @@ def test_two_hosts_announce_the_same_port() -> None:
 def test_every_other_message_of_a_client_leaves_as_it_came(name: str) -> None:
     wire = wire_of(name)
     assert wire.client(GOLDEN[name].data) == GOLDEN[name].data
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_every_other_message_of_a_client_leaves_as_it_came(name: str) -> None:
 def test_every_message_of_a_server_leaves_as_it_came_without_a_pinhole(name: str) -> None:
     wire = wire_of()
     assert wire.server(GOLDEN[name].data, [1, 2, 4]) == GOLDEN[name].data
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 def test_a_relay_proposal_and_a_relay_request_say_why_they_are_left() -> None:
@@ -125,7 +125,7 @@ def test_a_proposal_in_a_snac_with_an_extra_block() -> None:
 
 def unedited(wire: Wire) -> None:
     assert wire.client(PROPOSAL) == PROPOSAL
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 def test_without_a_handshake_nothing_is_read_and_the_flow_leaves_the_queue() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from nfreaim.core.flow import Endpoint, Owner
@@ -43,11 +45,20 @@ class Table(PinholeTable):
 
     def consistent(self) -> None:
         """The kernel holds what the table says, no more and no less, and nothing is counted twice."""
+        live, pinholes = self._live, list(self)
         if not self._undead:
-            assert set(self.firewall.pinholes) == set(self)
-        assert len(self._outside) == len(self._entries) == len(self)
-        agreements = [key for entry in self._entries.values() for key in entry.agreements]
-        assert sorted(agreements) == sorted(self._agreements)
+            assert set(self.firewall.pinholes) == set(pinholes)
+        assert len(live.outside) == len(live.places) == len(self)
+        agreements = [key for entry in live.places.values() for key in entry.agreements]
+        assert sorted(agreements) == sorted(live.agreements)
+        assert sorted(agreements) == sorted(
+            (owner, name) for owner, all_ in live.owners.items() for name in all_
+        )
+        assert live.hosts == Counter(pinhole.inside.address for pinhole in pinholes)
+        assert live.insides == Counter(pinhole.inside for pinhole in pinholes)
+        assert live.session_hosts == Counter(owner.client.address for owner, _ in live.sessions)
+        assert {port for port, known in live._ports.items() if known} == {p.outside.port for p in pinholes}
+        assert all(entry.pinhole.deadline == entry.deadline() for entry in live.places.values())
 
     @property
     def ends(self) -> list[str]:
@@ -113,7 +124,7 @@ def test_a_host_cannot_open_a_pinhole_to_another() -> None:
     expectation = Expectation(A, "talk", Endpoint("10.0.0.6", 5190))
     with pytest.raises(Refused, match=r"10\.0\.0\.6 is not the address of the host"):
         table.open(ALICE, expectation, ALICE.client.address, OUTSIDE, 0.0)
-    assert not table.firewall.commits
+    assert not table.firewall.changes
 
 
 @pytest.mark.parametrize(
@@ -180,7 +191,7 @@ def test_the_same_proposal_again_prolongs_its_pinhole() -> None:
 def test_the_same_proposal_at_the_same_moment_changes_nothing_in_the_kernel() -> None:
     table = Table()
     assert table.ask() == table.ask()
-    assert len(table.firewall.commits) == 1
+    assert table.firewall.changes == 1
 
 
 def test_the_same_agreement_on_another_port_moves_its_pinhole() -> None:
@@ -224,10 +235,10 @@ def test_a_pinhole_lasts_as_long_as_one_of_those_who_share_it() -> None:
 
 def test_a_shared_pinhole_admits_everybody_its_agreements_admit() -> None:
     table = Table()
-    assert table.ask(A, 4443, peer="198.51.100.2").peer == "198.51.100.2"
-    assert table.ask(B, 4443, peer="198.51.100.2").peer == "198.51.100.2"
-    assert table.ask(C, 4443, peer="198.51.100.3").peer is None
-    assert table.ask(A, 4443, peer="198.51.100.2").peer is None
+    assert table.ask(A, 4443, peer="198.51.100.2").peers == ("198.51.100.2",)
+    assert table.ask(B, 4443, peer="198.51.100.2").peers == ("198.51.100.2",)
+    assert table.ask(C, 4443, peer="198.51.100.3").peers == ()
+    assert table.ask(A, 4443, peer="198.51.100.2").peers == ()
 
 
 # --- the end ------------------------------------------------------------------------------------------------
@@ -285,7 +296,7 @@ def test_an_accept_of_one_agreement_leaves_the_other_its_time() -> None:
     table.agreed(ALICE, C, 0.0)  # nothing is known of this one
     table.expire(60.0)
     table.consistent()
-    assert (len(table), list(table._agreements)) == (1, [(ALICE, B)])
+    assert (len(table), list(table._live.agreements)) == (1, [(ALICE, B)])
 
 
 def test_claims_and_ends_of_what_is_not_there_are_no_error() -> None:
@@ -295,16 +306,22 @@ def test_claims_and_ends_of_what_is_not_there_are_no_error() -> None:
     table.close_owner(ALICE, "")
     table.close_all("")
     table.expire(0.0)
-    assert not table.firewall.commits
+    assert not table.firewall.changes
 
 
-def test_all_are_closed_in_one_commit() -> None:
+def test_one_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
     table = Table()
     for port in range(4001, 4006):
         table.ask(port.to_bytes(8, "big"), port)
+    table.firewall.refuse_remove = lambda pinhole: pinhole.outside.port == 4003
     table.close_all("the daemon stops")
-    assert [len(gone) for _, gone in table.firewall.commits][-1] == 5
+    assert [pinhole.outside.port for pinhole in table.firewall.pinholes] == [4003]
+    assert sum("still in the kernel" in reason for reason in table.ends) == 1
+    table.ask(A, 4006)
+    table.firewall.refuse_remove = False
+    table.expire(1.0)
     table.consistent()
+    assert len(table.firewall.pinholes) == 1
 
 
 # --- a firewall that refuses --------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_a_renewal_changes_nothing_and_another_port_takes_its_place() -> None:
     first = publish(table)
     assert publish(table, now=100.0) == first
     assert first.since == 0.0
-    assert len(table.firewall.commits) == 1
+    assert table.firewall.changes == 1
     publish(table, 4002, now=200.0)
     assert kinds(table) == [(4002, True)]
 
@@ -76,7 +76,7 @@ def test_a_proposal_on_the_published_port_shares_it_and_leaves_the_rule_alone() 
     table = Table()
     pinhole = publish(table)
     assert table.ask(port=4001, peer="203.0.113.20", now=10.0) == pinhole
-    assert len(table.firewall.commits) == 1
+    assert table.firewall.changes == 1
     table.claimed(pinhole.outside, "203.0.113.20", 20.0)
     table.claimed(pinhole.outside, "203.0.113.21", 20.0)
     table.expire(100.0)
@@ -113,7 +113,7 @@ def test_a_proposal_s_pinhole_becomes_the_session_s() -> None:
     table.ask(port=4001, peer="203.0.113.20")
     publish(table, now=5.0)
     (pinhole,) = table.firewall.pinholes
-    assert (pinhole.session, pinhole.cookie, pinhole.peer, pinhole.since) == (True, b"", None, 0.0)
+    assert (pinhole.session, pinhole.cookie, pinhole.peers, pinhole.since) == (True, b"", (), 0.0)
     table.expire(1000.0)
     assert kinds(table) == [(4001, True)]
 

@@ -159,7 +159,7 @@ def test_a_private_address_of_some_other_network_gets_no_pinhole(address: str) -
     wire = HomeWire().online()
     frame = relayed(OOS.replace(packed("10.0.0.5"), packed(address)))
     assert wire.told(frame) == frame
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
     assert [report.reason for report in wire.router.watcher.reports] == [
         f"{address} is not a host of the inside networks"
     ]

@@ -1,0 +1,194 @@
+"""Pins: pinholes as entries of the set nfreaim_pin, which the rules of the nat table read.
+
+Opening, closing and narrowing are changes of the set, a few microseconds each however many are open; only a
+destination that has no rule yet (host.iptables) costs a replacement of the nat table, so the rules are made
+ahead where that is possible and kept for a while. Order, always: rule of the destination, entry, verdict.
+The entries carry the whole pinhole: the kernel is the source of truth, closes each at its deadline whether or
+not a daemon runs, and a restarted daemon reads them back. Takes no decision about what may be opened.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from nfreaim.core.firewall import Pinhole
+from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.policy import Forward
+from nfreaim.errors import BackendError
+from nfreaim.host.destinations import Destinations
+from nfreaim.host.forwards import Forwards
+from nfreaim.host.ipset import PIN_SET, PinEntry, PinSet
+from nfreaim.host.iptables import NatTable, pin_data, pin_destination
+
+_COMMENT: Final = re.compile(
+    r"nfreaim in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+)"
+    r" for=(?P<service>\S+) cookie=(?P<cookie>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)"
+)
+_ANYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # the sets of the kernel know no /0
+_LISTEN: Final = "0A"
+
+
+class Pins:
+    """The firewall behind the pinhole table (core.firewall.Firewall). *clock* is that of the deadlines."""
+
+    def __init__(self, forwards: Forwards, clock: Callable[[], float]) -> None:
+        self._forwards = forwards
+        self._clock = clock
+        self._set = PinSet(PIN_SET)
+        self._nat = NatTable()
+        self._destinations = Destinations(self._nat, clock)
+        self._leading: dict[Endpoint, Endpoint] = {}
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._set.close()
+
+    # --- core.firewall.Firewall ---
+
+    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+        destination = _destination(pinhole)
+        data = pin_data(destination, self._destinations.ready(destination))
+        wanted = self._entries(pinhole, data)
+        old = [] if earlier is None else self._entries(earlier, data)
+        kept = {entry.network for entry in wanted}
+        try:
+            for entry in wanted:
+                self._set.add(entry)
+            for entry in old:
+                if entry.network not in kept:
+                    self._set.delete(entry)
+        except BackendError:
+            with suppress(BackendError):
+                for entry in wanted:
+                    self._set.delete(entry)
+                for entry in old:
+                    self._set.add(entry)
+            raise
+        self._lead(pinhole.outside, destination)
+
+    def drop(self, pinhole: Pinhole) -> None:
+        for entry in self._entries(pinhole):
+            self._set.delete(entry)
+        destination = self._leading.pop(pinhole.outside, None)
+        if destination is not None:
+            self._destinations.release(destination)
+
+    def list(self) -> list[Pinhole]:
+        found: dict[Endpoint, Pinhole] = {}
+        for entry in self._set.entries():
+            pinhole = _parse(entry)
+            if pinhole is None:
+                continue
+            other = found.get(entry.outside)
+            if other is not None:
+                both = other.peers and pinhole.peers  # who admits everybody has two entries
+                pinhole = replace(
+                    pinhole, peers=tuple(sorted({*other.peers, *pinhole.peers})) if both else ()
+                )
+            found[entry.outside] = pinhole
+            destination, bucket = pin_destination(entry.data)
+            self._destinations.found(destination, bucket)
+            self._lead(entry.outside, destination)
+        return [*found.values()]
+
+    def busy(self, outside: Endpoint) -> bool:
+        """Whether the router itself listens there, or somebody else's rule forwards that port."""
+        return self._forwards.covers(outside.port) or _listens(outside)
+
+    def prepare(self, host: str) -> None:
+        self._destinations.prepare(Endpoint(host, 0))
+
+    def upkeep(self) -> None:
+        self._destinations.upkeep()
+
+    # --- start and stop ---
+
+    def forward(self, forwards: Sequence[Forward]) -> None:
+        """Make these the configured forwards (see NatTable.forward). Raises BackendError."""
+        self._nat.forward(forwards)
+
+    def forwards(self) -> Sequence[Forward]:
+        """The forwards in the kernel. Raises BackendError."""
+        return self._nat.forwards()
+
+    def clear(self) -> None:
+        """Take every rule of ours out of the nat table; pinholes that are left lead nowhere.
+
+        Raises BackendError.
+        """
+        self._nat.forward(())
+        self._nat.clear()
+
+    def _lead(self, outside: Endpoint, destination: Endpoint) -> None:
+        if outside not in self._leading:  # a pinhole never changes its inside endpoint
+            self._leading[outside] = destination
+            self._destinations.use(destination)
+
+    def _entries(self, pinhole: Pinhole, data: int = 0) -> Sequence[PinEntry]:
+        """What stands for the pinhole in the set: one entry for each peer, or two for everybody."""
+        seconds = 0 if pinhole.session else max(1, math.ceil(pinhole.deadline - self._clock()))
+        networks = [(peer, 32) for peer in pinhole.peers] or _ANYBODY
+        comment = (
+            f"nfreaim in={pinhole.inside} flow={pinhole.owner.client}>{pinhole.owner.server}"
+            f" for={pinhole.service} cookie={pinhole.cookie.hex()} until={pinhole.deadline:.3f}"
+            f" since={pinhole.since:.3f}"
+        )
+        return [
+            PinEntry(pinhole.outside, network, length, seconds, data, pinhole.verify, comment)
+            for network, length in networks
+        ]
+
+
+def _destination(pinhole: Pinhole) -> Endpoint:
+    """Its host, and the port unless it is the outside one: most pinholes of a host share one rule."""
+    address, port = pinhole.inside
+    return Endpoint(address, 0 if port == pinhole.outside.port else port)
+
+
+def _parse(entry: PinEntry) -> Pinhole | None:
+    found = _COMMENT.fullmatch(entry.comment)
+    if found is None:
+        return None
+    try:
+        return Pinhole(
+            _endpoint(found["in"]),
+            entry.outside,
+            Owner(_endpoint(found["client"]), _endpoint(found["server"])),
+            bytes.fromhex(found["cookie"]),
+            found["service"],
+            float(found["until"]),
+            (entry.network,) if entry.length == 32 else (),
+            float(found["since"]),
+            entry.verify,
+        )
+    except ValueError:
+        return None
+
+
+def _endpoint(text: str) -> Endpoint:
+    address, _, port = text.rpartition(":")
+    return Endpoint(socket.inet_ntoa(socket.inet_pton(socket.AF_INET, address)), int(port))
+
+
+def _listens(outside: Endpoint) -> bool:
+    """Whether a socket of the router's own listens on that port, on that address or on all."""
+    port = f"{outside.port:04X}"
+    own = socket.inet_aton(outside.address)[::-1].hex().upper()
+    for name, addresses in (("tcp", {own, "0" * 8}), ("tcp6", {"0" * 32})):
+        try:
+            lines = Path("/proc/net", name).read_text().splitlines()[1:]
+        except FileNotFoundError:  # a kernel without IPv6
+            continue
+        for line in lines:
+            words = line.split()
+            address, _, local = words[1].partition(":")
+            if local == port and words[3] == _LISTEN and address in addresses:
+                return True
+    return False
