@@ -33,6 +33,8 @@ FEATURES = {
     "mark match": "-t raw -A OUTPUT -m mark --mark 0x1/0x1",
     "addrtype match": "-t raw -A PREROUTING -m addrtype --dst-type LOCAL",
     "multiport match": "-t mangle -A POSTROUTING -p tcp -m multiport --sports 1,2",
+    "set match of counters": "-t nat -A PREROUTING -m set --match-set probe3 dst,dst,src"
+    " ! --update-counters --bytes-lt 2",
     "DNAT target": "-t nat -A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.1:1",
     "CONNMARK target": "-t nat -A PREROUTING -j CONNMARK --set-xmark 0x1/0x1",
     "comment match": "-t nat -A PREROUTING -m comment --comment probe",
@@ -43,6 +45,7 @@ _SETS = {
     "hash:net set": "probe hash:net",
     "hash:ip,port set": "probe1 hash:ip,port timeout 9",
     "hash:ip,port,ip set": "probe2 hash:ip,port,ip timeout 9",
+    "hash:ip,port,net set": "probe3 hash:ip,port,net timeout 9 counters comment",
 }
 _JUMPS = (("raw", "PREROUTING"), ("raw", "OUTPUT"), ("mangle", "POSTROUTING"), ("mangle", "INPUT"))
 

@@ -87,7 +87,7 @@ def normalise(dump: str) -> str:
         if line.startswith("#") or not line.strip():
             continue
         line = re.sub(r"\[\d+:\d+\]| initval 0x[0-9a-f]+", "", line).rstrip()
-        line = re.sub(r" timeout \d+$", "", line) if line.startswith("add ") else line
+        line = re.sub(r" timeout \d+", "", line) if line.startswith("add ") else line
         if line.startswith("*"):
             table = [line]
         elif table:

@@ -264,9 +264,10 @@ def only_completed_connections_through_pinholes_are_events() -> None:
         time.sleep(0.2)
         assert set(events.read()) == {(Endpoint("127.0.0.1", 5555), "127.0.0.1")}
     # Verified: the mark goes, and the connection counts.
-    with socket.create_server(("127.0.0.1", 5557)), socket.create_connection(("127.0.0.1", 5557)):
+    with socket.create_server(("127.0.0.1", 5557)), socket.create_connection(("127.0.0.1", 5557)) as one:
         assert list(events.read()) == []
-        shell("conntrack -U -p tcp --orig-port-dst 5557 -m 0x200000")
+        shell("iptables-legacy -t mangle -A OUTPUT -p tcp --dport 5557 -j CONNMARK --set-xmark 0/0x400000")
+        one.send(b"what was expected")
         assert select.select([events], [], [], 5)[0]
         assert set(events.read()) == {(Endpoint("127.0.0.1", 5557), "127.0.0.1")}
     events.close()

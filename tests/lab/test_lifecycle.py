@@ -53,16 +53,15 @@ def test_what_a_crash_leaves_is_taken_over_while_it_is_needed_and_removed_when_n
         offer(made, ended, bob, 5210)
         made.daemon.kill()
         # Two more that a daemon could have left: one past its time, one of a connection that has ended.
-        saved = lab.run("A", "iptables-legacy-save", "-t", "nat").stdout.splitlines()
-        survivor = [line for line in saved if line.startswith("-A NFREAIM") and "5200" in line]
+        saved = lab.run("A", "ipset", "save", "nfreaim_pin").stdout.splitlines()
+        survivor = [line for line in saved if line.startswith("add ") and "5200" in line]
         assert len(survivor) == 2
         past = [re.sub(r"until=\S+", "until=1.000", line.replace("5200", "5220")) for line in survivor]
         orphan = [
             re.sub(r"flow=10\.0\.0\.5:\d+", "flow=10.0.0.5:9", line.replace("5200", "5230"))
             for line in survivor
         ]
-        lines = "\n".join(["*nat", *past, *orphan, "COMMIT", ""])
-        lab.run("A", "iptables-legacy-restore", "--noflush", stdin=lines)
+        lab.run("A", "ipset", "restore", stdin="\n".join([*past, *orphan, ""]))
         assert made.holes() == {hole(port) for port in (5200, 5210, 5220, 5230)}
 
         # Nobody reads, and everything passes: old control connections and new ones, and peer links.
@@ -86,7 +85,7 @@ def test_what_a_crash_leaves_is_taken_over_while_it_is_needed_and_removed_when_n
         # What was taken over ends as any other: this control connection is not read any more, but looked up.
         alive.call("sign_off", how="close")
         eventually(lambda: hole(5200) not in made.holes())
-        assert "5200: control connection lost" in daemon.log_text()
+        daemon.wait_log("5200: control connection lost")
 
 
 @pytest.mark.parametrize("installed", [False, True], ids=["rules-by-run", "rules-by-script"])
@@ -99,9 +98,10 @@ def test_stop_leaves_the_router_as_found_and_the_next_start_works(installed: boo
         files = {router: leftovers(made, router) for router in ("A", "B")}
         for router in ("A", "B"):
             made.restart(router)
-        running = lab.firewall_rules("B")
         server = made.server()
         alice, bob, carol = made.clients(server, ("alice", "alice", 5200), ("bob", "bob"), ("carol", "carol"))
+        eventually(lambda: "nfreaim to=192.168.7.5:0" in lab.firewall_rules("B"))
+        running = lab.firewall_rules("B")
         bob.call("policy", action="ignore")
         offer(made, alice, bob, 5200)
         made.daemon.process.send_signal(signal.SIGUSR1)

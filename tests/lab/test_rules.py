@@ -153,14 +153,41 @@ def test_firewall_that_was_loaded_again_is_reported_and_repaired(router: Router)
 def test_pinholes_and_offloaded_flows_survive_a_second_install(router: Router) -> None:
     router.rules("install", *ARGS)
     router.shell(
-        "iptables-legacy -t nat -A NFREAIM -d 203.0.113.1 -p tcp --dport 4443 -j DNAT --to 10.0.0.9:4443;"
+        "iptables-legacy -t nat -N NFREAIM_D07; iptables-legacy -t nat -A NFREAIM -j NFREAIM_D07;"
+        "iptables-legacy -t nat -A NFREAIM_D07 -p tcp -m set --match-set nfreaim_pin dst,dst,src"
+        " ! --update-counters --bytes-eq 77 -j DNAT --to 10.0.0.9;"
+        "ipset add nfreaim_pin 203.0.113.1,tcp:4443,0.0.0.0/1 timeout 0 bytes 77;"
         "ipset add nfreaim_off 10.0.0.9,tcp:4000,203.0.113.9"
     )
+    before = router.chain("iptables-legacy-save", "nat", "NFREAIM")
     router.rules("install", *ARGS, "--port", "443")
-    assert len(router.chain("iptables-legacy-save", "nat", "NFREAIM")) == 1
-    assert "10.0.0.9,tcp:4000,203.0.113.9" in router.show()[1]
+    assert router.chain("iptables-legacy-save", "nat", "NFREAIM") == before
+    shown = router.show()[1]
+    for part in (
+        "10.0.0.9,tcp:4000,203.0.113.9",
+        "nfreaim_pin 203.0.113.1,tcp:4443,0.0.0.0/1 timeout 0",
+        "-A NFREAIM_D07 -p tcp ",
+    ):
+        assert part in shown
     router.rules("remove")
     assert "NFREAIM" not in router.state()
+
+
+def test_nat_chain_reads_the_set_of_pinholes_and_never_counts(router: Router) -> None:
+    router.rules("install", *ARGS)
+    match = "--match-set nfreaim_pin dst,dst,src ! --update-counters"
+    whole = [
+        f"-m set ! {match} -j RETURN",
+        "-j CONNMARK --set-xmark 0x200000/0x200000",
+        f"-m set {match} --packets-eq 1 -j CONNMARK --set-xmark 0x400000/0x400000",
+    ]
+    assert router.chain("iptables-legacy-save", "nat", "NFREAIM") == whole
+    router.shell("iptables-legacy -t nat -F NFREAIM")
+    status, text = router.show()
+    assert status == 3
+    assert "not installed: nat" in text
+    router.rules("install", *ARGS)
+    assert router.chain("iptables-legacy-save", "nat", "NFREAIM") == whole
 
 
 def test_inside_networks_are_connected_and_static_ones_without_the_default_route(router: Router) -> None:

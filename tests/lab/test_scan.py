@@ -1,0 +1,83 @@
+"""What somebody outside finds who looks at every port, and what he can do to a pinhole of others."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+
+import pytest
+
+from tests.lab.net import ADDRESS, SECOND_SERVER
+from tests.lab.scanner import scan
+from tests.lab.scene import Hole, announced, eventually, scene, socket_in
+from tests.lab.standin import Transfer
+from tests.lab.test_pinholes import OUTSIDE, opened, receive
+
+EVERYBODY = Hole(f"{OUTSIDE}:5200", "10.0.0.5:5200")
+
+
+def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_it() -> None:
+    with scene(settings="[pinholes]\nclaim_grace = 120\n") as made:
+        lab = made.lab
+        bob, alice = made.clients(made.server(), ("bob", "bob"), ("alice", "alice", 5200))
+        bob.call("policy", action="ignore")
+        assert scan(lab, "server", SECOND_SERVER) == set()
+        transfer = opened(made, alice, bob, 5200, size=3_000_000, seed=7)
+        assert scan(lab, "server", SECOND_SERVER) == {5200}
+        assert made.holes() == {EVERYBODY}, "a SYN has claimed it"
+        assert "claimed" not in made.daemon.log_text()
+        with socket_in(lab, "bob") as caller:
+            caller.connect((OUTSIDE, 5200))
+            eventually(lambda: made.holes() == {EVERYBODY._replace(peer=ADDRESS["bob"])})
+            assert scan(lab, "server", SECOND_SERVER) == set(), "during the transfer"
+            received = asyncio.run(receive(caller, bytes.fromhex(transfer.cookie)))
+        assert received == hashlib.sha256(random.Random(7).randbytes(3_000_000)).hexdigest()
+        with socket_in(lab, "server") as stranger:
+            stranger.settimeout(1.0)
+            with pytest.raises(TimeoutError):
+                stranger.connect((OUTSIDE, 5200))
+        with socket_in(lab, "bob") as again:
+            again.connect((OUTSIDE, 5200))  # some clients make two connections
+        alice.call("cancel", cookie=transfer.cookie)
+        eventually(lambda: not made.holes())
+        assert scan(lab, "bob", ADDRESS["bob"]) == set(), "after the transfer"
+
+
+def test_the_kernel_closes_at_the_deadline_though_the_daemon_is_dead() -> None:
+    with scene(settings="[pinholes]\nlifetime = 4\n") as made:
+        bob, alice = made.clients(made.server(), ("bob", "bob"), ("alice", "alice", 5200))
+        bob.call("policy", action="ignore")
+        opened(made, alice, bob, 5200)
+        made.daemon.kill()
+        with socket_in(made.lab, "bob") as caller:
+            caller.connect((OUTSIDE, 5200))
+        eventually(lambda: not made.holes())
+        with socket_in(made.lab, "bob") as late:
+            late.settimeout(1.0)
+            with pytest.raises(TimeoutError):
+                late.connect((OUTSIDE, 5200))
+
+
+def test_caps_and_rate_refuse_what_is_too_much_and_the_message_stays_as_it_was() -> None:
+    with scene(settings="[pinholes]\ntotal = 2\nrate_per_host = 3\n") as made:
+        ports = (5200, 5210, 5220, 5230)
+        bob, *clients = made.clients(
+            made.server("aol"), ("bob", "bob"), *(("alice", f"alice {port}", port) for port in ports)
+        )
+        bob.call("policy", action="ignore")
+        first = opened(made, clients[0], bob, 5200)
+        second = opened(made, clients[1], bob, 5210)
+        third = Transfer(clients[2], bob, "file")
+        made.daemon.wait_log("2 pinholes in all (total)")
+        assert announced(bob, third.cookie).address(2) == "10.0.0.5"
+        clients[0].call("cancel", cookie=first.cookie)
+        eventually(lambda: made.hole_of("10.0.0.5:5200") is None)
+        opened(made, clients[3], bob, 5230)
+        clients[1].call("cancel", cookie=second.cookie)
+        eventually(lambda: made.hole_of("10.0.0.5:5210") is None)
+        fourth = Transfer(clients[0], bob, "im")
+        made.daemon.wait_log("3 pinholes a minute to one host (rate_per_host)")
+        assert announced(bob, fourth.cookie).address(2) == "10.0.0.5"
+        assert len(re.findall("pinhole opened", made.daemon.log_text())) == 3
