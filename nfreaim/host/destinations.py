@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Final
 
@@ -24,7 +24,7 @@ PER_BUCKET: Final = 32
 
 _KEEP: Final = 3600.0  # seconds that an unused destination keeps its rule
 _IDLE: Final = 1024  # so many are kept unused at most
-_BATCH: Final = 32  # so many rules are removed at once, a millisecond each in a large table
+_BATCH: Final = 16  # so many rules are removed in a second, some milliseconds each in a large table
 
 
 class Destinations:
@@ -49,7 +49,7 @@ class Destinations:
         """See that the destination has its rule; the number of its bucket. Raises BackendError."""
         self._know(destination)
         if destination in self.missing or self._nat.version() != self._version:
-            self._work()
+            self._work({})
         return self.buckets[destination]
 
     def prepare(self, destination: Endpoint) -> None:
@@ -78,9 +78,9 @@ class Destinations:
         """Make what is missing, remove what has long been unused, repair what somebody else broke."""
         oldest = next(iter(self._idle.values()), self._clock())
         try:
-            due = self._clock() - oldest > _KEEP
+            due = self._clock() - oldest > _KEEP or len(self._idle) > _IDLE
             if self.missing or due or self._nat.version() != self._version:
-                self._work()
+                self._work(self._old())
             self._troubled = False
         except BackendError as error:
             log.log(logging.DEBUG if self._troubled else logging.WARNING, "pinholes: %s", error)
@@ -98,16 +98,21 @@ class Destinations:
         self._sizes[bucket] += 1
         self.missing.add(destination)
 
-    def _work(self) -> None:
-        """Bring the table in line. Raises BackendError."""
-        now = self._clock()
+    def _old(self) -> dict[Endpoint, int]:
+        """Those that have been unused for long, or for longest where too many are."""
+        now, spare = self._clock(), len(self._idle) - _IDLE
         old: dict[Endpoint, int] = {}
         for destination, since in self._idle.items():
-            if now - since <= _KEEP or len(old) == _BATCH:
+            if len(old) == _BATCH or (now - since <= _KEEP and len(old) >= spare):
                 break
             old[destination] = self.buckets[destination]
+        return old
+
+    def _work(self, old: Mapping[Endpoint, int]) -> None:
+        """Make what is missing, remove *old*. Raises BackendError."""
         wanted = {one: bucket for one, bucket in self.buckets.items() if one not in old}
-        self._version = self._nat.lead(wanted, self.missing - old.keys(), old, self._version)
+        unwanted = {one: bucket for one, bucket in old.items() if one not in self.missing}
+        self._version = self._nat.lead(wanted, self.missing - old.keys(), unwanted, self._version)
         self.missing.clear()
         for destination, bucket in old.items():
             del self.buckets[destination], self._idle[destination]

@@ -59,7 +59,7 @@ class NatTable:
                 raise BackendError(f"iptables-legacy nat: {os.strerror(ctypes.get_errno())}")
             return info.raw
 
-    def destinations(self) -> dict[Endpoint, int]:
+    def destinations(self) -> set[tuple[Endpoint, int]]:
         """The destinations that have a rule, with the numbers of their buckets. Raises BackendError."""
         with _reading() as (table, _):
             return _destinations(table)
@@ -80,23 +80,24 @@ class NatTable:
         versions = []
 
         def change(table: Any, chain: Any) -> bool:
-            new, old = {one: wanted[one] for one in missing}, dict(unwanted)
-            if self.version() != trusted:
+            if self.version() == trusted:
+                new, old = {(one, wanted[one]) for one in missing}, set(unwanted.items())
+                lacking = {number for _, number in new if not table.is_chain(_bucket(number))}
+            else:
                 found = _destinations(table)
-                new = {one: number for one, number in wanted.items() if found.get(one) != number}
-                old = {one: number for one, number in found.items() if wanted.get(one) != number}
-            buckets = set(new.values())
-            for number in buckets:
+                new, old = wanted.items() - found, found - wanted.items()
+                lacking = set(wanted.values()) - set(_jumps(chain))
+            for number in lacking:
                 _make_bucket(table, chain, number)
-            for destination, number in new.items():
+            for destination, number in new:
                 bucket = iptc.Chain(table, _bucket(number))
                 bucket.append_rule(_destination_rule(destination, number))
-            for destination, number in old.items():
+            for destination, number in old:
                 bucket = iptc.Chain(table, _bucket(number))
                 bucket.delete_rule(_destination_rule(destination, number))
-            for number in set(old.values()) - buckets:
+            for number in {number for _, number in old}:
                 _remove_bucket(table, chain, number, empty=True)
-            return bool(new or old)
+            return bool(new or old or lacking)
 
         _replace(change, lambda: versions.append(self.version()))
         return versions[-1]
@@ -203,13 +204,13 @@ def _replace(change: Callable[[Any, Any], bool], then: Callable[[], None] = lamb
                 raise BackendError(f"iptables-legacy nat: {error}") from error
 
 
-def _destinations(table: Any) -> dict[Endpoint, int]:
-    found = {}
-    for number in _numbers(table):
-        for rule in iptc.Chain(table, _bucket(number)).rules:
-            if it := _DESTINATION.fullmatch(_comment_of(rule)):
-                found[Endpoint(it["address"], int(it["port"]))] = number
-    return found
+def _destinations(table: Any) -> set[tuple[Endpoint, int]]:
+    return {
+        (Endpoint(it["address"], int(it["port"])), number)
+        for number in _numbers(table)
+        for rule in iptc.Chain(table, _bucket(number)).rules
+        if (it := _DESTINATION.fullmatch(_comment_of(rule)))
+    }
 
 
 def _numbers(table: Any) -> list[int]:
@@ -221,17 +222,23 @@ def _bucket(number: int) -> str:
     return f"{CHAIN}_D{number:02d}"
 
 
+def _jumps(chain: Any) -> list[int]:
+    """For each rule of our chain the number of the bucket that it jumps to, or -1."""
+    return [int(it[1]) if (it := _BUCKET.fullmatch(rule.target.name)) else -1 for rule in chain.rules]
+
+
 def _make_bucket(table: Any, chain: Any, number: int) -> None:
-    """See that the bucket is there, and the jump to it: ascending, because of what they compare."""
+    """A bucket, if it is not there, and the jump to it: ascending, because of what they compare."""
     name = _bucket(number)
     if not table.is_chain(name):
         table.create_chain(name)
-    numbers = [int(it[1]) if (it := _BUCKET.fullmatch(rule.target.name)) else -1 for rule in chain.rules]
-    if number not in numbers:
-        jump = _pin_rule("lt", number + 1 << 48)
-        jump.create_target(name)
-        behind = [at for at, other in enumerate(numbers) if other > number]
-        chain.insert_rule(jump, behind[0]) if behind else chain.append_rule(jump)
+    jump = _pin_rule("lt", number + 1 << 48)
+    jump.create_target(name)
+    behind = [at for at, other in enumerate(_jumps(chain)) if other > number]
+    if behind:
+        chain.insert_rule(jump, behind[0])
+    else:
+        chain.append_rule(jump)
 
 
 def _remove_bucket(table: Any, chain: Any, number: int, empty: bool = False) -> None:

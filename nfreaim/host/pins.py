@@ -9,13 +9,13 @@ not a daemon runs, and a restarted daemon reads them back. Takes no decision abo
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from nfreaim.core.firewall import Pinhole
@@ -32,7 +32,6 @@ _COMMENT: Final = re.compile(
     r" for=(?P<service>\S+) cookie=(?P<cookie>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)"
 )
 _ANYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # the sets of the kernel know no /0
-_LISTEN: Final = "0A"
 
 
 class Pins:
@@ -99,8 +98,8 @@ class Pins:
         return [*found.values()]
 
     def busy(self, outside: Endpoint) -> bool:
-        """Whether the router itself listens there, or somebody else's rule forwards that port."""
-        return self._forwards.covers(outside.port) or _listens(outside)
+        """Whether a socket of the router itself is there, or somebody else's rule forwards that port."""
+        return self._forwards.covers(outside.port) or _taken(outside)
 
     def prepare(self, host: str) -> None:
         self._destinations.prepare(Endpoint(host, 0))
@@ -177,18 +176,14 @@ def _endpoint(text: str) -> Endpoint:
     return Endpoint(socket.inet_ntoa(socket.inet_pton(socket.AF_INET, address)), int(port))
 
 
-def _listens(outside: Endpoint) -> bool:
-    """Whether a socket of the router's own listens on that port, on that address or on all."""
-    port = f"{outside.port:04X}"
-    own = socket.inet_aton(outside.address)[::-1].hex().upper()
-    for name, addresses in (("tcp", {own, "0" * 8}), ("tcp6", {"0" * 32})):
+def _taken(outside: Endpoint) -> bool:
+    """Whether a socket of the router's own has that port, on that address or on all.
+
+    Asked by trying to have it: /proc/net/tcp takes the kernel milliseconds, however few sockets there are.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
-            lines = Path("/proc/net", name).read_text().splitlines()[1:]
-        except FileNotFoundError:  # a kernel without IPv6
-            continue
-        for line in lines:
-            words = line.split()
-            address, _, local = words[1].partition(":")
-            if local == port and words[3] == _LISTEN and address in addresses:
-                return True
+            probe.bind(outside)
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
     return False
