@@ -174,7 +174,7 @@ class PinholeTable:
 
     def expire(self, now: float) -> None:
         """Close what is past its deadline, retry what could not be closed before, keep the firewall up."""
-        self._remove([], "")
+        self._retry()
         for entry in list(self._live.places.values()):
             if entry.deadline() <= now:
                 self._remove([entry], "done" if entry.peers else "deadline")
@@ -206,7 +206,7 @@ class PinholeTable:
                 self._live.agree((pinhole.owner, pinhole.cookie), entry, pinhole.deadline, pinhole.session)
                 self._observer.opened(pinhole)
         self._undead |= {pinhole.outside: pinhole for pinhole, _ in strays}
-        self._remove([], "")
+        self._retry()
         for pinhole, reason in strays:
             self._observer.closed(pinhole, reason)
 
@@ -301,10 +301,6 @@ class PinholeTable:
 
     def _remove(self, entries: list[Entry], reason: str) -> None:
         """Close *entries*; what cannot be closed now is tried again at each ``expire``."""
-        for outside, pinhole in list(self._undead.items()):
-            with suppress(BackendError):
-                self._firewall.drop(pinhole)
-                del self._undead[outside]
         for entry in entries:
             self._live.remove(entry)
             why = reason
@@ -314,3 +310,10 @@ class PinholeTable:
                 self._undead[entry.pinhole.outside] = entry.pinhole
                 why = f"{reason}; still in the kernel, will be tried again: {error}"
             self._observer.closed(entry.pinhole, why)
+
+    def _retry(self) -> None:
+        """Close what could not be closed before."""
+        for outside, pinhole in list(self._undead.items()):
+            with suppress(BackendError):
+                self._firewall.drop(pinhole)
+                del self._undead[outside]

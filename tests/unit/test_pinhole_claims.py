@@ -92,7 +92,7 @@ def test_what_is_verified_is_verified_unless_somebody_shares_it_who_speaks_other
 def many(table: Table, owner: Owner, number: int, now: float) -> int:
     """So many of *number* proposals, each withdrawn at once, get a pinhole."""
     opened = 0
-    for port in range(5000, 5000 + number):
+    for port in range(6000, 6000 + number):
         try:
             table.ask(A, port, owner=owner, now=now)
         except Refused:
