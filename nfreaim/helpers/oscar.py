@@ -127,13 +127,13 @@ class OscarHelper:
         """See core.helper.Resumable."""
         return self._readers[0].place(), self._readers[1].place()
 
-    def resume(self, places: tuple[bytes, bytes] | None) -> None:
+    def resume(self, places: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
         """See core.helper.Resumable."""
         self.established = True
         self._followers = _follower(0), _follower(1)
         if places is not None:
-            for reader, place in zip(self._readers, places, strict=True):
-                reader.resume(place, 0)
+            for reader, place, start in zip(self._readers, places, starts, strict=True):
+                reader.resume(place, start)
 
     def follow(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
         """See core.helper.Resumable; how is the subject of following.py."""

@@ -78,6 +78,8 @@ class FakeKernel:
         self.diverted: list[Endpoint] = []
         self.protected: dict[bytes, Record] = {}
         self.resets: list[Segment] = []
+        self.kept: dict[bytes, Record] = {}
+        self.noted: dict[bytes, bytes] = {}
         self.broken = False
 
     def outside_address(self, owner: Owner) -> str:
@@ -113,6 +115,20 @@ class FakeKernel:
 
     def unprotect(self, key: bytes) -> None:
         self.protected.pop(key, None)
+
+    def keep(self, key: bytes, record: Record) -> None:
+        self._fail_if_broken()
+        self.kept[key] = record
+
+    def note(self, key: bytes, place: bytes) -> None:
+        self._fail_if_broken()
+        assert len(place) <= 48
+        self.noted[key] = place
+
+    def drop(self, key: bytes, skewed: bool) -> None:
+        self.noted.pop(key, None)
+        if not skewed:
+            self.kept.pop(key, None)
 
     def reset(self, segment: Segment) -> None:
         self.resets.append(segment)
