@@ -80,6 +80,11 @@ def flow() -> tuple[PacketQueue, Callable[[str, bytes], Packet]]:
     return queue, packet
 
 
+def numbered(frame: bytes, number: int) -> bytes:
+    """*frame* as the one of this number: frames have to run on."""
+    return frame[:2] + (number & 0xFFFF).to_bytes(2, "big") + frame[4:]
+
+
 def cases() -> dict[str, tuple[PacketQueue, list[Packet]]]:
     """Packets of known flows that change nothing, by what they carry; each list is one pass."""
     text = load()["text-message"].data
@@ -87,12 +92,19 @@ def cases() -> dict[str, tuple[PacketQueue, list[Packet]]]:
     queue, packet = flow()
     made["empty ACK"] = (queue, [packet("client", b"", ACK) for _ in range(REPEAT)])
     queue, packet = flow()
-    made["text message, one segment"] = (queue, [packet("client", text) for _ in range(REPEAT)])
+    made["text message, one segment"] = (
+        queue,
+        [packet("client", numbered(text, 2 + number)) for number in range(REPEAT)],
+    )
     queue, packet = flow()
-    pieces = (text[:1], text[1:2], text[2:4], text[4:6], text[6:])
+    frames = [numbered(text, 0x66 + number) for number in range(REPEAT // 5)]
     made["text message, cut 1+1+2+2+n"] = (
         queue,
-        [packet("server", piece) for _ in range(REPEAT // 5) for piece in pieces],
+        [
+            packet("server", piece)
+            for frame in frames
+            for piece in (frame[:1], frame[1:2], frame[2:4], frame[4:6], frame[6:])
+        ],
     )
     return made
 

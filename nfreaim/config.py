@@ -30,7 +30,7 @@ class Config:
     lan, wan      interface names
     ports         TCP ports of servers
     queue         the NFQUEUE number
-    state_dir     where the state of edited connections is kept
+    state_dir     where it is kept which connections go on after a restart
     """
 
     lan: tuple[str, ...] = ()

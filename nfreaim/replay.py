@@ -193,6 +193,15 @@ class _OneAddress:
     def unprotect(self, key: bytes) -> None:
         """Nothing was kept."""
 
+    def keep(self, key: bytes, record: Record) -> None:
+        """Nobody goes on with a capture's flows."""
+
+    def note(self, key: bytes, place: bytes) -> None:
+        """As above."""
+
+    def drop(self, key: bytes, skewed: bool) -> None:
+        """As above."""
+
     def reset(self, segment: Segment) -> None:
         """No flow of a capture is from before its engine."""
 

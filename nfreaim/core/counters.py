@@ -15,6 +15,7 @@ class Counters:
     flows: int = 0
     foreign_flows: int = 0
     malformed_flows: int = 0
+    unsequenced_flows: int = 0
     failed_flows: int = 0
     gapped_flows: int = 0
     evicted_flows: int = 0

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 from nfreaim.core import records
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Flow, FlowTable, HalfOpen, Owner, owner_of, reverse
+from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
-from nfreaim.core.nat import FlowNat, Kernel, Record, Watcher
+from nfreaim.core.nat import FlowNat, Kernel, Watcher
 from nfreaim.core.offsets import Edit
+from nfreaim.core.owners import LostOwners
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.sessions import Sessions
 from nfreaim.core.sets import QueueSets
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import Held, Stream
@@ -30,8 +32,6 @@ log = logging.getLogger(__name__)
 
 # A sequence number farther from the stream than any window is no packet of it: it is none of our business.
 _FAR: Final = 1 << 22
-# So many control connections are looked up in one poll: a look-up costs up to a millisecond.
-_POLL_BATCH: Final = 32
 
 
 class Engine:
@@ -56,8 +56,9 @@ class Engine:
         self.flows = FlowTable(self.settings.limits)
         self._holding = Holding(self.settings, self.counters)
         self._sets = QueueSets(helpers, kernel, self.settings.limits.flows)
+        self.sessions = Sessions(kernel, self.flows, self._sets, self._nat_for)
         self._next_poll = 0.0
-        self._to_poll: list[Owner] = []
+        self._owners = LostOwners(kernel, lambda: self.pinholes.owners() | self.flows.skewed.keys())
 
     def process(
         self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool = False
@@ -89,7 +90,7 @@ class Engine:
             if flow.skewed or segment.flags & FIN or segment.seq != stream.expected:
                 return self._bare(stream, segment, token, now)
             return [(token, ACCEPT)]
-        if flow.helper is None:
+        if flow.helper is None and not (flow.resuming and flow.resuming.ready(stream, segment, now)):
             return [(token, self._unread(stream, segment, now))]
         if segment.seq == stream.expected:
             at = stream.next
@@ -149,6 +150,8 @@ class Engine:
                 if scan.edits:
                     self._edit(stream, scan.edits)
                 hold = scan.hold
+            if helper.established:
+                self.sessions.moved[flow.key] = flow
             for server in nat.followed:
                 self._sets.follow(server, flow.key, now)
         except Exception as error:
@@ -175,7 +178,8 @@ class Engine:
         if not nat.editable(stream.direction, start) or end > stream.next:
             # Behind what has come it would let the sender be told that bytes arrived which it never sent.
             raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
-        if not flow.server_inside and any(edit.resizes for edit in edits):
+        fixed = not flow.server_inside or (flow.resuming is not None and not flow.skewed)
+        if fixed and any(edit.resizes for edit in edits):
             # No protocol needs it there, and a flow that cannot be skewed need never fail closed.
             self.counters.refused_edits += 1
             nat.undo_scan("edit refused")
@@ -191,13 +195,6 @@ class Engine:
             log.error("%s: an edit is not made, the flow cannot be protected: %s", flow.owner, error)
             stream.map.undo(len(edits))
             nat.undo_scan("edit refused")
-
-    def restore(self, kept: Sequence[Record], now: float) -> None:
-        """Go on translating skewed flows of an earlier life. Raises ValueError, KeyError, TypeError."""
-        for record in kept:
-            flow = records.flow_of(record, now)
-            self.flows.add(flow)
-            self.flows.skewed[flow.owner] = flow
 
     def _release(self, stream: Stream, below: int | None = None) -> Verdicts:
         """Verdicts for what *stream* holds (up to offset *below*), in order, with the edits made so far."""
@@ -258,6 +255,9 @@ class Engine:
             return self._read(stream, segment, token, 0, now)
         if at - stream.next > _FAR:
             return [(token, self._rendered(stream, segment, at))]
+        flow = stream.flow
+        if flow.resuming and flow.resuming.gives_way(flow, now):
+            return [*self._let_go(flow), (token, self._unread(stream, segment, now))]
         if stream.gap is None:
             stream.gap = now
         stream.gaps += 1
@@ -282,7 +282,9 @@ class Engine:
         if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
-            sets.offload(forward)
+            if not self.flows.awaits(forward):  # else it is ahead of the SYN/ACK, and will come again
+                self.sessions.unknown()
+                sets.offload(forward)
             return passed
         to_server = forward == key
         ends = (segment.seq, segment.ack) if to_server else (segment.ack, segment.seq)
@@ -331,14 +333,17 @@ class Engine:
         flow = Flow(key, client, server, factory(midstream) if factory else None, now)
         flow.midstream = midstream
         flow.seen_from(syn.from_inside)
-        names = self.settings.home_names
-        flow.nat = FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
+        flow.nat = self._nat_for(flow)
         self._sets.used(key, now)
         self.counters.flows += 1
         for evicted in self.flows.add(flow):
             self.counters.evicted_flows += 1
             verdicts += self._forget(evicted, "too many control connections")
         return verdicts
+
+    def _nat_for(self, flow: Flow) -> FlowNat:
+        names = self.settings.home_names
+        return FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
 
     def _finish(self, stream: Stream, segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""
@@ -353,13 +358,18 @@ class Engine:
     def _forget(self, flow: Flow, reason: str) -> Verdicts:
         """The end of a flow that is no longer in the table."""
         self.pinholes.close_owner(flow.owner, reason)
+        self.sessions.over(flow)
         if flow.skewed:
             self.kernel.unprotect(flow.key)
-        return [verdict for stream in flow.streams for verdict in self._release(stream)]
+        return self._let_go(flow)
 
     def _bypass(self, flow: Flow) -> Verdicts:
         """Read *flow* no more. Its edits stay, its pinholes too: the peers have been told of them."""
         flow.helper = None
+        self.sessions.over(flow)
+        return self._let_go(flow)
+
+    def _let_go(self, flow: Flow) -> Verdicts:
         return [verdict for stream in flow.streams for verdict in self._release(stream)]
 
     def _fail(self, flow: Flow, error: Exception) -> Verdicts:
@@ -379,17 +389,8 @@ class Engine:
 
     def _poll_owners(self) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
-        if not self._to_poll:
-            self._to_poll = sorted(self.pinholes.owners() | self.flows.skewed.keys())
-        batch, self._to_poll = self._to_poll[:_POLL_BATCH], self._to_poll[_POLL_BATCH:]
         verdicts: Verdicts = []
-        for owner in batch:
-            try:
-                if self.kernel.alive(owner):
-                    continue
-            except BackendError as error:
-                log.warning("cannot look up %s: %s", owner, error)
-                break
+        for owner in self._owners.poll():
             self.pinholes.close_owner(owner, "control connection lost")
             flow = self.flows.skewed.get(owner)
             if flow is not None and flow.closed is None:

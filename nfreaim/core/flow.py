@@ -17,6 +17,7 @@ from nfreaim.core.stream import Stream
 if TYPE_CHECKING:
     from nfreaim.core.helper import Helper
     from nfreaim.core.nat import FlowNat
+    from nfreaim.core.sessions import Resuming
 
 _KEY: Final = struct.Struct("!4s4sHH")
 
@@ -79,6 +80,7 @@ class Flow:
     helper   reads it, or None once it is bypassed
     nat      what the helper is handed
     midstream its beginning was not seen
+    resuming  of an earlier daemon's life: how it comes to be read again, and may stop being read for a while
     finished a bit for each direction whose FIN was seen
     seen     when its last packet passed
     closed   when both its ends were done, or None
@@ -92,6 +94,7 @@ class Flow:
         "midstream",
         "nat",
         "owner",
+        "resuming",
         "seen",
         "server_inside",
         "skewed",
@@ -108,6 +111,7 @@ class Flow:
         self.helper = helper
         self.nat: FlowNat | None = None
         self.midstream = False
+        self.resuming: Resuming | None = None
         self.streams = (
             Stream(self, Direction.ORIGINAL, client_base),
             Stream(self, Direction.REPLY, server_base),
@@ -155,6 +159,10 @@ class FlowTable:
         if len(self._half_open) >= self.limits.half_open:
             del self._half_open[next(iter(self._half_open))]
         self._half_open[key] = syn
+
+    def awaits(self, key: bytes) -> bool:
+        """Whether a SYN was announced for *key* that nobody has answered yet."""
+        return key in self._half_open
 
     def answered(self, key: bytes, ack: int, from_inside: bool) -> HalfOpen | None:
         """The SYN announced for *key* that this acknowledgement number answers, from the other side."""

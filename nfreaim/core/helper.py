@@ -7,7 +7,7 @@ I/O and has never heard of TCP; what it wants of the router it asks of the Nat i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint
@@ -143,6 +143,26 @@ class Helper(Protocol):
 
         None says the same as ``Scan()``. Raises Malformed to end the reading of this flow, Foreign if the
         flow never was this protocol.
+        """
+
+
+@runtime_checkable
+class Resumable(Helper, Protocol):
+    """A helper whose flow can be read on by the next daemon."""
+
+    def places(self) -> tuple[bytes, bytes]:
+        """Where it stands in each direction: positions, never text, in at most 20 bytes each, as many."""
+
+    def resume(self, places: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
+        """The flow was established before. Go on at *places*, which are the stream offsets *starts*.
+
+        None: they are not known, and ``follow`` will be called. Raises ValueError if these are no places.
+        """
+
+    def follow(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
+        """Only look at a segment's bytes, those from offset *start* on; *joined*: without a hole before them.
+
+        Returns whether both directions are understood, so that ``scan`` may go on behind what was seen.
         """
 
 

@@ -50,12 +50,23 @@ class Kernel(Protocol):
     def unprotect(self, key: bytes) -> None:
         """The flow is over: undo ``protect``; an unknown key is no error. Never raises."""
 
+    def keep(self, key: bytes, record: Record) -> None:
+        """A flow is signed on: have its record outlive this process. Raises BackendError."""
+
+    def note(self, key: bytes, place: bytes) -> None:
+        """Where a flow that is kept stands: at most 48 bytes, which outlive a crash. Raises BackendError."""
+
+    def drop(self, key: bytes, skewed: bool) -> None:
+        """Undo ``keep`` and ``note``, of a *skewed* flow ``note`` alone; unknown is fine. Never raises."""
+
     def reset(self, segment: Segment) -> None:
         """Answer the sender of *segment* with a reset. Never raises."""
 
 
 Record = dict[str, Any]
-"""What has to be known of a skewed flow to go on translating it: numbers, strings, lists and dicts only."""
+"""What has to be known of a flow to go on with it: numbers, strings, lists and dicts only (see records.py).
+
+A record that came back may have "place", the bytes last noted."""
 
 
 class Watcher(Observer, Protocol):

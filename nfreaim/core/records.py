@@ -1,4 +1,6 @@
-"""Records: what has to outlive the daemon of a skewed flow, as plain data, and the flow made from it again.
+"""Records: what has to outlive the daemon of a flow, as plain data, and the flow made from it again.
+
+A skewed flow's has "streams", what is needed to translate it. Any other's says that it is signed on.
 
 Only numbers, strings, lists and dicts; whoever stores them decides how.
 """
@@ -29,12 +31,28 @@ def record(flow: Flow) -> Record:
     }
 
 
+def session(flow: Flow, fixed: bool) -> Record:
+    """That *flow* is signed on; not *fixed*: only because a redirect was followed to its server."""
+    return {"key": flow.key.hex(), "server_inside": flow.server_inside, "followed": not fixed}
+
+
+def is_skewed(kept: Record) -> bool:
+    """Whether this is the record of a flow that must not pass untranslated."""
+    return "streams" in kept
+
+
 def flow_of(kept: Record, now: float) -> Flow:
-    """The flow of a record. It is bypassed: nobody knows which bytes left since. Raises ValueError, KeyError,
-    TypeError if the record is damaged."""
+    """The flow of a record. It is bypassed: nobody knows which bytes left since.
+
+    Raises ValueError, KeyError, TypeError if the record is damaged.
+    """
     key = bytes.fromhex(kept["key"])
     if len(key) != 12:
         raise ValueError(f"a flow's key has 12 bytes, not {len(key)}")
+    if not is_skewed(kept):
+        flow = Flow(key, 0, 0, None, now)
+        flow.seen_from(not kept["server_inside"])
+        return flow
     first, second = kept["streams"]
     flow = Flow(key, index(first["base"]), index(second["base"]), None, now)
     flow.seen_from(not kept["server_inside"])

@@ -50,6 +50,17 @@ class QueueSets:
             found = followed.factory if followed else None
         return found
 
+    def serves(self, key: bytes) -> bool:
+        """Whether flows of *key* are read because of their server's port."""
+        return int.from_bytes(key[10:12], "big") in self.helpers
+
+    def adopt(self, server: Endpoint, now: float) -> HelperFactory | None:
+        """An earlier daemon followed *server*: go on, as if a client had been redirected to it again."""
+        factory = next(iter(self.helpers.values()), None)
+        if factory is not None:
+            self._followed[server] = _Followed(factory, now - _REFRESH)  # expire() tells the kernel
+        return factory
+
     def offload(self, key: bytes) -> None:
         """Let the flow skip the queue from now on."""
         self._offloaded[key] = None

@@ -23,21 +23,28 @@ from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Nat, Refused, Scan
 from nfreaim.core.nat import is_reachable
 from nfreaim.core.offsets import Edit
-from nfreaim.helpers.flap import FLAP_HEADER, SNAC_HEADER, FlapReader, Frame
-from nfreaim.helpers.icq import INFOS, OWN_RENDEZVOUS, SET_STATUS, Icq, first_field, first_in_error
-from nfreaim.helpers.proposal import ADDRESSES, EDITABLE, Proposal, party, plain_name
+from nfreaim.errors import OutOfSequence
+from nfreaim.helpers.flap import FLAP_HEADER, SERVER_SLACK, SNAC_HEADER, FlapReader, Frame
+from nfreaim.helpers.following import Follower
+from nfreaim.helpers.icq import INFOS, OWN_RENDEZVOUS, SET_STATUS, Icq
+from nfreaim.helpers.partial import (
+    CLIENT_ERROR,
+    ICBM,
+    TO_CLIENT,
+    TO_HOST,
+    body_of,
+    first_editable,
+    first_in_frame,
+)
+from nfreaim.helpers.proposal import ADDRESSES, Proposal, party, plain_name
 from nfreaim.helpers.redirect import FIRST_EDITABLE, Redirects, may_be_redirect
 from nfreaim.layers.fixed import header_struct
 from nfreaim.layers.oscar import (
-    SNAC_FLAG_EXTRA,
     TLV,
     FlapChannel,
     IcbmChannel,
-    IcbmTag,
-    IcbmToClient,
     RdvTag,
     RdvType,
-    Rendezvous,
     dissect,
     rebuild,
     rendezvous_of,
@@ -46,26 +53,21 @@ from nfreaim.layers.redirect import REDIRECTS
 
 _HOST_ONLINE: Final = b"\x00\x01\x00\x03"
 _ICBM_ERROR: Final = b"\x00\x04\x00\x01"
-_TO_HOST: Final = b"\x00\x04\x00\x06"
-_TO_CLIENT: Final = b"\x00\x04\x00\x07"
-_CLIENT_ERROR: Final = b"\x00\x04\x00\x0b"
 # By direction, for FlapReader: True marks ICBMs.
 _WANTED: Final = (
-    {_TO_HOST: True, _CLIENT_ERROR: True, SET_STATUS: False},
-    {_TO_CLIENT: True, _CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False}
+    {TO_HOST: True, CLIENT_ERROR: True, SET_STATUS: False},
+    {TO_CLIENT: True, CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False}
     | dict.fromkeys(REDIRECTS, False),
 )
 # While an ICQ client has published where it listens, every message that says who its sender is counts, too.
-_WANTED_WITH_INFOS: Final = _WANTED[1] | {_TO_CLIENT: False} | dict.fromkeys(INFOS, False)
+_WANTED_WITH_INFOS: Final = _WANTED[1] | {TO_CLIENT: False} | dict.fromkeys(INFOS, False)
 _FAMILY_ICBM: Final = b"\x00\x04"
 
 # Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
 _SIGNOFF: Final = FlapChannel.SIGNOFF.value
 _RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
 _BODY: Final = FLAP_HEADER.size + SNAC_HEADER.size
-_ICBM: Final = header_struct(IcbmToClient)
 _TLV: Final = header_struct(TLV)
-_BLOCK: Final = header_struct(Rendezvous)
 
 _ORIGINAL: Final = Direction.ORIGINAL
 _REPLY: Final = Direction.REPLY
@@ -77,15 +79,20 @@ class OscarHelper:
     """Reads one connection between a client and an OSCAR server.
 
     It is established once both sides began with a sign-on frame and the server listed the ICBM family
-    in SNAC(01,03): that is a BOS connection, the only kind that carries rendezvous.
+    in SNAC(01,03): that is a BOS connection, the only kind that carries rendezvous. From then on a sign-on
+    frame, like one out of sequence at any time, ends the reading.
     """
+
+    slacks = (0, SERVER_SLACK)
+    """By direction: how far a frame's number may be from the one that is due."""
 
     def __init__(self, midstream: bool) -> None:
         self.established = midstream
         self._readers = (
-            FlapReader(_WANTED[0], midstream),
-            FlapReader(_WANTED[1], midstream, whole_signoff=True),
+            FlapReader(_WANTED[0], midstream, slack=self.slacks[0]),
+            FlapReader(_WANTED[1], midstream, whole_signoff=True, slack=self.slacks[1]),
         )
+        self._followers = _follower(0), _follower(1)
         self._redirects = Redirects()
         self._requests: dict[int, bytes] = {}
         self._peers: dict[tuple[bytes, bytes], str] = {}
@@ -97,7 +104,11 @@ class OscarHelper:
         if direction is _REPLY:
             infos = nat.sessions() and not nat.server_inside
             reader.wanted = _WANTED_WITH_INFOS if infos else _WANTED[1]
-        frames = reader.feed(data, start)
+        try:
+            frames = reader.feed(data, start)
+        except OutOfSequence:
+            nat.counters.unsequenced_flows += 1
+            raise
         if reader.oversized:
             nat.counters.malformed_messages += reader.oversized
             reader.oversized = 0
@@ -112,6 +123,29 @@ class OscarHelper:
         hold = self._hold(direction, nat) if reader.kept else None
         return Scan(tuple(edits), hold) if edits or hold is not None else None
 
+    def places(self) -> tuple[bytes, bytes]:
+        """See core.helper.Resumable."""
+        return self._readers[0].place(), self._readers[1].place()
+
+    def resume(self, places: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
+        """See core.helper.Resumable."""
+        self.established = True
+        self._followers = _follower(0), _follower(1)
+        if places is not None:
+            for reader, place, start in zip(self._readers, places, starts, strict=True):
+                reader.resume(place, start)
+
+    def follow(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
+        """See core.helper.Resumable; how is the subject of following.py."""
+        self._followers[direction].saw(data, start, now, joined)
+        client, server = self._followers
+        if not (client.sure and server.sure):
+            return False
+        self._readers = client.reader, server.reader
+        for reader, slack in zip(self._readers, self.slacks, strict=True):
+            reader.slack = slack
+        return True
+
     def _hold(self, direction: Direction, nat: Nat) -> int | None:
         """From which offset on an edit could concern what has come of the last frame; None: nowhere yet."""
         reader, home = self._readers[direction], nat.server_inside
@@ -120,7 +154,7 @@ class OscarHelper:
         relevant = not home if direction is _ORIGINAL else home or nat.mappings()
         if not self.established or not relevant:
             return None
-        first = _first(reader.kept, direction, nat)
+        first = first_in_frame(reader.kept, direction, nat)
         return None if first is None else reader.kept_at + first
 
     def _begun(self) -> bool:
@@ -132,11 +166,13 @@ class OscarHelper:
         if frame.channel == _SIGNOFF:
             return self._signoff(frame, nat)
         name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
-        body = _body(data)
+        body = body_of(data)
         if name == _HOST_ONLINE:
             families = [data[at : at + 2] for at in range(body, len(data) - 1, 2)]
             if not self.established and self._begun() and _FAMILY_ICBM in families:
                 self.established = True
+                for reader in self._readers:
+                    reader.settled = True
                 nat.ready()
         elif name in REDIRECTS:
             return (self._redirects.read(frame, nat) or []) if self._begun() else []
@@ -150,7 +186,7 @@ class OscarHelper:
             return [] if nat.server_inside else self._icq.status(frame, body, nat)
         elif name in INFOS:
             return self._icq.user_info(frame, name, body, nat)
-        elif len(data) >= body + _ICBM.size:
+        elif len(data) >= body + ICBM.size:
             return self._icbm(direction, frame, body, nat)
         return []
 
@@ -158,18 +194,18 @@ class OscarHelper:
         """SNAC(04,06), (04,07) or (04,0B), of whatever channel."""
         data = frame.data
         name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
-        cookie, channel = _ICBM.unpack_from(data, body)
+        cookie, channel = ICBM.unpack_from(data, body)
         edits: list[Edit] = []
         icq = not nat.server_inside
-        if icq and name == _TO_CLIENT and nat.sessions():
-            edits = self._icq.user_info(frame, name, body + _ICBM.size, nat)
+        if icq and name == TO_CLIENT and nat.sessions():
+            edits = self._icq.user_info(frame, name, body + ICBM.size, nat)
         if channel != _RENDEZVOUS:
             return edits
-        if name != _CLIENT_ERROR:
+        if name != CLIENT_ERROR:
             return edits + self._rendezvous(direction, frame, nat)
         answer = self._icq.client_error(direction, frame, body, nat) if icq else None
         if answer is None:
-            at = body + _ICBM.size + 1
+            at = body + ICBM.size + 1
             whom = plain_name(data[at : at + data[at - 1]]) if len(data) >= at else b""
             nat.withdraw(_agreement(cookie, whom, nat), "declined")
         return answer or []
@@ -287,77 +323,13 @@ class OscarHelper:
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
 
 
-def _first(frame: bytes, direction: Direction, nat: Nat) -> int | None:
-    """Where in *frame*, of which the end is missing, the first byte stands that an edit could concern."""
-    name, body = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4], _body(frame)
-    if nat.server_inside:
-        return first_editable(frame, direction) if name == _TO_CLIENT else None
-    if name == SET_STATUS:
-        return first_field(frame, name, body)
-    if name == _CLIENT_ERROR:
-        return first_in_error(frame, body) if direction is Direction.ORIGINAL else None
-    first = None
-    if direction is Direction.REPLY and nat.sessions():
-        first = first_field(frame, name, body + (_ICBM.size if name == _TO_CLIENT else 0))
-    if first is None and name in (_TO_HOST, _TO_CLIENT):
-        first = first_editable(frame, direction)
-    return first
+def _follower(direction: int) -> Follower:
+    def make() -> FlapReader:
+        reader = FlapReader(_WANTED[direction], False, whole_signoff=direction == _REPLY)
+        reader.begun = reader.settled = True
+        return reader
 
-
-def first_editable(frame: bytes, direction: Direction) -> int | None:
-    """Where in *frame*, of which the end may be missing, the first byte stands that an edit could change.
-
-    None if there is none in what is there. Read by structure, as far as the bytes go: user-info TLVs 0x0003
-    and 0x0005 (sign-on time, member since) look exactly like an address and a port.
-    """
-    pos = _body(frame)
-    size = len(frame)
-    if size < pos + _ICBM.size + 1 or _ICBM.unpack_from(frame, pos)[1] != _RENDEZVOUS:
-        return None
-    pos += _ICBM.size
-    pos += 1 + frame[pos]
-    if direction is Direction.REPLY:  # user info: warning level and a count that alone delimits its TLVs
-        count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
-        pos += 4
-        while count and pos + _TLV.size <= size:
-            pos += _TLV.size + _TLV.unpack_from(frame, pos)[1]
-            count -= 1
-    while pos + _TLV.size <= size:
-        tag, length = _TLV.unpack_from(frame, pos)
-        pos += _TLV.size
-        if tag == IcbmTag.DATA:
-            return _first_in_block(frame, pos, min(pos + length, size), direction)
-        pos += length
-    return None
-
-
-def _first_in_block(frame: bytes, pos: int, size: int, direction: Direction) -> int | None:
-    if pos + _BLOCK.size > size:
-        return None
-    kind, _, capability = _BLOCK.unpack_from(frame, pos)
-    if kind != RdvType.PROPOSE:
-        return None
-    editable = EDITABLE[direction]
-    if capability in OWN_RENDEZVOUS:
-        editable |= {RdvTag.SVC_DATA}
-    first = None
-    pos += _BLOCK.size
-    while pos + _TLV.size <= size:
-        tag, length = _TLV.unpack_from(frame, pos)
-        pos += _TLV.size
-        if tag == RdvTag.USE_ARS:
-            return None
-        if first is None and tag in editable:
-            first = pos
-        pos += length
-    return first
-
-
-def _body(frame: bytes) -> int:
-    """Where the SNAC body begins: behind the extra block, if the flags announce one."""
-    if len(frame) >= _BODY + 2 and SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[2] & SNAC_FLAG_EXTRA:
-        return _BODY + 2 + int.from_bytes(frame[_BODY : _BODY + 2], "big")
-    return _BODY
+    return Follower(make)
 
 
 def _agreement(cookie: bytes, whom: bytes, nat: Nat) -> bytes:

@@ -66,6 +66,26 @@ class Conntrack:
         state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
         return bool(state == _ESTABLISHED)
 
+    def carries(self, owner: Owner, server_inside: bool) -> bool:
+        """Whether the flow is established and its client and server are on these sides. Raises BackendError.
+
+        The tuple as the inside sees it is the one of the side that the inside end is on: what a client inside
+        sent, untranslated, or what a server inside will answer, to the client that asked for it.
+        """
+        entry = self._find(owner)
+        if entry is None or not self.alive(owner):
+            return False
+        which = "CTA_TUPLE_REPLY" if server_inside else "CTA_TUPLE_ORIG"
+        ends = (owner.server, owner.client) if server_inside else (owner.client, owner.server)
+        found = [
+            (
+                entry.get_nested(which, "CTA_TUPLE_IP", f"CTA_IP_V4_{end}"),
+                entry.get_nested(which, "CTA_TUPLE_PROTO", f"CTA_PROTO_{end}_PORT"),
+            )
+            for end in ("SRC", "DST")
+        ]
+        return found == list(ends)
+
     def holds(self, owner: Owner) -> bool:
         """Whether there is an entry of the flow in any state, half closed or ending. Raises BackendError."""
         return self._find(owner) is not None

@@ -121,6 +121,7 @@ class Daemon:
                             return
                     else:
                         key.data()
+                self._engine.sessions.keep()
                 now = clock()
                 if now >= due:
                     self._queue.apply(self._engine.tick(now))
@@ -153,22 +154,23 @@ class Daemon:
             self._dropped = dropped
 
     def _restore(self) -> None:
-        """Go on with the skewed flows of an earlier life; a damaged record counts as lost."""
+        """Go on with the flows of an earlier life; a damaged record counts as lost."""
         for key, record in self._kernel.begin().items():
             try:
-                self._engine.restore([record], clock())
+                self._engine.sessions.restore(record, clock())
             except (ValueError, KeyError, TypeError) as error:
-                log.warning("a connection cannot go on and will be reset: %r", error)
+                log.warning("a connection cannot go on: its record is damaged: %r", error)
                 self._kernel.abandon(key)
 
     def _close(self) -> None:
         """Answer what waits, let go what is held, close what is open, leave the queue, empty the set.
 
-        Skewed flows wait for the next daemon, as long as the rules stay; if these go, too, nobody could ever
-        translate them again, and both ends are told.
+        Skewed flows wait for the next daemon, as long as the rules stay, and known sessions are kept for it.
+        If the rules go, too, nobody could ever translate them again: both ends are told, nothing is kept.
         """
         self._queue.serve()
         self._queue.apply(self._engine.shutdown("daemon stopped"))
+        self._engine.sessions.keep()
         if self._temporary:
             for flow in list(self._engine.flows.skewed.values()):
                 self._kernel.cut(flow)

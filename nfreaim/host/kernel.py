@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from nfreaim.core.flow import Endpoint, Flow, Owner, owner_of, reverse
 from nfreaim.core.nat import Record
 from nfreaim.core.packet import Segment
+from nfreaim.core.records import is_skewed
 from nfreaim.errors import BackendError
 from nfreaim.host.conntrack import Conntrack
 from nfreaim.host.ipset import (
@@ -26,6 +27,7 @@ from nfreaim.host.ipset import (
     FlowSet,
     NetworkSet,
 )
+from nfreaim.host.places import PLACES, Places
 from nfreaim.host.resets import Resets
 from nfreaim.host.state import StateDirectory
 
@@ -38,6 +40,8 @@ class LinuxKernel:
     def __init__(self, state: StateDirectory, stack: ExitStack) -> None:
         self._state = state
         stack.callback(state.clear_away)
+        self._places = Places(state.path / PLACES)
+        stack.callback(self._places.close)
         self._conntrack = Conntrack()
         stack.callback(self._conntrack.close)
         self._offloaded, self._skewed = FlowSet(OFFLOAD_SET), FlowSet(SKEW_SET)
@@ -98,6 +102,17 @@ class LinuxKernel:
             log.warning("%s is over, but its packets would still wait for a daemon: %s", owner, error)
         self.abandon(key)
 
+    def keep(self, key: bytes, record: Record) -> None:
+        self._state.save(key, record)
+
+    def note(self, key: bytes, place: bytes) -> None:
+        self._places.note(key, place)
+
+    def drop(self, key: bytes, skewed: bool) -> None:
+        self._places.drop(key)
+        if not skewed:
+            self.abandon(key)
+
     def reset(self, segment: Segment) -> None:
         log.info("reset: %s is not known any more", owner_of(segment.key))
         self._resets.answer(segment)
@@ -107,27 +122,38 @@ class LinuxKernel:
     def begin(self) -> dict[bytes, Record]:
         """What is to be restored, by key: records of flows that conntrack and the set still hold. Others go.
 
-        A record without an entry is of an edit that never left, or of a flow that has passed untranslated
-        since. An entry without a record stays: its packets make the engine reset both ends.
+        A skewed flow's record without an entry is of an edit that never left, or of a flow that has passed
+        untranslated since. An entry without a record stays: its packets make the engine reset both ends.
         Raises BackendError.
         """
         self.take_back()
         self._state.prepare()
         waiting = set(self._skewed.entries())
         kept: dict[bytes, Record] = {}
-        for key, record in self._state.load_all().items():
+        found = self._state.load_all()
+        for key, record in found.items():
             owner = owner_of(key)
-            if FlowEntry(owner.client, owner.server.address) not in waiting:
+            waits = FlowEntry(owner.client, owner.server.address) in waiting
+            if record.get("key") != key.hex() or is_skewed(record) is not waits:
                 self._state.delete(key)
+            elif not waits:
+                if self._conntrack.carries(owner, record.get("server_inside") is True):
+                    kept[key] = record
+                else:
+                    self._state.delete(key)
             elif not self._conntrack.holds(owner):
                 self.unprotect(key)
             else:
                 self._skewed.add(owner)
                 self._protected.add(key)
                 kept[key] = record
-        lost = len(waiting) - len(kept)
-        if kept or lost:
-            log.info("edited connections found: %d go on, %d are over or will be reset", len(kept), lost)
+        for key, place in self._places.open(kept).items():
+            kept[key]["place"] = place
+        edited = len(self._protected)
+        if lost := len(waiting) - edited:
+            log.info("edited connections found: %d go on, %d are over or will be reset", edited, lost)
+        if found:
+            log.info("connections of an earlier daemon: %d found, %d go on", len(found), len(kept))
         return kept
 
     def take_back(self) -> None:
@@ -158,6 +184,9 @@ class LinuxKernel:
     def forget_all(self) -> None:
         """Nothing waits for us any more: the rules are about to go. Raises BackendError."""
         self._skewed.flush()
+        self._places.remove()
+        for key in self._state.load_all():
+            self._state.delete(key)
 
     def _inside(self, address: str) -> bool:
         return self._lan.covers(address)

@@ -1,7 +1,8 @@
-"""StateDirectory: what has to be known of each skewed flow to go on after a crash, one small file per flow.
+"""StateDirectory: what has to be known of each flow to go on with it after a crash, one small file per flow.
 
-Knows nothing of what a record means. A file is written aside and renamed, so there is always a whole one; it
-need not outlast the machine, because neither does connection tracking.
+Knows nothing of what a record means. It believes only files that are the daemon's own and that nobody else
+can read or write. A file is written aside and renamed, so there is always a whole one; it need not outlast
+the machine, because neither does connection tracking.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class StateDirectory:
             try:
                 records[bytes.fromhex(named[1])] = _read(path)
             except (OSError, ValueError, RecursionError) as error:
-                log.warning("%s is damaged, its connection will be reset: %s", path, error)
+                log.warning("%s is damaged, its connection cannot go on: %s", path, error)
                 path.unlink(missing_ok=True)
         return records
 
@@ -105,14 +106,23 @@ class StateDirectory:
 
 def _read(path: Path) -> dict[str, Any]:
     """The record in *path*. Raises OSError, ValueError, RecursionError."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise ValueError("not a regular file")
-    if path.lstat().st_size > _LARGEST:
-        raise ValueError("too large")
-    document = json.loads(path.read_bytes())
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        check(file.fileno())
+        document = json.loads(file.read())
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ValueError(f"not of format {_FORMAT}")
     record = document.get("flow")
     if not isinstance(record, dict):
         raise ValueError("no record of a flow in it")
     return record
+
+
+def check(handle: int) -> None:
+    """Raises ValueError unless the open file is one that this program made, and nobody else can change."""
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("not a regular file")
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise ValueError(f"owned by {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}: not ours alone")
+    if found.st_size > _LARGEST:
+        raise ValueError("too large")

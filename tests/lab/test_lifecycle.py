@@ -109,7 +109,9 @@ def test_stop_leaves_the_router_as_found_and_the_next_start_works(installed: boo
         assert made.daemon.stop() == 0
         assert "5200: daemon stopped" in made.daemon.log_text()
         assert lab.firewall_rules("A") == before["A"]
-        assert leftovers(made, "A") == files["A"]
+        # Where the rules stay, another daemon is to come: it finds the sessions that go on meanwhile.
+        kept = {"nfreaim"} if installed else set()
+        assert leftovers(made, "A") == files["A"] | kept
         assert lab.firewall_rules("B") == running
 
         made.restart("A")
@@ -120,7 +122,8 @@ def test_stop_leaves_the_router_as_found_and_the_next_start_works(installed: boo
             made.daemons[router].process.send_signal(number)
             assert made.daemons[router].process.wait(10) == 0
             assert lab.firewall_rules(router) == before[router]
-            assert leftovers(made, router) == files[router]
+            kept = {"nfreaim"} if installed and router == "A" else set()
+            assert leftovers(made, router) == files[router] | kept
 
 
 def test_second_daemon_on_the_same_queue_gives_up_and_the_first_goes_on() -> None:

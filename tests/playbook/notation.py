@@ -158,7 +158,8 @@ class Stage:
         fresh = Router(helper=lambda midstream: self.helper)
         fresh.kernel.protected, fresh.now = self.router.kernel.protected, self.router.now
         if keep:
-            fresh.engine.restore(list(fresh.kernel.protected.values()), fresh.now)
+            for record in list(fresh.kernel.protected.values()):
+                fresh.engine.sessions.restore(record, fresh.now)
         self.router = fresh
         self.waiting.clear()
 

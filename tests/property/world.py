@@ -203,7 +203,8 @@ class World:
         self.kernel.resets.clear()
         self.lost = how == LOSE and KEY in self.kernel.protected
         if how == KEEP:
-            self.engine.restore(list(self.kernel.protected.values()), self.now)
+            for record in list(self.kernel.protected.values()):
+                self.engine.sessions.restore(record, self.now)
         if KEY not in self.kernel.protected:  # same-length edits may be undone by what comes again
             self.judges = (self.judges[0]._replace(strict=False), self.judges[1]._replace(strict=False))
         if self.story is not None:

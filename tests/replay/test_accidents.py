@@ -6,16 +6,24 @@ from pathlib import Path
 import pytest
 
 from nfreaim.capture import Capture
+from nfreaim.helpers import HELPERS
 from nfreaim.replay import Replay
 from pcaps.scenes import ALICE, AMY, ROUTER_A, Scene
 from pcaps.wire import GOLDEN, proposal
 from tests.captures import ACK, PSH, Conversation, Frames, Tcp, streams, tcp_frame, write_pcap
 from tests.pcapng import enhanced, interface, option, section
 from tests.replay.played import play
+from tests.unit.fakes import AnyNumbers
 
 BEFORE, AFTER = proposal("libpurple", ALICE, 5190), proposal("libpurple", ROUTER_A, 5190)
 AIM_BEFORE, AIM_AFTER = proposal("aim", ALICE, 4000), proposal("aim", ROUTER_A, 4000)
 SIGN_ON = bytes.fromhex("2a0100640004 00000001")
+
+
+@pytest.fixture(autouse=True)
+def any_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same golden frames again and again, with the numbers that they were recorded with."""
+    monkeypatch.setitem(HELPERS, "oscar", AnyNumbers)
 
 
 def signed_on(

@@ -10,8 +10,8 @@ from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Refused, Report
 from nfreaim.core.offsets import Edit
-from nfreaim.helpers.oscar import OscarHelper
 from tests.golden import load
+from tests.unit.fakes import AnyNumbers
 
 GOLDEN = load()
 NAMED = b"203.0.113.9:5190"
@@ -137,7 +137,7 @@ class Talk:
     def __init__(self, nat: FakeNat | None = None, late: bool = False) -> None:
         self.nat = nat or FakeNat()
         self.late = late
-        self.helper = OscarHelper(midstream=False)
+        self.helper = AnyNumbers(midstream=False)
         self.sent = [b"", b""]
         self.edits: list[list[Edit]] = [[], []]
         self.held: list[list[int]] = [[], []]  # where held packets begin

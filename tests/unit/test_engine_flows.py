@@ -11,9 +11,8 @@ from nfreaim.core.packet import ACK, FIN, RST, SYN
 from nfreaim.core.pinhole import PinholePolicy
 from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import Foreign
-from nfreaim.helpers.oscar import OscarHelper
 from tests.golden import load
-from tests.unit.fakes import HOST_ONLINE, SIGNON, Router, Wire, packet
+from tests.unit.fakes import HOST_ONLINE, SIGNON, AnyNumbers, Router, Wire, packet
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data
@@ -318,7 +317,7 @@ def test_every_byte_of_a_proposal_may_be_wrong(at: int) -> None:
 # --- helpers that fail -------------------------------------------------------------------------------------
 
 
-class Failing(OscarHelper):
+class Failing(AnyNumbers):
     """Raises, or answers with *bad*, when it sees the word BOOM."""
 
     bad: Scan | None = None
@@ -358,7 +357,7 @@ def test_a_helper_that_fails_concerns_one_flow(bad: Scan | None, monkeypatch: py
     assert other.client(amy) != amy
 
 
-class Disappointed(OscarHelper):
+class Disappointed(AnyNumbers):
     """Finds out late that the flow is foreign."""
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
@@ -378,7 +377,7 @@ def test_a_flow_with_edits_stays_in_the_queue_for_its_retransmissions(first: byt
     assert wire.c2s[at:] == out + b"BOOM"
 
 
-class Early(OscarHelper):
+class Early(AnyNumbers):
     """Asks for a pinhole before sign-on."""
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:

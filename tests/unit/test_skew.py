@@ -112,7 +112,7 @@ def test_a_damaged_record_is_refused_or_harmless() -> None:
     for _ in range(3000):
         router = Router()
         try:
-            router.engine.restore([damaged(kept, rng)], 0.0)
+            router.engine.sessions.restore(damaged(kept, rng), 0.0)
         except (ValueError, KeyError, TypeError):
             refused += 1
             assert len(router.engine.flows) == 0

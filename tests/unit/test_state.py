@@ -79,6 +79,24 @@ def test_damaged_record_is_reported_and_costs_only_itself(
     assert caplog.text == "", "reported once, not at every start"
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o666])
+def test_record_that_others_could_read_or_write_is_not_believed(
+    state: StateDirectory, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    state.save(KEY, RECORD)
+    state.save(OTHER, RECORD)
+    (state.path / f"{KEY.hex()}.json").chmod(mode)
+    assert state.load_all() == {OTHER: RECORD}
+    assert "not ours alone" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_record_of_another_owner_is_not_believed(state: StateDirectory) -> None:
+    state.save(KEY, RECORD)
+    os.chown(state.path / f"{KEY.hex()}.json", 1000, 1000)
+    assert state.load_all() == {}
+
+
 def test_files_of_others_are_left_alone(state: StateDirectory) -> None:
     (state.path / "notes.txt").write_text("mine")
     (state.path / "abcd.json").write_text("mine")

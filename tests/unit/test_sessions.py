@@ -1,0 +1,381 @@
+"""Sessions that outlive the daemon: where reading goes on, and what is never taken for frames meanwhile."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from nfreaim.core.flow import Endpoint
+from nfreaim.helpers.oscar import OscarHelper
+from tests.golden import load
+from tests.unit.fakes import CLIENT, Router, packed
+from tests.unit.test_recognition import COOKIE, KEEPALIVE, PROPOSAL, RECEIVED, Numbered, snac
+
+GOLDEN = load()
+TEXT = GOLDEN["text-message"].data
+HOST_ACK = GOLDEN["host-ack"].data
+
+
+def restarted(wire: Numbered, *, lost: bool = False, record: bool = True) -> Numbered:
+    """The same connection at a new daemon; *lost*: it died before it wrote down where flows stand."""
+    old = wire.router
+    places = dict(old.kernel.noted)
+    old.engine.sessions.keep()
+    if not lost:
+        places = dict(old.kernel.noted)
+    router = Router(helper=OscarHelper)
+    router.now = old.now + 1
+    for key, kept in old.kernel.kept.items() if record else ():
+        again = json.loads(json.dumps(kept))
+        if key in places:
+            again["place"] = places[key]
+        router.engine.sessions.restore(again, router.now)
+    router.last_token = old.last_token
+    wire.router = router
+    return wire
+
+
+def unread(wire: Numbered, way: int, *frames: bytes) -> None:
+    """These frames pass while no daemon runs."""
+    before, wire.router = wire.router, Router(helper=OscarHelper)
+    wire.say(way, *frames)
+    wire.router = before
+
+
+def pause(wire: Numbered, seconds: float = 1.5) -> None:
+    wire.router.wait(seconds)
+
+
+def opened(wire: Numbered) -> bool:
+    """Whether a proposal of the client, sent now, opens its pinhole."""
+    holes = len(wire.router.firewall.pinholes)
+    wire.say(0, PROPOSAL)
+    return len(wire.router.firewall.pinholes) > holes
+
+
+def test_record_has_the_flow_s_ends_and_nothing_that_was_said() -> None:
+    wire = Numbered().online()
+    wire.say(0, TEXT)
+    wire.send(0, TEXT[:2] + wire.due[0].to_bytes(2, "big") + TEXT[4:40])
+    wire.router.engine.sessions.keep()
+    (key,) = wire.router.kernel.kept
+    assert key == wire.stored.key
+    record = json.dumps(wire.router.kernel.kept[key])
+    place = wire.router.kernel.noted[key]
+    for said in (b"bob1", TEXT[20:26], TEXT[6:12], b"alice"):
+        assert said not in place
+        assert said.decode("latin-1") not in record
+    wire.router.engine.sessions.keep()
+    assert len(wire.router.kernel.kept) == 1
+
+
+def test_record_exists_from_sign_on_to_the_end_of_the_reading_or_the_flow() -> None:
+    wire = Numbered().begin()
+    wire.router.engine.sessions.keep()
+    assert not wire.router.kernel.kept
+    wire.say(1, GOLDEN["host-online"].data)
+    wire.router.engine.sessions.keep()
+    assert wire.router.kernel.kept
+    wire.say(0, KEEPALIVE, number=9)
+    assert not wire.read
+    assert (wire.router.kernel.kept, wire.router.kernel.noted) == ({}, {})
+    ended = Numbered().online()
+    ended.router.engine.sessions.keep()
+    ended.fin(0)
+    ended.fin(1)
+    ended.router.wait(61)
+    assert (ended.router.kernel.kept, ended.router.kernel.noted) == ({}, {})
+
+
+def test_full_disk_costs_the_restart_ability_and_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    router = Router(helper=OscarHelper)
+    first = Numbered(router).online()
+    router.kernel.broken = True
+    router.engine.sessions.keep()
+    first.say(0, TEXT)
+    router.engine.sessions.keep()
+    router.kernel.broken = False
+    assert opened(first)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+
+
+def test_first_frame_after_a_restart_is_read_if_nothing_was_missed() -> None:
+    wire = restarted(Numbered().online())
+    assert opened(wire)
+    wire.say(1, RECEIVED)
+    assert wire.router.engine.counters.malformed_flows == 0
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5, 6, 7, 30, 75, len(PROPOSAL) - 1])
+def test_daemon_that_dies_in_the_midst_of_a_frame_lets_that_one_pass(cut: int) -> None:
+    wire = Numbered().online()
+    number = wire.due[0].to_bytes(2, "big")
+    wire.due[0] += 1
+    frame = PROPOSAL[:2] + number + PROPOSAL[4:]
+    wire.send(0, frame[:cut])
+    wire.router.wait(0.05)
+    wire = restarted(wire)
+    wire.send(0, frame[cut:])
+    # Only its header had come: then it can still be read, and its addresses edited.
+    assert bool(wire.router.firewall.pinholes) is (cut < 6)
+    assert opened(wire) is (cut >= 6)
+    assert wire.read
+
+
+def test_repetition_of_what_was_read_before_is_not_read_again() -> None:
+    wire = Numbered().online()
+    wire.say(0, TEXT)
+    wire = restarted(wire)
+    wire.inject(0, len(wire.sent[0]) - len(TEXT), bytes(wire.sent[0][-len(TEXT) :]))
+    assert wire.stored.helper is None
+    assert opened(wire)
+
+
+@pytest.mark.parametrize("way", [0, 1], ids=["client", "server"])
+def test_frames_missed_in_either_direction_are_noticed_and_nothing_is_read_at_first(way: int) -> None:
+    wire = restarted(Numbered().online())
+    unread(wire, way, TEXT if way == 0 else RECEIVED)
+    assert not opened(wire)
+    assert wire.c2s[-len(PROPOSAL) :] == bytes(wire.sent[0][-len(PROPOSAL) :])
+    assert wire.stored.helper is None
+
+
+def test_after_a_crash_reading_begins_when_both_directions_have_shown_where_frames_begin() -> None:
+    wire = restarted(Numbered().online(), lost=True)
+    unread(wire, 0, TEXT)
+    unread(wire, 1, HOST_ACK, RECEIVED)
+    for way in (0, 1, 0):
+        wire.say(way, KEEPALIVE)
+        assert wire.stored.helper is None
+        assert not opened(wire)
+        pause(wire)
+    wire.say(1, KEEPALIVE)
+    pause(wire)
+    wire.say(0, KEEPALIVE)
+    assert wire.read
+    assert opened(wire)
+    assert wire.router.engine.counters.malformed_flows == 0
+
+
+def test_server_that_writes_a_frame_in_five_pieces_is_understood_too() -> None:
+    wire = restarted(Numbered().online(), lost=True)
+    unread(wire, 1, RECEIVED)
+    for _ in range(3):
+        for frame in (RECEIVED, KEEPALIVE):
+            number = wire.due[1].to_bytes(2, "big")
+            wire.due[1] += 1
+            wire.send(1, frame[:2] + number + frame[4:], [1, 2, 4] + [6] * (len(frame) > 6))
+        wire.say(0, KEEPALIVE)
+        pause(wire)
+    assert wire.read
+    assert opened(wire)
+
+
+def test_record_without_a_place_is_enough() -> None:
+    wire = Numbered().online()
+    wire.router.engine.sessions.keep()
+    wire.router.kernel.noted.clear()
+    wire = restarted(wire, lost=True)
+    for _ in range(3):
+        pause(wire)
+        wire.say(0, KEEPALIVE)
+        wire.say(1, KEEPALIVE)
+    assert opened(wire)
+
+
+def test_unknown_connection_only_passes_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        wire = restarted(Numbered().online(), record=False)
+        for _ in range(4):
+            wire.say(0, KEEPALIVE)
+            wire.say(1, KEEPALIVE)
+            pause(wire)
+        assert not opened(wire)
+    assert caplog.text.count("has to sign on again") == 1
+    assert wire.router.kernel.offloaded[0] == wire.owner
+
+
+# --- text that imitates frames ----------------------------------------------------------------------------
+
+
+def imitation(number: int, count: int = 1, own: bytes = packed(CLIENT.address)) -> bytes:
+    """A text that is a chain of proposals, with the numbers from *number* on."""
+    assert own in PROPOSAL
+    return b"".join(
+        PROPOSAL[:2] + ((number + i) & 0xFFFF).to_bytes(2, "big") + PROPOSAL[4:] for i in range(count)
+    )
+
+
+def message(text: bytes) -> bytes:
+    return snac(TEXT[6:24] + b"\0\1\4bob1" + text)
+
+
+HEAD = len(message(b""))
+
+
+def pieces(wire: Numbered, *texts: bytes) -> Iterator[bytes]:
+    """One message of the client with these texts in it, each in a segment of its own; the next is sent when
+    it is asked for. What is in a segment is known to whoever wrote the text."""
+    whole = message(b"".join(texts))
+    whole = whole[:2] + wire.due[0].to_bytes(2, "big") + whole[4:]
+    wire.due[0] += 1
+    at = 0
+    for size in (HEAD, *map(len, texts)):
+        yield whole[at : at + size]
+        at += size
+
+
+def listening(wire: Numbered) -> Numbered:
+    """A daemon that came back after a crash, and knows the server's direction again."""
+    wire = restarted(wire, lost=True)
+    unread(wire, 0, TEXT)
+    unread(wire, 1, KEEPALIVE)
+    for _ in range(2):
+        wire.say(1, KEEPALIVE)
+        pause(wire)
+    wire.say(1, KEEPALIVE)
+    return wire
+
+
+def test_text_whose_segments_are_chains_of_frames_is_covered_by_its_message() -> None:
+    wire = listening(Numbered().online())
+    for _ in range(3):
+        for piece in pieces(wire, *[imitation(0x4000, 3)] * 3):
+            wire.send(0, piece)
+        pause(wire)
+    assert wire.read, "three messages that begin behind a pause are a chain"
+    assert not wire.router.firewall.commits
+    assert wire.c2s.endswith(bytes(wire.sent[0][-100:]))
+
+
+def test_text_whose_message_began_before_the_restart_is_dropped_behind_it() -> None:
+    for number in range(0x1234, 0x1240):  # guesses around the true ones
+        wire = listening(Numbered().online())
+        parts = pieces(wire, *[imitation(number + 3 * i, 3) for i in range(4)])
+        before, wire.router = wire.router, Router(helper=OscarHelper)
+        wire.send(0, next(parts))
+        wire.send(0, next(parts))
+        wire.router = before
+        for piece in parts:
+            wire.send(0, piece)
+            assert not wire.router.firewall.commits
+        pause(wire)
+        wire.say(0, KEEPALIVE)
+        # Whichever chain it was that the true frame continued: from here on it is the true one.
+        assert not wire.router.firewall.commits
+        wire.say(0, TEXT)
+        pause(wire)
+        wire.say(0, KEEPALIVE)
+        assert opened(wire), number
+        assert len(wire.router.firewall.pinholes) == 1
+
+
+def test_text_that_swallows_the_next_message_s_header_is_dropped_at_the_pause() -> None:
+    wire = listening(Numbered().online())
+    for _ in range(5):
+        # The last imitated frame says that it is longer than the message: it reaches into the next one.
+        number = wire.due[0] & 0xFFFF
+        long = imitation(number, 2) + snac(bytes(HEAD + 40))[:46]
+        parts = pieces(wire, long, long)
+        before, wire.router = wire.router, Router(helper=OscarHelper)
+        wire.send(0, next(parts))
+        wire.router = before
+        for piece in parts:
+            wire.send(0, piece)
+        pause(wire)
+        assert not wire.router.firewall.commits
+        assert wire.stored.helper is None
+
+
+def test_message_halted_in_its_midst_does_not_begin_a_frame() -> None:
+    """A receiver that keeps its window shut: the chain, seen from the message's beginning, is given up."""
+    wire = listening(Numbered().online())
+    wire.say(0, KEEPALIVE)
+    parts = pieces(wire, imitation(wire.due[0] + 1, 2), imitation(wire.due[0] + 3, 2))
+    for piece in parts:
+        wire.send(0, piece)
+        pause(wire)
+    assert not wire.router.firewall.commits
+
+
+# --- state that is not true -------------------------------------------------------------------------------
+
+
+def place_of(wire: Numbered) -> bytes:
+    return next(iter(wire.router.kernel.noted.values()))
+
+
+@pytest.mark.parametrize("number", range(0, 36, 3))
+def test_damaged_place_never_lets_anything_be_misread_or_fail(number: int) -> None:
+    wire = Numbered().online()
+    wire.router.engine.sessions.keep()
+    (key,) = wire.router.kernel.noted
+    place = bytearray(wire.router.kernel.noted[key])
+    place[number] ^= 0x55
+    for damaged in (bytes(place), bytes(place[:number]), bytes(48)):
+        again = Numbered().online()
+        again.router.engine.sessions.keep()
+        again.router.kernel.noted[key] = damaged
+        again = restarted(again, lost=True)
+        before = len(again.sent[0])
+        again.say(0, TEXT)
+        again.say(1, KEEPALIVE)
+        assert again.c2s[before:] == bytes(again.sent[0][before:])
+        assert again.router.engine.counters.failed_flows == 0
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"key": "00"},
+        {"key": 5, "server_inside": False},
+        {"key": "zz" * 12, "server_inside": False},
+        {"key": "00" * 12},
+    ],
+)
+def test_damaged_record_is_refused_whole(record: dict[str, object]) -> None:
+    router = Router(helper=OscarHelper)
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        router.engine.sessions.restore(dict(record), 0.0)
+    assert len(router.engine.flows) == 0
+
+
+def test_hole_in_what_goes_on_is_not_waited_for() -> None:
+    """A repeated segment can look like the next one: what is behind it passed long ago and never comes."""
+    wire = Numbered().online()
+    wire.router.engine.sessions.keep()
+    at = len(wire.sent[0])
+    stale = dict(wire.router.kernel.noted)
+    unread(wire, 0, TEXT, TEXT, TEXT)
+    wire.router.engine.sessions.moved.clear()
+    wire.router.kernel.noted = stale
+    wire = restarted(wire, lost=True)
+    wire.inject(0, at, bytes(wire.sent[0][at : at + len(TEXT)]))
+    wire.say(0, KEEPALIVE)
+    assert wire.router.engine.counters.gap_drops == 0
+    assert wire.stored.helper is None
+    assert wire.c2s.endswith(bytes(wire.sent[0][-6:]))
+
+
+def test_session_at_a_server_that_a_redirect_led_to_goes_on() -> None:
+    other = Endpoint("203.0.113.9", 5199)
+    first = Numbered().online()
+    first.say(1, snac(b"\0\1\0\x12\0\0\0\0\0\1\0\1\0\4\0\5\0\x10203.0.113.9:5199"))
+    second = Numbered(first.router, other).online()
+    second = restarted(second)
+    assert opened(second)
+    assert second.owner.server == other
+
+
+def test_sign_on_frame_of_a_new_connection_replaces_what_was_kept() -> None:
+    wire = restarted(Numbered().online())
+    again = Numbered(wire.router)
+    again.isn = (5, 6)
+    again.handshake()
+    again.say(0, COOKIE)
+    assert not opened(again)
