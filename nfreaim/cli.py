@@ -59,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(command=_check)
     _add_settings(checking)
 
-    commands.add_parser("status", help="list open pinholes and the queue").set_defaults(command=_status)
+    telling = commands.add_parser("status", help="list open pinholes and the queue")
+    telling.set_defaults(command=_status)
+    telling.add_argument("--config", type=Path, metavar="FILE", help="where status_socket is set")
+    telling.add_argument("--json", action="store_true", help="everything the daemon tells, as JSON")
 
     replaying = commands.add_parser("replay", help="what would be changed in a capture; needs no root")
     replaying.set_defaults(command=replay.main)
@@ -102,6 +105,7 @@ def _settings(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
+    os.umask(0o077)
     # Under systemd the journal stamps each line itself.
     stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     logging.basicConfig(
@@ -139,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return check.main(config.lan, config.wan, config.ports, config.queue)
 
 
-def _status(_: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> int:
     from nfreaim.host import status
 
-    return status.main()
+    return status.main(load(arguments.config).status_socket, arguments.json)
