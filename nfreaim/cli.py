@@ -18,6 +18,7 @@ from nfreaim import __version__, replay
 from nfreaim.config import DEFAULT_PATH, LOG_LEVELS, MOST_PORTS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host import check, rules
+from nfreaim.host.journal import QuietFormatter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,15 +109,26 @@ def _run(arguments: argparse.Namespace) -> int:
     os.umask(0o077)
     # Under systemd the journal stamps each line itself.
     stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
-    logging.basicConfig(
-        level=config.log_level.upper(), format=f"{stamp}%(levelname)s %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(QuietFormatter(f"{stamp}%(levelname)s %(message)s"))
+    # Not for the libraries: their debug lines would quote packets.
+    level = logging.getLevelNamesMapping()[config.log_level.upper()]
+    logging.basicConfig(level=max(logging.WARNING, level), handlers=[handler])
+    logging.getLogger("nfreaim").setLevel(level)
+    # scapy would keep pickles in the home directory, and believe them at the next start.
+    os.environ.update(XDG_CACHE_HOME=os.devnull, XDG_CONFIG_HOME=os.devnull, XDG_DATA_HOME=os.devnull)
     try:
         from nfreaim.helpers import HELPERS
         from nfreaim.host import daemon
     except ImportError as error:
         raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
-    daemon.serve(config, HELPERS["oscar"])
+    try:
+        daemon.serve(config, HELPERS["oscar"])
+    except (ConfigError, BackendError):
+        raise
+    except Exception:
+        logging.getLogger("nfreaim").critical("ended by an error of its own", exc_info=True)
+        return 1
     return 0
 
 
