@@ -97,8 +97,8 @@ remove-rules:
 	@rules/nfreaim-rules remove
 
 install: bootstrap
-	@$$(scripts/bootstrap --python) -m venv --clear $(LIBDIR)
-	@$(LIBDIR)/bin/python $(PIP) .
+	@umask 022; $$(scripts/bootstrap --python) -m venv --clear $(LIBDIR)
+	@umask 022; $(LIBDIR)/bin/python $(PIP) .
 	@install -d $(PREFIX)/sbin $(CONFDIR)
 	@ln -sfn $(LIBDIR)/bin/nfreaim $(PREFIX)/sbin/nfreaim
 	@install -m 755 rules/nfreaim-rules $(PREFIX)/sbin/nfreaim-rules
@@ -111,6 +111,7 @@ ifneq ($(SYSTEMD),)
 	@for unit in $(UNITS); do \
 	    sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' rules/$$unit >$(UNITDIR)/$$unit; \
 	done
+	@id -u nfreaim >/dev/null 2>&1 || systemd-sysusers --inline 'u nfreaim - "nfreaim daemon"'
 	@systemctl daemon-reload
 	@if [ -e $(CONFDIR)/rules.env ]; then \
 	    echo 'Installed. Start it, now and at each boot: systemctl enable --now nfreaim-rules nfreaim'; \
@@ -127,6 +128,8 @@ ifneq ($(SYSTEMD),)
 	    [ ! -e $(UNITDIR)/$$unit ] || systemctl disable --now $$unit || true; rm -f $(UNITDIR)/$$unit; \
 	done
 	@systemctl daemon-reload
+	@rm -rf /run/nfreaim
+	@if id -u nfreaim >/dev/null 2>&1; then userdel nfreaim; fi
 endif
 	@if [ "$$(readlink $(PREFIX)/sbin/nfreaim)" = $(LIBDIR)/bin/nfreaim ]; then rm -f $(PREFIX)/sbin/nfreaim; fi
 	@rm -f $(PREFIX)/sbin/nfreaim-rules $(CONFDIR)/rules.env

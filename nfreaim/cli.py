@@ -18,6 +18,7 @@ from nfreaim import __version__, replay
 from nfreaim.config import DEFAULT_PATH, LOG_LEVELS, MOST_PORTS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host import check, rules
+from nfreaim.host.journal import QuietFormatter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(command=_check)
     _add_settings(checking)
 
-    commands.add_parser("status", help="list open pinholes and the queue").set_defaults(command=_status)
+    telling = commands.add_parser("status", help="list open pinholes and the queue")
+    telling.set_defaults(command=_status)
+    telling.add_argument("--config", type=Path, metavar="FILE", help="where status_socket is set")
+    telling.add_argument("--json", action="store_true", help="everything the daemon tells, as JSON")
 
     replaying = commands.add_parser("replay", help="what would be changed in a capture; needs no root")
     replaying.set_defaults(command=replay.main)
@@ -102,17 +106,29 @@ def _settings(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
+    os.umask(0o077)
     # Under systemd the journal stamps each line itself.
     stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
-    logging.basicConfig(
-        level=config.log_level.upper(), format=f"{stamp}%(levelname)s %(message)s", stream=sys.stderr
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(QuietFormatter(f"{stamp}%(levelname)s %(message)s"))
+    # Not for the libraries: their debug lines would quote packets.
+    level = logging.getLevelNamesMapping()[config.log_level.upper()]
+    logging.basicConfig(level=max(logging.WARNING, level), handlers=[handler])
+    logging.getLogger("nfreaim").setLevel(level)
+    # scapy would keep pickles in the home directory, and believe them at the next start.
+    os.environ.update(XDG_CACHE_HOME=os.devnull, XDG_CONFIG_HOME=os.devnull, XDG_DATA_HOME=os.devnull)
     try:
         from nfreaim.helpers import HELPERS
         from nfreaim.host import daemon
     except ImportError as error:
         raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
-    daemon.serve(config, HELPERS["oscar"])
+    try:
+        daemon.serve(config, HELPERS["oscar"])
+    except (ConfigError, BackendError):
+        raise
+    except Exception:
+        logging.getLogger("nfreaim").critical("ended by an error of its own", exc_info=True)
+        return 1
     return 0
 
 
@@ -139,7 +155,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return check.main(config.lan, config.wan, config.ports, config.queue)
 
 
-def _status(_: argparse.Namespace) -> int:
+def _status(arguments: argparse.Namespace) -> int:
     from nfreaim.host import status
 
-    return status.main()
+    return status.main(load(arguments.config).status_socket, arguments.json)

@@ -31,6 +31,7 @@ class Config:
     ports         TCP ports of servers
     queue         the NFQUEUE number
     state_dir     where it is kept which connections go on after a restart
+    status_socket, status_group  where `nfreaim status` asks, and who may besides root ("": nobody)
     """
 
     lan: tuple[str, ...] = ()
@@ -38,6 +39,8 @@ class Config:
     ports: tuple[int, ...] = (5190,)
     queue: int = 5190
     state_dir: Path = Path("/run/nfreaim/flows")
+    status_socket: Path = Path("/run/nfreaim/status")
+    status_group: str = ""
     log_level: str = "info"
     engine: EngineSettings = field(default_factory=EngineSettings)
     pinholes: PinholePolicy = field(default_factory=PinholePolicy)
@@ -113,10 +116,16 @@ def _host_name(value: Any) -> str:
     return text
 
 
-def _directory(value: Any) -> Path:
+def _absolute(value: Any) -> Path:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError
     return Path(value)
+
+
+def _group(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"|[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", value):
+        raise ValueError
+    return value
 
 
 def _service(value: Any) -> str:
@@ -187,7 +196,9 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("", "queue"): _number(0, 65535),
     ("", "hold_ms"): _number(0, 1000),
     ("", "server_names"): _list(_host_name, 'a list of host names, such as ["home.example"]'),
-    ("", "state_dir"): (_directory, 'an absolute path, such as "/run/nfreaim/flows"'),
+    ("", "state_dir"): (_absolute, 'an absolute path, such as "/run/nfreaim/flows"'),
+    ("", "status_socket"): (_absolute, 'an absolute path, such as "/run/nfreaim/status"'),
+    ("", "status_group"): (_group, 'the name of a group, such as "adm"'),
     ("", "outside_address"): (_address, 'an IPv4 address, such as "198.51.100.7"'),
     ("", "icq_direct"): (_icq_direct, '"on", "off" or a list of inside addresses, such as ["10.0.0.5"]'),
     ("", "forward"): _list(

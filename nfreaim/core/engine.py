@@ -384,7 +384,7 @@ class Engine:
             log.info("%s: no longer read: %s", flow.owner, error)
         else:
             self.counters.failed_flows += 1
-            log.error("%s: no longer read: %r", flow.owner, error, exc_info=error)
+            log.error("%s: no longer read: %s", flow.owner, type(error).__name__, exc_info=error)
         return self._bypass(flow)
 
     def _poll_owners(self) -> Verdicts:

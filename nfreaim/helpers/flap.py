@@ -139,11 +139,11 @@ class FlapReader:
         while pos < size:
             if size - pos < _HEADER:
                 if data[pos] != FLAP_MAGIC:
-                    return self._break(f"frame begins with {data[pos]:#04x}", frames)
+                    return self._break("a frame does not begin as one", frames)
                 break
             magic, channel, number, length = FLAP_HEADER.unpack_from(data, pos)
             if magic != FLAP_MAGIC or not 1 <= channel <= 5:
-                return self._break(f"frame begins with {magic:#04x}, channel {channel}", frames)
+                return self._break("a frame does not begin as one", frames)
             if number != self.due and not self._runs_on(number):
                 text = f"frame has the number {number}, not {self.due}"
                 return self._break(text, frames, OutOfSequence)
@@ -224,7 +224,7 @@ class FlapReader:
             raise Foreign("the first frame is not a sign-on frame")
         version = data[pos + _HEADER : pos + _HEADER + len(_VERSION)]
         if not _VERSION.startswith(version):
-            raise Foreign(f"FLAP version {version.hex()}")
+            raise Foreign("another version of FLAP")
         self.begun = len(version) == len(_VERSION)
         return self.begun
 

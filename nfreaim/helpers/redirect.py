@@ -147,8 +147,9 @@ class Redirects:
         """Count, and tell the operator once, that a redirect of a server on our side stays as it is."""
         if nat.server_inside:
             nat.counters.redirects_left += 1
-            named = value.decode("ascii", "backslashreplace")[:80]
-            self._tell(f"redirect of {nat.outside} to {named!r} left alone: {reason}")
+            # The server may write anything there: only what an operator could put into server_names is shown.
+            named = value.decode() if Server.parse(value) else "what is no name of a host"
+            self._tell(f"redirect of {nat.outside} to {named} left alone: {reason}")
         return []
 
     def _tell(self, text: str) -> None:

@@ -19,10 +19,8 @@ from typing import Literal
 
 from nfreaim.core.nat import UNREACHABLE
 from nfreaim.errors import BackendError
-from nfreaim.host import nftables, rules
+from nfreaim.host import nftables, privilege, rules
 from nfreaim.host.commands import interface_exists, json_from, networks_of, run, which
-
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # bit numbers, linux/capability.h
 
 # What the rules use, each as one rule for a scratch namespace: name -> (table, chain, rule).
 FEATURES = {
@@ -115,13 +113,11 @@ def _privileges() -> Checks:
         yield Check("ok", "running as root")
     else:
         yield Check("FAIL", "not running as root", "sudo nfreaim check")
-    status = Path("/proc/self/status").read_text()
-    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
-    absent = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    absent = privilege.missing()
     if absent:
-        yield Check("FAIL", f"{' and '.join(absent)} missing", "grant them (unit: CapabilityBoundingSet=)")
+        yield Check("FAIL", f"{' and '.join(absent)} missing", "grant them (unit: AmbientCapabilities=)")
     else:
-        yield Check("ok", f"{' and '.join(CAPABILITIES)} effective")
+        yield Check("ok", f"{' and '.join(privilege.CAPABILITIES)} effective")
 
 
 def _programs() -> Checks:

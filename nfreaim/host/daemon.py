@@ -13,14 +13,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final
 
 from nfreaim.config import Config
 from nfreaim.core.engine import Engine
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.pinhole import PinholeTable
 from nfreaim.errors import BackendError
-from nfreaim.host import rules
+from nfreaim.host import privilege, rules
 from nfreaim.host.conntrack import PinholeEvents
 from nfreaim.host.forwards import Forwards
 from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK
@@ -29,6 +29,8 @@ from nfreaim.host.kernel import LinuxKernel
 from nfreaim.host.pins import Pins
 from nfreaim.host.queue import PacketQueue
 from nfreaim.host.state import StateDirectory
+from nfreaim.host.status import of_daemon
+from nfreaim.host.status_server import StatusServer
 
 log = logging.getLogger("nfreaim")
 
@@ -47,6 +49,7 @@ def serve(config: Config, helper: HelperFactory) -> None:
 
     Raises BackendError if it cannot begin; then, as in the end, nothing of it is left behind.
     """
+    privilege.require()
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
         temporary = _install_rules(config, stack)
@@ -78,6 +81,8 @@ class Daemon:
     """The parts of the running ALG; *stack* unmakes them. *temporary*: the rules end with it."""
 
     def __init__(self, config: Config, helper: HelperFactory, temporary: bool, stack: ExitStack) -> None:
+        self._config, self._began = config, clock()
+        self._status = StatusServer(config.status_socket, config.status_group, self._tell, clock, stack)
         self._kernel = LinuxKernel(StateDirectory(config.state_dir), stack)
         self._events = PinholeEvents(PINHOLE_MARK, UNVERIFIED_MARK)
         stack.callback(self._events.close)
@@ -104,6 +109,7 @@ class Daemon:
                     "forward %s: somebody else's rules have port %d and come first", forward, taken[0]
                 )
         self._pinholes.adopt(self._kernel.alive, clock())
+        self._status.open()
 
     def loop(self, signals: socket.socket) -> None:
         """Serve packets, events and the clock until a signal ends it."""
@@ -111,6 +117,7 @@ class Daemon:
             selector.register(self._queue, selectors.EVENT_READ, self._queue.serve)
             selector.register(self._events, selectors.EVENT_READ, self._read_events)
             selector.register(signals, selectors.EVENT_READ)
+            self._status.attach(selector)
             tick = chores = clock()
             while True:
                 hold = self._engine.wakeup()
@@ -125,6 +132,7 @@ class Daemon:
                 now = clock()
                 if now >= due:
                     self._queue.apply(self._engine.tick(now))
+                    self._status.expire()
                     tick = now + _TICK
                 if now >= chores:
                     self._chores()
@@ -143,6 +151,10 @@ class Daemon:
         now = clock()
         for connection in self._events.read():
             self._pinholes.claimed(connection.outside, connection.peer, now)
+
+    def _tell(self) -> dict[str, Any]:
+        now = clock()
+        return of_daemon(self._engine, self._config.pinholes.forwards, now - self._began, now)
 
     def _chores(self) -> None:
         self._forwards.refresh()

@@ -156,7 +156,8 @@ def pin_destination(data: int) -> tuple[Endpoint, int]:
 def _chain() -> Iterator[tuple[Any, Any]]:
     """The nat table, just read, and our chain in it, under the lock. Raises BackendError, IPTCError."""
     try:
-        lock = _LOCK.open("a")
+        # As iptables itself does: to lock it, reading is enough, and the daemon need not own it.
+        lock = os.fdopen(os.open(_LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise BackendError(f"the lock of iptables cannot be taken: {error}; are you root?") from error
     with lock:

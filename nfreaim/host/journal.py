@@ -6,12 +6,26 @@ Never a message text and never a screen name: both identify people, and nobody n
 from __future__ import annotations
 
 import logging
+import traceback
+from types import TracebackType
 
 from nfreaim.core.flow import Flow
 from nfreaim.core.helper import Report
 from nfreaim.core.pinhole import Pinhole
 
 log = logging.getLogger("nfreaim")
+
+
+class QuietFormatter(logging.Formatter):
+    """Shows of an exception where it came from and its type, never its text: that may quote what was read."""
+
+    def formatException(
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        kind, _, frames = ei
+        name = "no exception" if kind is None else f"{kind.__module__}.{kind.__qualname__}"
+        return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames)]) + name
 
 
 class Journal:

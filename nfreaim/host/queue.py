@@ -92,8 +92,18 @@ class PacketQueue:
         self._queue.unbind()
 
     def dropped(self) -> tuple[int, int]:
-        """Packets the kernel dropped since the bind: queue full, and lost between kernel and socket."""
-        for line in _STATISTICS.read_text().splitlines():
+        """Packets the kernel dropped since the bind: queue full, and lost between kernel and socket.
+
+        Raises BackendError.
+        """
+        try:
+            text = _STATISTICS.read_text()
+        except OSError as error:
+            raise BackendError(
+                f"the queue's statistics: {error}; run it as root, or with group root among its groups "
+                "(SupplementaryGroups=root)"
+            ) from error
+        for line in text.splitlines():
             words = line.split()
             if int(words[0]) == self.number:
                 return int(words[5]), int(words[6])

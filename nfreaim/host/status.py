@@ -1,33 +1,142 @@
-"""``nfreaim status``: what is open right now, read from the kernel, so that it needs no running daemon."""
+"""``nfreaim status``: what is open right now. The daemon tells it; without one, the kernel is read instead.
+
+The document never holds what a message says, who wrote it, or the cookie of a rendezvous, which is as good as
+a key to a direct IM.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
+import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Final
 
-from nfreaim.host.forwards import Forwards
-from nfreaim.host.pins import Pins
+from nfreaim import __version__
+from nfreaim.core.engine import Engine
+from nfreaim.core.firewall import Pinhole
+from nfreaim.core.flow import Owner
+from nfreaim.core.policy import Forward
+from nfreaim.errors import BackendError
 
-_QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
+_QUEUES: Final = Path("/proc/net/netfilter/nfnetlink_queue")
+_TIMEOUT: Final = 10.0  # seconds
+
+Document = dict[str, Any]
+"""Strings, numbers, lists and such documents; times in seconds. See the README for the keys."""
 
 
-def main() -> int:
-    """Print the pinholes and the queues of this network namespace. Raises BackendError."""
+def of_daemon(engine: Engine, forwards: Iterable[Forward], uptime: float, now: float) -> Document:
+    """What a daemon, *uptime* seconds old, says of itself at the engine's time *now*."""
+    return {
+        "version": __version__,
+        "running": True,
+        "uptime": round(uptime, 1),
+        **_opened(engine.pinholes, forwards, now),
+        "flows": {"known": len(engine.flows), "kept": [_flow(owner) for owner in engine.flows.skewed]},
+        "counters": engine.counters.as_dict(),
+        "queues": _queues(),
+    }
+
+
+def of_kernel() -> Document:
+    """The part that the kernel knows of this network namespace. Raises BackendError."""
+    from nfreaim.host.forwards import Forwards
+    from nfreaim.host.pins import Pins
+
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     firewall = Pins(Forwards(), lambda: now)
-    forwards = firewall.forwards()
-    pinholes = sorted(firewall.list(), key=lambda pinhole: pinhole.deadline)
-    for hole in pinholes:
-        left = "while signed on" if hole.session else f"{max(0.0, hole.deadline - now):.0f} s left"
-        only = f", only from {' '.join(hole.peers)}" if hole.peers else ""
-        print(
-            f"pinhole {hole.outside} -> {hole.inside} for {hole.service} of {hole.owner.client}"
-            f"{only}, {left}, open for {now - hole.since:.0f} s"
-        )
-    for forward in forwards:
-        print(f"forward {forward}, as configured")
-    print(f"{len(pinholes)} pinholes")
-    for line in _QUEUES.read_text().splitlines():
-        number, _, waiting, _, _, full, lost, last, *_ = line.split()
-        print(f"queue {number}: {waiting} waiting, {last} seen, {full} + {lost} dropped")
+    return {
+        "version": __version__,
+        "running": False,
+        **_opened(firewall.list(), firewall.forwards(), now),
+        "queues": _queues(),
+    }
+
+
+def main(path: Path, as_json: bool) -> int:
+    """Print the document of the daemon at socket *path*, or of the kernel. Raises BackendError."""
+    document = fetch(path) or of_kernel()
+    if as_json:
+        print(json.dumps(document, indent=1))
+    else:
+        print("\n".join(_lines(document)))
     return 0
+
+
+def fetch(path: Path) -> Document | None:
+    """What the daemon at socket *path* says; None if there is none. Raises BackendError."""
+    chunks = []
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(_TIMEOUT)
+        try:
+            link.connect(str(path))
+            while chunk := link.recv(65536):
+                chunks.append(chunk)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET):
+                return None
+            remedy = "run it as root, or as a member of status_group" if error.errno == errno.EACCES else ""
+            raise BackendError(f"{path}: {error}{remedy and '; ' + remedy}") from error
+    if not chunks:  # it is just stopping
+        return None
+    try:
+        document = json.loads(b"".join(chunks))
+    except ValueError as error:
+        raise BackendError(f"{path}: the daemon stopped in mid-answer; try again") from error
+    if not isinstance(document, dict):
+        raise BackendError(f"{path}: that is not nfreaim's socket; see status_socket in the configuration")
+    return document
+
+
+def _lines(document: Document) -> Iterable[str]:
+    for hole in document["pinholes"]:
+        left = "while signed on" if hole["left"] is None else f"{hole['left']:.0f} s left"
+        peer = f", only from {' '.join(hole['peers'])}" if hole["peers"] else ""
+        client = hole["flow"]["client"]
+        yield (
+            f"pinhole {hole['outside']} -> {hole['inside']} for {hole['service']} of {client}{peer}, {left}, "
+            f"open for {hole['age']:.0f} s"
+        )
+    for forward in document["forwards"]:
+        yield f"forward {forward}, as configured"
+    yield f"{len(document['pinholes'])} pinholes"
+    for queue in document["queues"]:
+        yield (
+            f"queue {queue['number']}: {queue['waiting']} waiting, {queue['seen']} seen, "
+            f"{queue['dropped_full']} + {queue['dropped_socket']} dropped"
+        )
+
+
+def _opened(pinholes: Iterable[Pinhole], forwards: Iterable[Forward], now: float) -> Document:
+    return {
+        "pinholes": [
+            {
+                "outside": str(hole.outside),
+                "inside": str(hole.inside),
+                "service": hole.service,
+                "peers": list(hole.peers),
+                "age": round(now - hole.since, 1),
+                "left": None if hole.session else round(max(0.0, hole.deadline - now), 1),
+                "flow": _flow(hole.owner),
+            }
+            for hole in sorted(pinholes, key=lambda hole: hole.deadline)
+        ],
+        "forwards": [str(forward) for forward in forwards],
+    }
+
+
+def _flow(owner: Owner) -> dict[str, str]:
+    return {"client": str(owner.client), "server": str(owner.server)}
+
+
+def _queues() -> list[dict[str, int]]:
+    """The kernel's statistics of each queue here. Raises BackendError."""
+    try:
+        rows = [line.split() for line in _QUEUES.read_text().splitlines()]
+    except OSError as error:
+        raise BackendError(f"{_QUEUES}: {error}; are you root?") from error
+    names = ("number", "waiting", "dropped_full", "dropped_socket", "seen")
+    return [dict(zip(names, (int(row[at]) for at in (0, 2, 5, 6, 7)), strict=True)) for row in rows]

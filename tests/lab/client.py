@@ -276,14 +276,17 @@ class Client:
         seed: int = 1,
         write: dict[str, Any] | None = None,
         patience: float = 30.0,
+        file_name: str = "f.bin",
     ) -> dict[str, Any]:
         """Propose ``file`` (*size* bytes made from *seed*) or ``im`` (*text*) and carry it out to the end."""
         raw = bytes.fromhex(cookie) if cookie else b"%07d\0" % self._random.randrange(1000000, 10000000)
         file = kind == "file"
         data = random.Random(seed).randbytes(size) if file else text.encode()
-        more = {"proposal_mode": WriteMode.of(write)} if write else {}
+        more: dict[str, Any] = {"proposal_mode": WriteMode.of(write)} if write else {}
         service = wire.SEND_FILE if file else wire.DIRECT_IM
-        proposed = self._negotiation(to, raw, service, data=data, patience=patience, **more)
+        proposed = self._negotiation(
+            to, raw, service, data=data, patience=patience, file_name=file_name, **more
+        )
         result = await proposed.propose()
         self.negotiations.pop(raw, None)
         return result

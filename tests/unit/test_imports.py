@@ -25,6 +25,7 @@ ALLOWED = {
     "nfreaim.host.queue": {"netfilterqueue"},
     "nfreaim.host.iptables": {"iptc"},
     "nfreaim.host.conntrack": {"pyroute2"},
+    "nfreaim.host.status": {"nfreaim.__version__"},
     "nfreaim.cli": {"nfreaim"},
 }
 

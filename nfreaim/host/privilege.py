@@ -1,0 +1,31 @@
+"""The two capabilities that nfreaim needs of the kernel. Looks, and changes nothing.
+
+NET_ADMIN for the queue, connection tracking, the sets and the rules; NET_RAW for libiptc's raw socket and for
+resets. Nothing else of root's power is needed, nor root itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from nfreaim.errors import BackendError
+
+CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+"""Bit numbers, linux/capability.h."""
+
+
+def missing() -> list[str]:
+    """The names of those that are not effective in this process."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    return [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+
+
+def require() -> None:
+    """Raises BackendError if one is missing: half of the daemon would work, and fail at the first message."""
+    if lacking := missing():
+        raise BackendError(
+            f"{' and '.join(lacking)} missing: run it as root, or in the unit CapabilityBoundingSet= and "
+            f"AmbientCapabilities= need {' '.join(CAPABILITIES)}"
+        )

@@ -1,0 +1,105 @@
+"""What people write and who they are stays between them: nothing of it is found where nfreaim writes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import stat
+
+import pytest
+
+from tests.lab import home
+from tests.lab import oscar_wire as wire
+from tests.lab.net import ADDRESS, WAN, Lab
+from tests.lab.scene import Scene, eventually, nfreaim, scene, socket_in
+from tests.lab.standin import Client, Server, Transfer
+
+ALICE, BOB, CAROL, DORA = "markalice", "markbob", "markcarol", "markdora"
+TEXT, FILE, DIRECT = "markedtext at 198.18.77.77", "markedfile.txt", "markeddirect"
+HTTP = b"GET /markedpath HTTP/1.1\r\nHost: marked.example\r\n\r\n"
+COOKIES = ("4d61726b65644300", "4d61726b65644400")  # "MarkedC", "MarkedD"
+MARKS = ("mark", "198.18.77.77", "6d61726b", *COOKIES)  # as they are, and the names in hex
+
+
+def found(text: str) -> list[str]:
+    return [line for line in text.splitlines() if any(mark in line.lower() for mark in MARKS)]
+
+
+def icbm(to: str, text: str) -> str:
+    """Body of (04,06) with a plain text message, in hex: cookie, channel 1, recipient, message block."""
+    words = text.encode()
+    block = bytes.fromhex("0501000101") + b"\x01\x01" + (len(words) + 4).to_bytes(2) + bytes(4) + words
+    head = b"MarkedE\0\0\1" + bytes([len(to)]) + to.encode()
+    return (head + wire.tlvs([(2, block)])).hex()
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_no_name_text_or_cookie_is_in_log_status_or_rules(level: str) -> None:
+    with scene(settings=f'[log]\nlevel = "{level}"\n') as made:
+        lab = made.lab
+        server = made.server()
+        alice, bob, carol = made.clients(server, ("alice", ALICE, 5200), ("bob", BOB), ("carol", CAROL))
+        alice.call("send_snac", family=4, subtype=6, body=icbm(BOB, TEXT))
+        eventually(lambda: TEXT.encode().hex() in str(bob.call("received", family=4, subtype=7)))
+        assert Transfer(alice, carol, "im", text=DIRECT, cookie=COOKIES[0]).outcome().first_attempt
+        bob.call("policy", action="ignore")
+        Transfer(alice, bob, "file", file_name=FILE, cookie=COOKIES[1])
+        eventually(lambda: "for send-file" in nfreaim(lab, "A", "status"))
+        # What is no frame, in a connection that was one; and what never was one.
+        (dora,) = made.clients(server, ("alice", DORA, 5210))
+        dora.call("send_raw", data=b"markedrest".hex())
+        with socket_in(lab, "server") as listener, socket_in(lab, "alice") as browser:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("203.0.113.10", 5190))
+            listener.listen()
+            browser.connect(("203.0.113.10", 5190))
+            browser.sendall(HTTP)
+            assert listener.accept()[0].recv(3) == b"GET"
+        made.daemon.process.send_signal(signal.SIGUSR1)
+        made.daemon.wait_log("malformed_flows=1")
+        made.daemon.wait_log("foreign_flows=1")
+        status = nfreaim(lab, "A", "status") + nfreaim(lab, "A", "status", "--json")
+        assert json.loads(nfreaim(lab, "A", "status", "--json"))["running"]
+        rules = lab.firewall_rules("A")
+        assert made.daemon.stop() == 0
+        assert "pinhole claimed" in made.daemon.log_text()
+        assert found(made.daemon.log_text()) == []
+        assert found(status) == []
+        # The cookie of a pinhole stands in its comment: a restarted daemon needs it, and only root reads it.
+        comments = rules.replace(COOKIES[1], "")
+        assert COOKIES[1] in rules
+        for mark in (ALICE, BOB, CAROL, "markedfile", "198.18.77.77", "6d61726b"):
+            assert mark not in comments
+
+
+def test_state_of_edited_connections_holds_addresses_only() -> None:
+    with Lab(home_server=True) as lab:
+        made = Scene(lab)
+        home.forward(lab)
+        daemon = made.restart(settings='[log]\nlevel = "debug"\n')
+        server = Server(lab, address=home.HOME, node="hsrv")
+        alice, bob = Client(lab, "alice", ALICE), Client(lab, "bob", BOB)
+        for waiting in (server, alice, bob):
+            waiting.wait_ready()
+        alice.sign_on(f"{home.HOME}:5190")
+        bob.sign_on(f"{WAN['A']}:5190", services=True)
+        alice.call("send_snac", family=4, subtype=6, body=icbm(BOB, TEXT))
+        eventually(lambda: TEXT.encode().hex() in str(bob.call("received", family=4, subtype=7)))
+        assert Transfer(alice, bob, "file", file_name=FILE).outcome().first_attempt
+        directory = lab.dir / "run-A" / "nfreaim" / "flows"
+        files = list(directory.iterdir())
+        assert files
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        for file in files:
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            text = file.read_text()
+            assert found(text) == []
+            edits = [edit for stream in json.loads(text)["flow"]["streams"] for edit in stream["edits"]]
+            assert edits
+            for _, _, data in edits:
+                written = bytes.fromhex(data)
+                assert len(written) <= 6 or written.lstrip(bytes(range(32))) == f"{WAN['A']}:5190".encode()
+        daemon.stop()
+        assert ADDRESS["bob"] in daemon.log_text()
+        assert found(daemon.log_text()) == []
