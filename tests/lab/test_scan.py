@@ -40,7 +40,7 @@ def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_i
                 stranger.connect((OUTSIDE, 5200))
         with socket_in(lab, "bob") as again, pytest.raises(ConnectionRefusedError):
             again.connect((OUTSIDE, 5200))  # it is let in, and the client listens no more
-        alice.call("cancel", cookie=transfer.cookie)
+        alice.call("sign_off", how="signoff")
         eventually(lambda: not made.holes())
         assert scan(lab, "bob", ADDRESS["bob"]) == set(), "after the transfer"
 

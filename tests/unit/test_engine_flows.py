@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
 import pytest
 
 from nfreaim.core.flow import Direction, Endpoint, FlowLimits
@@ -143,7 +145,7 @@ def test_one_side_alone_cannot_replace_a_connection(wire: Wire, from_inside: boo
 def test_a_fin_with_the_last_data(wire: Wire) -> None:
     wire.client(PROPOSAL)
     wire.send(0, GOLDEN["signoff"].data[:4], flags=FIN | ACK)
-    assert not wire.router.pinholes._entries
+    assert not list(wire.router.pinholes)
     wire.send(1, MESSAGE, flags=FIN | ACK)
     wire.inject(0, len(wire.sent[0]), flags=FIN | ACK)
     assert wire.stored.finished == 3
@@ -224,6 +226,7 @@ def test_a_control_connection_that_vanished_is_noticed_by_polling() -> None:
 
 def test_every_control_connection_is_polled_in_its_turn() -> None:
     router = Router(policy=PinholePolicy(lifetime=1e6))
+    router.kernel.networks = [IPv4Network("10.0.1.0/24")]
     wires = [Wire(router, client=Endpoint(f"10.0.1.{n}", 4000)).sign_on() for n in range(1, 101)]
     for number, wire in enumerate(wires, 1):
         wire.client(PROPOSAL.replace(bytes([10, 0, 0, 5]), bytes([10, 0, 1, number])))

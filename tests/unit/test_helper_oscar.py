@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
 import pytest
 
 from nfreaim.core.flow import Endpoint
@@ -58,6 +60,7 @@ UNTOUCHED = [
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_a_proposal_with_its_port_free_outside(name: str) -> None:
     wire = wire_of(name)
+    wire.router.kernel.networks = [IPv4Network(wire.owner.client.address)]
     assert wire.client(GOLDEN[name].data) == edited(name)
     (pinhole,) = wire.router.firewall.pinholes
     assert pinhole.inside == Endpoint(wire.owner.client.address, PROPOSALS[name])
@@ -71,6 +74,7 @@ def test_a_proposal_with_its_port_free_outside(name: str) -> None:
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_a_proposal_whose_port_another_host_holds(name: str) -> None:
     wire = wire_of(name, taken=(PROPOSALS[name],), ports=range(40001, 40002))
+    wire.router.kernel.networks = [IPv4Network(wire.owner.client.address)]
     assert wire.client(GOLDEN[name].data) == edited(name, 40001)
     assert wire.router.firewall.pinholes[0].outside == Endpoint(OUTSIDE, 40001)
 

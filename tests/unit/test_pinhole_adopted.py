@@ -1,0 +1,52 @@
+"""What an earlier life left in the kernel: what is taken over, and what is removed."""
+
+from __future__ import annotations
+
+from nfreaim.core.flow import Endpoint
+from nfreaim.core.pinhole import Pinhole
+from tests.unit.fakes import OUTSIDE
+from tests.unit.test_pinhole import ALICE, AMY, A, B, C, Table
+
+
+def test_survivors_are_kept_and_strays_removed() -> None:
+    table = Table()
+    kept = Pinhole(Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190), ALICE, A, "send-file", 100.0)
+    dead = Pinhole(Endpoint("10.0.0.6", 5190), Endpoint(OUTSIDE, 4001), AMY, A, "talk", 100.0)
+    late = Pinhole(Endpoint("10.0.0.5", 5191), Endpoint(OUTSIDE, 4002), ALICE, B, "talk", 50.0)
+    never = Pinhole(Endpoint("10.0.0.5", 5192), Endpoint(OUTSIDE, 4003), ALICE, C, "talk", 9999.0)
+    twice = Pinhole(Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 4004), ALICE, C, "talk", 100.0)
+    table.firewall.pinholes = [kept, dead, late, never, twice]
+    table.adopt(lambda owner: owner != AMY, 50.0)
+    table.consistent()
+    assert (list(table), table.watcher.opens) == ([kept], [kept])
+    assert [p for p, _ in table.watcher.closes] == [dead, late, never, twice]
+    assert table.owners() == {ALICE}
+    assert table.ask(now=60.0).outside == kept.outside
+    table.close(ALICE, A, "cancelled")
+    assert not table.firewall.pinholes
+
+
+def test_strays_that_cannot_be_removed_are_tried_again() -> None:
+    table = Table()
+    late = Pinhole(Endpoint("10.0.0.5", 5191), Endpoint(OUTSIDE, 5190), ALICE, B, "talk", 50.0)
+    table.firewall.pinholes = [late]
+    table.firewall.refuse_remove = True
+    table.adopt(lambda owner: True, 60.0)
+    assert table.ask(now=60.0).outside.port == 40000
+    table.firewall.refuse_remove = False
+    table.expire(61.0)
+    table.consistent()
+
+
+def test_a_claimed_pinhole_is_taken_over_as_the_peer_s_own() -> None:
+    table = Table()
+    left = Pinhole(
+        Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190), ALICE, A, "send-file", 60.0, ("198.51.100.2",)
+    )
+    table.firewall.pinholes = [left]
+    table.adopt(lambda owner: True, 55.0)
+    table.consistent()
+    assert list(table) == [left]
+    table.claimed(left.outside, "198.51.100.2", 56.0)
+    table.expire(60.0)
+    assert not table.firewall.pinholes
