@@ -3,10 +3,10 @@
 It knows where frames begin and end and which few of them a helper wants; the rest is skipped by count.
 Never more than one frame of at most MAX_FRAME bytes is kept. It never looks for a lost frame boundary.
 
-**Numbering.** Each side numbers its frames on its own, from any value. Measured: in 30 recorded and
+**Numbering.** Each side numbers its frames on its own, from any value. Measured: in 28 recorded and
 third-party connections (libpurple 2.12.1, open-oscar-server v0.24.0, a client of 2009 with AOL's servers,
 Adium 1.5 with ICQ's) every frame of any channel, keep-alive, sign-off and skipped ones included, is
-numbered one higher than the one before; not one exception in some 1200 frames. open-oscar-server numbers
+numbered one higher than the one before; not one exception in 558 frames. open-oscar-server numbers
 under a lock, so that its many writers do not show. Clients' sources agree; their counters have 16 bits,
 some 15, and AOL's servers ended the connection of a client whose numbers jumped. So a client's frames have
 to run on exactly, a counter of 8, 15 or 16 bits turning over to 0 or 1; of a server's, the number may be

@@ -128,7 +128,7 @@ def test_a_session_survives_a_crash_and_ends_with_its_connection() -> None:
             ]
             assert icq_call(clients["bob"], clients["alice"]).ok
             clients["alice"].call("sign_off")
-            second.wait_log("pinhole closed: 203.0.113.1:4000 -> 10.0.0.5:4000: control connection lost")
+            second.wait_log("pinhole closed: 203.0.113.1:4000 -> 10.0.0.5:4000: signed off")
             assert len(status(lab)) == 1
             assert second.stop() == 0
             assert status(lab) == []
