@@ -58,7 +58,7 @@ class Numbered(Wire):
         """Whether a proposal of the client opens anything now, or anything has been opened before."""
         self.say(0, PROPOSAL)
         changed = self.c2s != bytes(self.sent[0])
-        assert changed is bool(self.router.firewall.commits)
+        assert changed is bool(self.router.firewall.changes)
         return changed
 
     @property
@@ -161,7 +161,7 @@ def test_proposals_before_the_session_is_past_sign_on_are_left_alone_in_both_dir
     wire.say(1, RECEIVED)
     wire.say(0, PROPOSAL)
     wire.say(1, ONLINE)
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
     assert (wire.c2s, wire.s2c) == (bytes(wire.sent[0]), bytes(wire.sent[1]))
     assert wire.opens()
 
@@ -220,7 +220,7 @@ def test_data_ahead_of_the_answer_to_the_syn_is_no_beginning() -> None:
     wire.say(1, SIGNON)
     wire.inject(0, 18, COOKIE)  # what is before was not seen: it has to come again
     wire.say(1, ONLINE)
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
     assert not wire.stored.helper or not wire.stored.helper.established
 
 

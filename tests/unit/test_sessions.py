@@ -248,7 +248,7 @@ def test_text_whose_segments_are_chains_of_frames_is_covered_by_its_message() ->
             wire.send(0, piece)
         pause(wire)
     assert wire.read, "three messages that begin behind a pause are a chain"
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
     assert wire.c2s.endswith(bytes(wire.sent[0][-100:]))
 
 
@@ -262,11 +262,11 @@ def test_text_whose_message_began_before_the_restart_is_dropped_behind_it() -> N
         wire.router = before
         for piece in parts:
             wire.send(0, piece)
-            assert not wire.router.firewall.commits
+            assert not wire.router.firewall.changes
         pause(wire)
         wire.say(0, KEEPALIVE)
         # Whichever chain it was that the true frame continued: from here on it is the true one.
-        assert not wire.router.firewall.commits
+        assert not wire.router.firewall.changes
         wire.say(0, TEXT)
         pause(wire)
         wire.say(0, KEEPALIVE)
@@ -287,7 +287,7 @@ def test_text_that_swallows_the_next_message_s_header_is_dropped_at_the_pause() 
         for piece in parts:
             wire.send(0, piece)
         pause(wire)
-        assert not wire.router.firewall.commits
+        assert not wire.router.firewall.changes
         assert wire.stored.helper is None
 
 
@@ -299,7 +299,7 @@ def test_message_halted_in_its_midst_does_not_begin_a_frame() -> None:
     for piece in parts:
         wire.send(0, piece)
         pause(wire)
-    assert not wire.router.firewall.commits
+    assert not wire.router.firewall.changes
 
 
 # --- state that is not true -------------------------------------------------------------------------------
