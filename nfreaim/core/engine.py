@@ -22,14 +22,12 @@ from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import PinholeTable
 from nfreaim.core.sets import QueueSets
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.stream import Held, Stream
+from nfreaim.core.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError, Foreign, Malformed
 
 log = logging.getLogger(__name__)
 
-# A sequence number farther from the stream than any window is no packet of it: it is none of our business.
-_FAR: Final = 1 << 22
 # So many control connections are looked up in one poll: a look-up costs up to a millisecond.
 _POLL_BATCH: Final = 32
 
@@ -91,6 +89,8 @@ class Engine:
             return [(token, ACCEPT)]
         if flow.helper is None:
             return [(token, self._unread(stream, segment, now))]
+        if not stream.acknowledges(segment):  # its receiver will refuse it, too
+            return [(token, self._rendered(stream, segment, stream.offset(segment.seq)))]
         if segment.seq == stream.expected:
             at = stream.next
         else:
@@ -217,7 +217,7 @@ class Engine:
         """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
         flow, at = stream.flow, stream.offset(segment.seq)
         ended = flow.finished >> stream.direction & 1  # a FIN takes one position
-        ahead = 0 < at - stream.next - ended <= _FAR and flow.helper is not None
+        ahead = 0 < at - stream.next - ended <= FAR and flow.helper is not None
         if ahead and flow.server_inside and not segment.flags & RST:
             # What is missing may yet be edited, and this would stand at a wrong place: a FIN would end the
             # stream there, an ACK outdate later ones (RFC 9293, SND.WL1). Without ACKs two holes could block.
@@ -236,7 +236,7 @@ class Engine:
         # Progress still counts: offsets are relative to it, and 4 GiB on new bytes would pass for edited.
         at = stream.offset(segment.seq)
         end = at + len(segment.raw) - segment.start
-        if 0 < end - stream.next <= _FAR:
+        if 0 < end - stream.next <= FAR:
             stream.advance(end)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
@@ -256,7 +256,7 @@ class Engine:
             # Nobody saw where this direction stood: what is missing has passed and will not come again.
             stream.rebase(segment.seq)
             return self._read(stream, segment, token, 0, now)
-        if at - stream.next > _FAR:
+        if at - stream.next > FAR:
             return [(token, self._rendered(stream, segment, at))]
         if stream.gap is None:
             stream.gap = now
@@ -344,6 +344,8 @@ class Engine:
         """A FIN where the stream ends: the client or the server is done with this flow."""
         flow = stream.flow
         if stream.offset(segment.seq) + len(segment.raw) - segment.start != stream.next:
+            return
+        if flow.helper is not None and not stream.acknowledges(segment):
             return
         flow.finished |= 1 << stream.direction
         self.pinholes.close_owner(flow.owner, "control connection closed")
