@@ -63,8 +63,8 @@ class Hostile:
         return len(self.made.holes())
 
     def opened(self) -> int:
-        """How many were ever opened, but for the bystander's, whose client listens on 5190."""
-        return len(re.findall(r"pinhole opened: \S+ -> \S+:(?!5190 )", self.made.daemon.log_text()))
+        """How many were ever opened, but for those of well-behaved clients, which listen on 5190 to 5199."""
+        return len(re.findall(r"pinhole opened: \S+ -> \S+:(?!519. )", self.made.daemon.log_text()))
 
     def lost(self) -> tuple[int, int]:
         """Packets that the kernel dropped at the queue's door: full, and no room in the socket."""
