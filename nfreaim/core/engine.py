@@ -282,7 +282,7 @@ class Engine:
         if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
-            sets.offload(forward)
+            sets.offload(forward, self.flows)
             return passed
         to_server = forward == key
         ends = (segment.seq, segment.ack) if to_server else (segment.ack, segment.seq)
@@ -370,7 +370,7 @@ class Engine:
             self.counters.foreign_flows += 1
             log.debug("%s: not read: %s", flow.owner, error)
             if not any(stream.map.edits for stream in flow.streams):
-                self._sets.offload(flow.key)
+                self._sets.offload(flow.key, self.flows)
         elif isinstance(error, Malformed):
             self.counters.malformed_flows += 1
             log.info("%s: no longer read: %s", flow.owner, error)

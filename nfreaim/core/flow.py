@@ -156,6 +156,10 @@ class FlowTable:
             del self._half_open[next(iter(self._half_open))]
         self._half_open[key] = syn
 
+    def begins(self, key: bytes) -> bool:
+        """Whether a client's SYN with this key awaits its answer."""
+        return key in self._half_open
+
     def answered(self, key: bytes, ack: int, from_inside: bool) -> HalfOpen | None:
         """The SYN announced for *key* that this acknowledgement number answers, from the other side."""
         syn = self._half_open.get(key)
