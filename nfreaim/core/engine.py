@@ -282,11 +282,12 @@ class Engine:
         if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
-            sets.offload(forward, self.flows)
+            if not self.flows.begins(forward, now):
+                sets.offload(forward, self.flows)
             return passed
-        to_server = forward == key
-        ends = (segment.seq, segment.ack) if to_server else (segment.ack, segment.seq)
-        verdicts = self._begin(forward, *ends, now, HalfOpen(0, from_inside is to_server), midstream=True)
+        ends = (segment.seq, segment.ack) if forward == key else (segment.ack, segment.seq)
+        syn = HalfOpen(0, from_inside is (forward == key), now)
+        verdicts = self._begin(forward, *ends, now, syn, midstream=True)
         return verdicts + self._read(self.flows.streams[key], segment, token, 0, now)
 
     def _handshake(
@@ -312,7 +313,7 @@ class Engine:
         if self.pinholes.leads_to(owner_of(forward).server):
             return passed
         self._sets.reclaim(forward)
-        self.flows.announce(forward, HalfOpen(segment.seq, from_inside))
+        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, now))
         return passed
 
     def _begin(
@@ -343,9 +344,8 @@ class Engine:
     def _finish(self, stream: Stream, segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""
         flow = stream.flow
-        if stream.offset(segment.seq) + len(segment.raw) - segment.start != stream.next:
-            return
-        if flow.helper is not None and not stream.acknowledges(segment):
+        there = stream.offset(segment.seq) + len(segment.raw) - segment.start == stream.next
+        if not there or (flow.helper is not None and not stream.acknowledges(segment)):
             return
         flow.finished |= 1 << stream.direction
         self.pinholes.close_owner(flow.owner, "control connection closed")

@@ -52,7 +52,7 @@ class QueueSets:
 
     def offload(self, key: bytes, flows: FlowTable) -> None:
         """Let the flow skip the queue from now on, unless that would let one of *flows* skip it, too."""
-        if flows.begins(key) or any(twin in flows.streams for twin in self._twins(key)):
+        if any(twin in flows.streams for twin in self._twins(key)):
             return  # one forged packet is enough to get here
         self._offloaded[key] = None
         if len(self._offloaded) > self._bound:

@@ -10,7 +10,7 @@ import random
 import pytest
 
 from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, FIN
+from nfreaim.core.packet import ACK, FIN, SYN
 from tests.golden import load
 from tests.unit.fakes import CLIENT_SIGNON, HOST_ONLINE, PSH_ACK, SERVER, SIGNON, Router, Wire, packed, packet
 from tests.unit.proposals import addressed, proposal
@@ -119,6 +119,23 @@ def test_old_bytes_that_come_again_as_others_are_not_read(wire: Wire) -> None:
     forge(wire, 0, place(wire, 0) - len(AIM), place(wire, 1), AIM)
     assert not wire.router.firewall.pinholes
     still_read(wire)
+
+
+def test_bytes_forged_between_a_syn_and_its_answer_do_not_stop_the_reading() -> None:
+    wire = Wire()
+    wire.inject(0, -1, flags=SYN)
+    forge(wire, 0, place(wire, 0), 12345, MESSAGE)
+    assert wire.router.kernel.offloaded == []
+    wire.sign_on()
+    still_read(wire)
+
+
+def test_connection_whose_answer_takes_another_way_leaves_the_queue() -> None:
+    wire = Wire()
+    wire.inject(0, -1, flags=SYN)
+    wire.router.now += 5.0
+    wire.client(MESSAGE)
+    assert wire.router.kernel.offloaded == [wire.owner]
 
 
 # --- flows that begin as something else --------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, HalfOpen, owner_of
+from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, owner_of
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.sets import QueueSets
 from nfreaim.helpers.oscar import OscarHelper
@@ -108,14 +108,6 @@ def test_what_is_forgotten_for_want_of_room_is_queued_again() -> None:
     assert kernel.offloaded == [owner_of(one) for one in keys[-3:]]
     for one in keys:  # whatever the kernel still has can be taken back
         sets.reclaim(one)
-    assert kernel.offloaded == []
-
-
-def test_connection_that_is_about_to_begin_stays_in_the_queue() -> None:
-    kernel, flows = FakeKernel(), FlowTable(FlowLimits())
-    sets = sets_of(kernel)
-    flows.announce(key(SERVER), HalfOpen(1, True))
-    sets.offload(key(SERVER), flows)
     assert kernel.offloaded == []
 
 
