@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from nfreaim.core import records
 from nfreaim.core.counters import Counters
@@ -24,14 +24,11 @@ from nfreaim.core.pinhole import PinholeTable
 from nfreaim.core.sessions import Sessions
 from nfreaim.core.sets import QueueSets
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.stream import Held, Stream
+from nfreaim.core.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError, Foreign, Malformed
 
 log = logging.getLogger(__name__)
-
-# A sequence number farther from the stream than any window is no packet of it: it is none of our business.
-_FAR: Final = 1 << 22
 
 
 class Engine:
@@ -92,6 +89,8 @@ class Engine:
             return [(token, ACCEPT)]
         if flow.helper is None and not (flow.resuming and flow.resuming.ready(stream, segment, now)):
             return [(token, self._unread(stream, segment, now))]
+        if not stream.acknowledges(segment):  # its receiver will refuse it, too
+            return [(token, self._rendered(stream, segment, stream.offset(segment.seq)))]
         if segment.seq == stream.expected:
             at = stream.next
         else:
@@ -214,7 +213,7 @@ class Engine:
         """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
         flow, at = stream.flow, stream.offset(segment.seq)
         ended = flow.finished >> stream.direction & 1  # a FIN takes one position
-        ahead = 0 < at - stream.next - ended <= _FAR and flow.helper is not None
+        ahead = 0 < at - stream.next - ended <= FAR and flow.helper is not None
         if ahead and flow.server_inside and not segment.flags & RST:
             # What is missing may yet be edited, and this would stand at a wrong place: a FIN would end the
             # stream there, an ACK outdate later ones (RFC 9293, SND.WL1). Without ACKs two holes could block.
@@ -233,7 +232,7 @@ class Engine:
         # Progress still counts: offsets are relative to it, and 4 GiB on new bytes would pass for edited.
         at = stream.offset(segment.seq)
         end = at + len(segment.raw) - segment.start
-        if 0 < end - stream.next <= _FAR:
+        if 0 < end - stream.next <= FAR:
             stream.advance(end)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
@@ -253,7 +252,7 @@ class Engine:
             # Nobody saw where this direction stood: what is missing has passed and will not come again.
             stream.rebase(segment.seq)
             return self._read(stream, segment, token, 0, now)
-        if at - stream.next > _FAR:
+        if at - stream.next > FAR:
             return [(token, self._rendered(stream, segment, at))]
         flow = stream.flow
         if flow.resuming and flow.resuming.gives_way(flow, now):
@@ -282,13 +281,13 @@ class Engine:
         if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
-            if not self.flows.awaits(forward):  # else it is ahead of the SYN/ACK, and will come again
+            if not self.flows.begins(forward, now):  # else it is ahead of the SYN/ACK, and will come again
                 self.sessions.unknown()
-                sets.offload(forward)
+                sets.offload(forward, self.flows)
             return passed
-        to_server = forward == key
-        ends = (segment.seq, segment.ack) if to_server else (segment.ack, segment.seq)
-        verdicts = self._begin(forward, *ends, now, HalfOpen(0, from_inside is to_server), midstream=True)
+        ends = (segment.seq, segment.ack) if forward == key else (segment.ack, segment.seq)
+        syn = HalfOpen(0, from_inside is (forward == key), now)
+        verdicts = self._begin(forward, *ends, now, syn, midstream=True)
         return verdicts + self._read(self.flows.streams[key], segment, token, 0, now)
 
     def _handshake(
@@ -314,7 +313,7 @@ class Engine:
         if self.pinholes.leads_to(owner_of(forward).server):
             return passed
         self._sets.reclaim(forward)
-        self.flows.announce(forward, HalfOpen(segment.seq, from_inside))
+        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, now))
         return passed
 
     def _begin(
@@ -348,7 +347,8 @@ class Engine:
     def _finish(self, stream: Stream, segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""
         flow = stream.flow
-        if stream.offset(segment.seq) + len(segment.raw) - segment.start != stream.next:
+        there = stream.offset(segment.seq) + len(segment.raw) - segment.start == stream.next
+        if not there or (flow.helper is not None and not stream.acknowledges(segment)):
             return
         flow.finished |= 1 << stream.direction
         self.pinholes.close_owner(flow.owner, "control connection closed")
@@ -378,7 +378,7 @@ class Engine:
             self.counters.foreign_flows += 1
             log.debug("%s: not read: %s", flow.owner, error)
             if not any(stream.map.edits for stream in flow.streams):
-                self._sets.offload(flow.key)
+                self._sets.offload(flow.key, self.flows)
         elif isinstance(error, Malformed):
             self.counters.malformed_flows += 1
             log.info("%s: no longer read: %s", flow.owner, error)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nfreaim.core.nat import FlowNat
     from nfreaim.core.sessions import Resuming
 
+_ANSWERED: Final = 3.0  # seconds; what has no answer by then was dropped, or its answer takes another way
 _KEY: Final = struct.Struct("!4s4sHH")
 
 
@@ -64,10 +65,11 @@ def reverse(key: bytes) -> bytes:
 
 
 class HalfOpen(NamedTuple):
-    """A client's SYN: its sequence number, and where it came from."""
+    """A client's SYN: its sequence number, where it came from, and when."""
 
     seq: int
     from_inside: bool
+    since: float
 
 
 class Flow:
@@ -160,9 +162,10 @@ class FlowTable:
             del self._half_open[next(iter(self._half_open))]
         self._half_open[key] = syn
 
-    def awaits(self, key: bytes) -> bool:
-        """Whether a SYN was announced for *key* that nobody has answered yet."""
-        return key in self._half_open
+    def begins(self, key: bytes, now: float) -> bool:
+        """Whether a client's SYN with this key awaits its answer, and may still get it."""
+        syn = self._half_open.get(key)
+        return syn is not None and now - syn.since < _ANSWERED
 
     def answered(self, key: bytes, ack: int, from_inside: bool) -> HalfOpen | None:
         """The SYN announced for *key* that this acknowledgement number answers, from the other side."""

@@ -6,10 +6,10 @@ Mirrors the kernel's sets in bounded memory. A refusal by the kernel costs speed
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from nfreaim.core.flow import Endpoint, Flow, owner_of
+from nfreaim.core.flow import Endpoint, Flow, FlowTable, owner_of
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.nat import Kernel
 from nfreaim.errors import BackendError
@@ -61,11 +61,13 @@ class QueueSets:
             self._followed[server] = _Followed(factory, now - _REFRESH)  # expire() tells the kernel
         return factory
 
-    def offload(self, key: bytes) -> None:
-        """Let the flow skip the queue from now on."""
+    def offload(self, key: bytes, flows: FlowTable) -> None:
+        """Let the flow skip the queue from now on, unless that would let one of *flows* skip it, too."""
+        if any(twin in flows.streams for twin in self._twins(key)):
+            return  # one forged packet is enough to get here
         self._offloaded[key] = None
         if len(self._offloaded) > self._bound:
-            del self._offloaded[next(iter(self._offloaded))]
+            self.reclaim(next(iter(self._offloaded)))  # else the kernel kept what nobody could take back
         try:
             self._kernel.offload(owner_of(key))
         except BackendError as error:
@@ -116,6 +118,12 @@ class QueueSets:
                 self.follow(server, busy[server], now)
             elif now - known.since > _FOLLOW_FOR:
                 del self._followed[server]
+
+    def _twins(self, key: bytes) -> Iterator[bytes]:
+        """Keys of the other flows that the kernel's set cannot tell from this one: it has no server port."""
+        server = owner_of(key).server
+        ports = {*self.helpers, *(other.port for other in self._followed if other.address == server.address)}
+        return (key[:10] + port.to_bytes(2, "big") for port in ports - {server.port})
 
     def _warn(self, what: str, error: BackendError) -> None:
         # Once: the next such flow will fail just the same.

@@ -22,6 +22,8 @@ from nfreaim.core.packet import ACK, FIN, RST, Segment
 if TYPE_CHECKING:
     from nfreaim.core.flow import Direction, Flow
 
+FAR: Final = 1 << 22
+"""A number farther from the stream than any window is no packet of it: it is none of our business."""
 _MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
 
@@ -85,6 +87,24 @@ class Stream:
     def offset(self, seq: int) -> int:
         """The stream offset that sequence number *seq* means: the one nearest to *next*."""
         return self.next + ((seq - self.expected + _HALF) & _MASK) - _HALF
+
+    def acknowledges(self, segment: Segment) -> bool:
+        """Whether *segment*, of this stream, acknowledges what its sender may have received by now.
+
+        RFC 5961, section 5: nothing that was not sent, and nothing outdated by more than a window. Packets of
+        inside hosts come before any check of the kernel's, so whoever forges one has to guess this, too.
+        """
+        if not segment.flags & ACK:
+            return False
+        flow = self.flow
+        if flow.midstream:
+            return True  # nobody saw where the other end stood
+        other = flow.streams[self is flow.streams[0]]
+        if segment.ack == other.expected and not other.map.skewed:
+            return True  # most of the time
+        sent = other.map.fwd(other.next) if other.map.skewed else other.next
+        # One more: a FIN takes a position, and may have passed unnoted ahead of a hole.
+        return (other.base + sent + 1 - segment.ack) & _MASK <= min(sent + 1, FAR)
 
     def advance(self, end: int) -> None:
         """Everything below offset *end* has been seen."""

@@ -51,8 +51,12 @@ class Conntrack:
         self._netlink.close()
 
     def outside_address(self, owner: Owner) -> str:
-        """Where the replies of this flow are sent: the address it has outside. Raises BackendError."""
-        return self._endpoint(owner, "CTA_TUPLE_REPLY").address
+        """Where the replies of this flow are sent: the address it has outside.
+
+        Raises BackendError, also if the flow is not established: the packet that asks comes from before
+        connection tracking, and may have been sent in another host's name.
+        """
+        return self._endpoint(owner, "CTA_TUPLE_REPLY", established=True).address
 
     def reached(self, owner: Owner) -> Endpoint:
         """What this flow's client connected to, before any translation. Raises BackendError."""
@@ -63,8 +67,7 @@ class Conntrack:
         entry = self._find(owner)
         if entry is None:
             return False
-        state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
-        return bool(state == _ESTABLISHED)
+        return _is_established(entry)
 
     def carries(self, owner: Owner, server_inside: bool) -> bool:
         """Whether the flow is established and its client and server are on these sides. Raises BackendError.
@@ -90,11 +93,13 @@ class Conntrack:
         """Whether there is an entry of the flow in any state, half closed or ending. Raises BackendError."""
         return self._find(owner) is not None
 
-    def _endpoint(self, owner: Owner, which: str) -> Endpoint:
+    def _endpoint(self, owner: Owner, which: str, established: bool = False) -> Endpoint:
         """The destination in one of the two tuples of the flow's entry."""
         entry = self._find(owner)
         if entry is None:
             raise BackendError(f"connection tracking does not know {owner}")
+        if established and not _is_established(entry):
+            raise BackendError(f"connection tracking does not hold {owner} for established")
         address = entry.get_nested(which, "CTA_TUPLE_IP", "CTA_IP_V4_DST")
         port = entry.get_nested(which, "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
         if not isinstance(address, str) or not isinstance(port, int):
@@ -124,6 +129,12 @@ class Conntrack:
         except OSError as error:
             raise BackendError(f"connection tracking: {error}") from error
         return answer[0] if isinstance(answer, (list, tuple)) else answer
+
+
+def _is_established(entry: Any) -> bool:
+    """Whether both ends of a conntrack entry's connection agree that it is there, and none is done."""
+    state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
+    return bool(state == _ESTABLISHED)
 
 
 class PinholeEvents:

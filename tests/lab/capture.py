@@ -73,7 +73,7 @@ class Capture:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.bind((interface, _ETH_P_ALL))
-        self._socket.settimeout(0.2)
+        self._socket.settimeout(0.05)  # what closing may take
         self._end = math.inf
         self._reader = threading.Thread(target=self._read)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import slipstream
 from tests.lab.net import lab_available
 
 REQUIRE = "NFREAIM_REQUIRE_LAB"
@@ -36,3 +37,12 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"{REQUIRE} is set, and this lab test did not run: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def hostile() -> Generator[slipstream.Hostile, None, None]:
+    """One network for all attacks: what they break in it shows in those that follow."""
+    with slipstream.hostile() as made:
+        yield made
+        assert made.made.daemon.stop() == 0
+        assert "failed_flows" not in made.made.daemon.log_text()

@@ -40,25 +40,25 @@ def test_both_directions_lead_to_the_same_flow() -> None:
 def test_an_answer_counts_once_and_only_with_the_right_number() -> None:
     table = FlowTable(LIMITS)
     assert table.answered(key(1), 1, False) is None
-    table.announce(key(1), HalfOpen(2**32 - 1, True))
+    table.announce(key(1), HalfOpen(2**32 - 1, True, 0.0))
     assert table.answered(key(1), 1, False) is None
     assert table.answered(key(2), 0, False) is None
-    assert table.answered(key(1), 0, False) == HalfOpen(2**32 - 1, True)  # the number wraps
+    assert table.answered(key(1), 0, False) == HalfOpen(2**32 - 1, True, 0.0)  # the number wraps
     assert table.answered(key(1), 0, False) is None
 
 
 @pytest.mark.parametrize("client_inside", [True, False])
 def test_an_answer_comes_from_the_other_side(client_inside: bool) -> None:
     table = FlowTable(LIMITS)
-    table.announce(key(1), HalfOpen(7, client_inside))
+    table.announce(key(1), HalfOpen(7, client_inside, 0.0))
     assert table.answered(key(1), 8, client_inside) is None
-    assert table.answered(key(1), 8, not client_inside) == HalfOpen(7, client_inside)
+    assert table.answered(key(1), 8, not client_inside) == HalfOpen(7, client_inside, 0.0)
 
 
 def test_a_second_attempt_with_other_numbers_replaces_the_first() -> None:
     table = FlowTable(LIMITS)
-    table.announce(key(1), HalfOpen(100, True))
-    table.announce(key(1), HalfOpen(200, True))
+    table.announce(key(1), HalfOpen(100, True, 0.0))
+    table.announce(key(1), HalfOpen(200, True, 0.0))
     assert table.answered(key(1), 101, False) is None
     assert table.answered(key(1), 201, False) is not None
 
@@ -66,7 +66,7 @@ def test_a_second_attempt_with_other_numbers_replaces_the_first() -> None:
 def test_a_flood_of_half_open_connections_pushes_out_the_oldest_only() -> None:
     table = FlowTable(LIMITS)
     for number in range(1000):
-        table.announce(key(number), HalfOpen(number, True))
+        table.announce(key(number), HalfOpen(number, True, 0.0))
     assert len(table._half_open) == 4
     assert table.answered(key(995), 996, False) is None
     assert table.answered(key(996), 997, False) is not None

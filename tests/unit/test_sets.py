@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint, Flow
+from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, owner_of
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.sets import QueueSets
 from nfreaim.helpers.oscar import OscarHelper
@@ -91,9 +91,41 @@ def test_a_kernel_that_refuses_is_reported_once() -> None:
     sets = sets_of(kernel)
     for number in range(3):
         sets.follow(Endpoint("198.51.100.7", 4443 + number), key(SERVER), 0.0)
-        sets.offload(key(SERVER, number + 1))
+        sets.offload(key(SERVER, number + 1), FlowTable(FlowLimits()))
     assert sets._warned == {"a redirect is not followed", "a flow stays in the queue"}
     assert sets.helper_for(key(OTHER)) is not None  # its packets may come for another reason
     kernel.broken = False
     sets.reclaim(key(SERVER, 9))
+    assert kernel.offloaded == []
+
+
+def test_what_is_forgotten_for_want_of_room_is_queued_again() -> None:
+    kernel, flows = FakeKernel(), FlowTable(FlowLimits())
+    sets = sets_of(kernel, bound=3)
+    keys = [key(SERVER, port) for port in range(1024, 1034)]
+    for one in keys:
+        sets.offload(one, flows)
+    assert kernel.offloaded == [owner_of(one) for one in keys[-3:]]
+    for one in keys:  # whatever the kernel still has can be taken back
+        sets.reclaim(one)
+    assert kernel.offloaded == []
+
+
+def test_flow_to_another_port_of_the_same_server_stays_in_the_queue() -> None:
+    kernel, flows = FakeKernel(), FlowTable(FlowLimits())
+    sets = QueueSets({5190: OscarHelper, 443: OscarHelper}, kernel, 16)
+    flows.add(flow(Endpoint(SERVER.address, 5190)))
+    sets.offload(key(Endpoint(SERVER.address, 443)), flows)
+    assert kernel.offloaded == []
+    sets.offload(key(Endpoint(SERVER.address, 443), 40124), flows)
+    sets.offload(key(Endpoint("198.51.100.8", 443)), flows)
+    assert len(kernel.offloaded) == 2
+
+
+def test_flow_to_a_followed_server_stays_in_the_queue() -> None:
+    kernel, flows = FakeKernel(), FlowTable(FlowLimits())
+    sets = sets_of(kernel)
+    sets.follow(OTHER, key(SERVER), 0.0)
+    flows.add(flow(OTHER))
+    sets.offload(key(Endpoint(OTHER.address, SERVER.port)), flows)
     assert kernel.offloaded == []
