@@ -109,10 +109,11 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     try:
         from nfreaim.helpers import HELPERS
+        from nfreaim.helpers.peers import greetings
         from nfreaim.host import daemon
     except ImportError as error:
         raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
-    daemon.serve(config, HELPERS["oscar"])
+    daemon.serve(config, HELPERS["oscar"], greetings)
     return 0
 
 
