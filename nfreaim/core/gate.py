@@ -169,7 +169,9 @@ class PeerGate:
         if segment.flags & SYN:
             return self._call(key, connection, segment, now)
         if connection.state is _State.RELEASED:
-            return _RELEASE
+            # It was in the queue already, or is no part of that connection: a stray packet with its ports
+            # makes a new entry in connection tracking, which a later SYN would use.
+            return ACCEPT
         if connection.state is _State.REFUSED:
             return self._reset(segment, connection.base + len(connection.read))
         if connection.state is _State.CALLED:
@@ -220,12 +222,12 @@ class PeerGate:
         if segment.flags & RST:
             self._decided(key, connection)
             return ACCEPT
-        if connection.state is _State.RELEASED:
-            return _RELEASE
         if not segment.flags & ACK:
             return ACCEPT
         if segment.flags & SYN:
             return self._answered(key, connection, segment)
+        if connection.state is _State.RELEASED:
+            return _RELEASE
         acknowledged = connection.offset(segment.ack)
         if connection.state is _State.SATISFIED and len(connection.read) <= acknowledged <= connection.end:
             connection.state = _State.RELEASED
