@@ -10,6 +10,7 @@ The words every module uses, and where the thing lives:
     helper        one protocol's ALG: reads new bytes in order, answers with edits       core/helper.py
     expectation   "a peer will connect to this inside endpoint because of that flow"     core/helper.py
     pinhole       an expectation made real in the firewall                               core/pinhole.py
+    greeting      what a connection through a pinhole has to begin with                  core/greeting.py
     verdict       what the kernel shall do with a packet: accept or drop, and its bytes  core/verdict.py
 
 "Original direction" runs from the client that opened the connection to the server, "reply direction" back.

@@ -119,11 +119,12 @@ def _run(arguments: argparse.Namespace) -> int:
     os.environ.update(XDG_CACHE_HOME=os.devnull, XDG_CONFIG_HOME=os.devnull, XDG_DATA_HOME=os.devnull)
     try:
         from nfreaim.helpers import HELPERS
+        from nfreaim.helpers.peers import greetings
         from nfreaim.host import daemon
     except ImportError as error:
         raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
     try:
-        daemon.serve(config, HELPERS["oscar"])
+        daemon.serve(config, HELPERS["oscar"], greetings)
     except (ConfigError, BackendError):
         raise
     except Exception:

@@ -178,6 +178,12 @@ def _check_forwards(forwards: tuple[Forward, ...], name: str) -> None:
                 )
 
 
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
 def _level(value: Any) -> str:
     if value not in LOG_LEVELS:
         raise ValueError
@@ -216,6 +222,7 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("pinholes", "rate_per_host"): _number(1, 100000),
     ("pinholes", "rate_total"): _number(1, 1000000),
     ("pinholes", "deny_ports"): _list(_PORT, "a list of port numbers"),
+    ("pinholes", "verify_peers"): (_switch, "true or false"),
     ("services", "allow"): _list(_service, _SERVICES),
     ("services", "deny"): _list(_service, _SERVICES),
     ("log", "level"): (_level, "one of " + ", ".join(LOG_LEVELS)),
@@ -237,6 +244,7 @@ _POLICY: Final = {
     "pinholes.rate_per_host": "rate_per_host",
     "pinholes.rate_total": "rate_total",
     "pinholes.deny_ports": "deny_ports",
+    "pinholes.verify_peers": "verify_peers",
     "services.allow": "allow_services",
     "services.deny": "deny_services",
 }

@@ -32,6 +32,10 @@ class Counters:
     resets: int = 0
     unfaithful: int = 0
     malformed_messages: int = 0
+    peers_verified: int = 0
+    peers_refused: int = 0
+    peers_passed: int = 0
+    peer_drops: int = 0
 
     def __str__(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.as_dict().items() if value)

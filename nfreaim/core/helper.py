@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint
+from nfreaim.core.greeting import Greeting
 from nfreaim.core.offsets import Edit
 
 
@@ -26,7 +27,7 @@ class Expectation:
     service  what is expected, as in the configuration ("send-file", ...)
     peer     the only address the connection may come from, or None where it is not known
     session  any number of peers, for as long as the flow lasts
-    verify   the first bytes of the connection are known, and have to be looked at before it may go on
+    greetings  what the peer may say first; nothing: not known, and not looked at
     """
 
     cookie: bytes
@@ -34,7 +35,12 @@ class Expectation:
     inside: Endpoint
     peer: str | None = None
     session: bool = False
-    verify: bool = False
+    greetings: tuple[Greeting, ...] = ()
+
+    @property
+    def verify(self) -> bool:
+        """The first bytes of the connection have to be looked at before it may go on."""
+        return bool(self.greetings)
 
 
 class Scan(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from nfreaim.core.firewall import Pinhole
 from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.greeting import Greeting
 
 T = TypeVar("T")
 
@@ -25,11 +26,13 @@ class Entry:
 
     agreements  when each of them ends
     peers       who has claimed it, in this order
+    greetings   what the peer of each agreement may say first
     """
 
     pinhole: Pinhole
     agreements: dict[Agreement, float] = field(default_factory=dict)
     peers: dict[str, None] = field(default_factory=dict)
+    greetings: dict[Agreement, tuple[Greeting, ...]] = field(default_factory=dict)
 
     def deadline(self) -> float:
         return max(self.agreements.values())
@@ -45,7 +48,7 @@ class Live:
         self.sessions: set[Agreement] = set()
         self.owners: dict[Owner, set[bytes]] = {}
         self.hosts: Counter[str] = Counter()
-        self.insides: Counter[Endpoint] = Counter()
+        self.insides: dict[Endpoint, list[Entry]] = {}
         self.session_hosts: Counter[str] = Counter()
         self._ports: dict[int, list[Entry]] = {}
 
@@ -59,7 +62,7 @@ class Live:
         self.places[place(pinhole)] = self.outside[pinhole.outside] = entry
         self._ports.setdefault(pinhole.outside.port, []).append(entry)
         self.hosts[pinhole.inside.address] += 1
-        self.insides[pinhole.inside] += 1
+        self.insides.setdefault(pinhole.inside, []).append(entry)
 
     def remove(self, entry: Entry) -> None:
         """Take the entry out, with all its agreements."""
@@ -72,7 +75,10 @@ class Live:
         if not entries:
             del self._ports[pinhole.outside.port]
         _less(self.hosts, pinhole.inside.address)
-        _less(self.insides, pinhole.inside)
+        same = self.insides[pinhole.inside]
+        same.remove(entry)
+        if not same:
+            del self.insides[pinhole.inside]
 
     def agree(self, agreement: Agreement, entry: Entry, deadline: float, session: bool) -> None:
         """Keep *entry* for *agreement* until *deadline*; an agreement has one entry at a time."""
@@ -88,7 +94,9 @@ class Live:
 
     def leave(self, agreement: Agreement) -> None:
         """The agreement is over; its entry stays."""
-        del self.agreements.pop(agreement).agreements[agreement]
+        entry = self.agreements.pop(agreement)
+        del entry.agreements[agreement]
+        entry.greetings.pop(agreement, None)
         cookies = self.owners[agreement[0]]
         cookies.discard(agreement[1])
         if not cookies:

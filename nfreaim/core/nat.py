@@ -6,6 +6,7 @@ No protocol, no I/O: the kernel is a Kernel, whoever watches is a Watcher.
 from __future__ import annotations
 
 from collections.abc import Container
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, Protocol
 
@@ -180,6 +181,8 @@ class FlowNat:
             host = expectation.inside.address
         if not self._kernel.lan(host):
             raise Refused(f"{host} is not a host of the inside networks")
+        if not self._pinholes.policy.verify_peers:
+            expectation = replace(expectation, greetings=())
         pinhole = self._pinholes.open(self._owner, expectation, host, address, self.now)
         self.made.append(expectation.cookie)
         return Endpoint(announce or address, pinhole.outside.port)

@@ -14,6 +14,7 @@ FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
 ACK: Final = 0x10
+URG: Final = 0x20
 
 _TCP_PROTOCOL: Final = 6
 _FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset; the don't-fragment bit is not in it
@@ -28,6 +29,9 @@ _SACK: Final = 5
 _HEADERS: Final = struct.Struct("!BxHxxHxB14xIIBB")
 _TCP: Final = struct.Struct("!IIBB")
 _NUMBERS: Final = struct.Struct("!II")
+_BARE_IP: Final = struct.Struct("!BBHHHBBH8s")
+_BARE_TCP: Final = struct.Struct("!4sIIBBHHH")
+_TTL: Final = 64
 
 
 class Segment:
@@ -123,6 +127,15 @@ class Segment:
         return (self.start - self.tcp) << 2
 
 
+def bare_packet(key: bytes, seq: int, ack: int, flags: int) -> bytes:
+    """An IPv4 packet with the addresses and ports of *key*, a bare TCP header, no payload and no options."""
+    tcp = _BARE_TCP.pack(key[8:12], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0x50, flags, 0, 0, 0)
+    pseudo = key[:8] + struct.pack("!HH", _TCP_PROTOCOL, len(tcp))
+    tcp = tcp[:16] + _checksum(pseudo + tcp) + tcp[18:]
+    header = _BARE_IP.pack(0x45, 0, 20 + len(tcp), 0, 0x4000, _TTL, _TCP_PROTOCOL, 0, key[:8])
+    return header[:10] + _checksum(header) + header[12:] + tcp
+
+
 Blocks = Callable[[int, int], tuple[int, int] | None]
 
 
@@ -154,6 +167,11 @@ def _adjust(raw: bytearray, where: int, before: int, after: int) -> None:
     """Update the checksum at *where* for words that summed up to *before* and now to *after* (RFC 1624)."""
     total = (int.from_bytes(raw[where : where + 2], "big") ^ 0xFFFF) + (_folded(before) ^ 0xFFFF) + after
     raw[where : where + 2] = (_folded(total) ^ 0xFFFF).to_bytes(2, "big")
+
+
+def _checksum(data: bytes) -> bytes:
+    """RFC 1071"""
+    return (_folded(_sum(data)) ^ 0xFFFF).to_bytes(2, "big")
 
 
 def _folded(total: int) -> int:

@@ -16,6 +16,7 @@ from nfreaim.core.firewall import Firewall as Firewall
 from nfreaim.core.firewall import Observer as Observer
 from nfreaim.core.firewall import Pinhole as Pinhole
 from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.greeting import Greeting
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.live import Agreement, Entry, Live, place
 from nfreaim.core.policy import DENIED_PORTS as DENIED_PORTS
@@ -116,11 +117,17 @@ class PinholeTable:
         entry.pinhole = wanted
         entry.peers.clear()
         self._live.agree(agreement, entry, deadline, expectation.session)
+        entry.greetings[agreement] = expectation.greetings
         return wanted
 
     def leads_to(self, inside: Endpoint) -> bool:
         """Whether a pinhole leads to *inside*: who connects there is a peer, not a client."""
         return inside in self._live.insides
+
+    def expected(self, inside: Endpoint) -> list[Greeting]:
+        """What may be said first on a connection to *inside*: any greeting of any agreement will do."""
+        entries = self._live.insides.get(inside, ())
+        return [one for entry in entries for some in entry.greetings.values() for one in some]
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
         """The inside endpoint that an announced one leads to."""
@@ -183,9 +190,15 @@ class PinholeTable:
                     self._live.leave(agreement)
         self._firewall.upkeep()
 
-    def adopt(self, alive: Callable[[Owner], bool], now: float) -> None:
+    def adopt(
+        self,
+        alive: Callable[[Owner], bool],
+        now: float,
+        greetings: Callable[[str], tuple[Greeting, ...]] | None = None,
+    ) -> None:
         """Take over what an earlier life left in the kernel; what has no living owner or deadline goes.
 
+        *greetings* says what the peers of a service say first: of several agreements only one was kept.
         Raises BackendError if the kernel cannot be read.
         """
         strays: list[tuple[Pinhole, str]] = []
@@ -203,7 +216,10 @@ class PinholeTable:
             else:
                 entry = Entry(pinhole)
                 self._live.add(entry)
-                self._live.agree((pinhole.owner, pinhole.cookie), entry, pinhole.deadline, pinhole.session)
+                agreement = (pinhole.owner, pinhole.cookie)
+                self._live.agree(agreement, entry, pinhole.deadline, pinhole.session)
+                if greetings is not None:
+                    entry.greetings[agreement] = greetings(pinhole.service)
                 self._observer.opened(pinhole)
         self._undead |= {pinhole.outside: pinhole for pinhole, _ in strays}
         self._retry()

@@ -42,6 +42,7 @@ class PinholePolicy:
     rate_per_host, rate_total  openings in a minute; as many may come at once
     only_for      services that only these inside hosts may have
     forwards      ports that belong to one host for good: nobody else gets a pinhole there
+    verify_peers  look at the first bytes of peer connections, where it is known what they have to be
     announce      the address to write into messages instead of the flow's own outside address
     """
 
@@ -60,6 +61,7 @@ class PinholePolicy:
     deny_services: frozenset[str] = frozenset()
     only_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
+    verify_peers: bool = True
     announce: str | None = None
 
     def serves(self, service: str) -> bool:

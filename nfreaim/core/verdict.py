@@ -8,10 +8,14 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Accept a packet, as *payload* (the whole packet) if given, or drop it."""
+    """Accept a packet, as *payload* (the whole packet) if given, or drop it.
+
+    release  its connection was verified and needs no further look
+    """
 
     accept: bool
     payload: bytes | None = None
+    release: bool = False
 
 
 ACCEPT: Final = Verdict(True)

@@ -96,6 +96,7 @@ class OscarHelper:
         self._redirects = Redirects()
         self._requests: dict[int, bytes] = {}
         self._peers: dict[tuple[bytes, bytes], str] = {}
+        self._secure: dict[tuple[bytes, bytes], bool] = {}
         self._icq = Icq()
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
@@ -269,8 +270,10 @@ class OscarHelper:
             return proposal.leave(Direction.ORIGINAL, nat, "not the sender's own address")
         if requester is not None and requester != own and nat.is_ours(socket.inet_ntoa(requester)):
             return proposal.leave(Direction.ORIGINAL, nat, "already announces the outside address")
+        # An answer need not repeat that the link will be TLS.
+        greetings = () if (cookie, proposal.whom) in self._secure else proposal.greetings
         try:
-            outside = nat.expect(Expectation(cookie, proposal.service, inside, peer))
+            outside = nat.expect(Expectation(cookie, proposal.service, inside, peer, greetings=greetings))
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
         proposal.move(own, inside, outside)
@@ -292,7 +295,7 @@ class OscarHelper:
             return proposal.leave(_REPLY, nat, "names an inside host that the server does not vouch for")
         inside = Endpoint(host, proposal.port)
         try:
-            outside = nat.expect(Expectation(cookie, proposal.service, inside))
+            outside = nat.expect(Expectation(cookie, proposal.service, inside, greetings=proposal.greetings))
         except Refused as refusal:
             return proposal.leave(_REPLY, nat, str(refusal))
         proposal.move(socket.inet_aton(host), inside, outside)
@@ -311,6 +314,8 @@ class OscarHelper:
             if address and announced and inside:
                 proposal.move(address, announced, inside)
                 return proposal.mapped_back(frame, nat, announced, inside)
+        if proposal.secure:
+            _remember(self._secure, (proposal.block.cookie, proposal.whom), True)
         verified = proposal.value(RdvTag.VERIFIED_IP)
         if verified is not None and len(verified) == 4:
             # The server saw this address: if we answer with a proposal of our own, only it may connect. The

@@ -9,9 +9,11 @@ import socket
 from typing import Final, Literal
 
 from nfreaim.core.flow import Direction, Endpoint
+from nfreaim.core.greeting import Greeting
 from nfreaim.core.helper import Nat, Report
 from nfreaim.core.offsets import Edit, differences
 from nfreaim.helpers.flap import Frame
+from nfreaim.helpers.peers import Party, greetings
 from nfreaim.layers.oscar import CAPABILITIES, FLAP, TLV, RdvTag, Rendezvous, rebuild
 
 ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
@@ -47,6 +49,24 @@ class Proposal:
         """Which proposal of its conversation this is, from 1; 0 if it does not say."""
         number = self.block.first(RdvTag.SEQ_NUM)
         return int.from_bytes(number.value, "big") if number is not None else 0
+
+    @property
+    def secure(self) -> bool:
+        """The peers will talk TLS on their link."""
+        return self.block.first(RdvTag.REQUEST_SECURE) is not None
+
+    @property
+    def greetings(self) -> tuple[Greeting, ...]:
+        """What a peer that connects because of this proposal says first; nothing where that is not known.
+
+        The first proposal of a file transfer is the sender's and names the file; the second answers it.
+        """
+        peer: Party | None = None
+        if self.stage == 2:
+            peer = "sender"
+        elif self.stage == 1 and self.service_data:
+            peer = "receiver"
+        return () if self.secure else greetings(self.service, self.block.cookie, peer)
 
     def value(self, tag: int) -> bytes | None:
         """The value of an address or port TLV, or None if it is absent."""

@@ -45,7 +45,13 @@ _SETS = {
     "hash:ip,port,ip set": "probe2 hash:ip,port,ip timeout 9",
     "hash:ip,port,net set": "probe3 hash:ip,port,net timeout 9 counters comment",
 }
-_JUMPS = (("raw", "PREROUTING"), ("raw", "OUTPUT"), ("mangle", "POSTROUTING"), ("mangle", "INPUT"))
+_JUMPS = (
+    ("raw", "PREROUTING"),
+    ("raw", "OUTPUT"),
+    ("mangle", "POSTROUTING"),
+    ("mangle", "INPUT"),
+    ("mangle", "FORWARD"),
+)
 
 _NETLINK_NETFILTER = 12
 _CT_GET_STATS = 1 << 8 | 5  # conntrack subsystem, IPCTNL_MSG_CT_GET_STATS
@@ -293,7 +299,10 @@ def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
         for place in _JUMPS:
             if table != place[0] or not line.startswith(f"-A {place[1]} "):
                 continue
-            if line.rpartition(" -j ")[2] in nftables.OUR_CHAINS:
+            target = line.rpartition(" -j ")[2]
+            if target == nftables.VERIFIED_CHAIN:
+                continue  # it comes first, and queues nothing
+            if target in nftables.OUR_CHAINS:
                 passed.add(place)
             elif place in passed:
                 yield " ".join(place), line

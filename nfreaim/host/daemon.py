@@ -11,18 +11,21 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from nfreaim.config import Config
 from nfreaim.core.engine import Engine
+from nfreaim.core.gate import PeerGate
+from nfreaim.core.greeting import Greeting
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.pinhole import PinholeTable
 from nfreaim.errors import BackendError
 from nfreaim.host import privilege, rules
 from nfreaim.host.conntrack import PinholeEvents
 from nfreaim.host.forwards import Forwards
+from nfreaim.host.gate import Doorman
 from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK
 from nfreaim.host.journal import Journal
 from nfreaim.host.kernel import LinuxKernel
@@ -44,7 +47,11 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def serve(config: Config, helper: HelperFactory) -> None:
+Greetings = Callable[[str], tuple[Greeting, ...]]
+"""What a service's peers say first."""
+
+
+def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
     """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters.
 
     Raises BackendError if it cannot begin; then, as in the end, nothing of it is left behind.
@@ -53,7 +60,7 @@ def serve(config: Config, helper: HelperFactory) -> None:
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
         temporary = _install_rules(config, stack)
-        daemon = Daemon(config, helper, temporary, stack)
+        daemon = Daemon(config, helper, greetings, temporary, stack)
         log.info("ready: serving queue %d for ports %s", config.queue, " ".join(map(str, config.ports)))
         daemon.loop(signals)
 
@@ -80,7 +87,14 @@ def _install_rules(config: Config, stack: ExitStack) -> bool:
 class Daemon:
     """The parts of the running ALG; *stack* unmakes them. *temporary*: the rules end with it."""
 
-    def __init__(self, config: Config, helper: HelperFactory, temporary: bool, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        config: Config,
+        helper: HelperFactory,
+        greetings: Greetings,
+        temporary: bool,
+        stack: ExitStack,
+    ) -> None:
         self._config, self._began = config, clock()
         self._status = StatusServer(config.status_socket, config.status_group, self._tell, clock, stack)
         self._kernel = LinuxKernel(StateDirectory(config.state_dir), stack)
@@ -94,7 +108,9 @@ class Daemon:
         self._temporary = temporary
         helpers = dict.fromkeys(config.ports, helper)
         self._engine = Engine(helpers, self._pinholes, self._kernel, journal, config.engine)
-        self._queue = PacketQueue(config.queue, self._engine, clock)
+        doorman = Doorman(self._pinholes, self._kernel, clock)
+        self._gate = PeerGate(doorman, self._engine.counters, clock())
+        self._queue = PacketQueue(config.queue, self._engine, clock, self._gate)
         self._dropped = (0, 0)
         # From here on packets wait for us: what else is needed to answer them has to be there.
         self._queue.open()
@@ -108,7 +124,7 @@ class Daemon:
                 log.warning(
                     "forward %s: somebody else's rules have port %d and come first", forward, taken[0]
                 )
-        self._pinholes.adopt(self._kernel.alive, clock())
+        self._pinholes.adopt(self._kernel.alive, clock(), greetings)
         self._status.open()
 
     def loop(self, signals: socket.socket) -> None:
@@ -157,6 +173,7 @@ class Daemon:
         return of_daemon(self._engine, self._config.pinholes.forwards, now - self._began, now)
 
     def _chores(self) -> None:
+        self._gate.expire(clock())
         self._forwards.refresh()
         dropped = self._queue.dropped()
         if dropped != self._dropped:

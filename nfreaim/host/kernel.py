@@ -117,6 +117,10 @@ class LinuxKernel:
         log.info("reset: %s is not known any more", owner_of(segment.key))
         self._resets.answer(segment)
 
+    def reset_peer(self, key: bytes, seq: int, ack: int) -> None:
+        """Reset the outside end of a connection; *key* is that of the packets it gets. Never raises."""
+        self._resets.send(key, seq, ack)
+
     # --- start and stop ---
 
     def begin(self) -> dict[bytes, Record]:

@@ -16,16 +16,20 @@ from typing import Any, Final
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
 from nfreaim.core.engine import Engine
-from nfreaim.core.verdict import ACCEPT, DROP, Verdicts
+from nfreaim.core.gate import PeerGate
+from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
 
 SKEW_MARK: Final = 0x10000  # packet mark that the rules set on flows that must fail closed
 DONE_MARK: Final = 0x40000  # what we set on a packet that was changed: the rules never queue it again
+# What we set on a packet whose connection is verified: the rules take the connection out of the queue.
+VERIFIED_MARK: Final = 0x800000
 # Hook numbers of packets that come from an inside host, or from this router itself: PREROUTING and OUTPUT.
 # The others, INPUT and POSTROUTING, see what is on its way to one.
 _FROM_INSIDE: Final = (0, 3)
+_GATE: Final = 2  # FORWARD: connections through a pinhole that are not verified yet
 _STATISTICS: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 # 2000 busy connections overran the default of 1024 packets, even with a do-nothing C program; 16384 lost
 # none.
@@ -42,11 +46,15 @@ class PacketQueue:
     """One bound queue.
 
     clock  seconds that never go back, the engine's time
+    gate   gets what is forwarded through pinholes, *engine* the rest; None where nothing forwarded is queued
     """
 
-    def __init__(self, number: int, engine: Engine, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, number: int, engine: Engine, clock: Callable[[], float], gate: PeerGate | None = None
+    ) -> None:
         self.number = number
         self._process = engine.process
+        self._gate = gate
         self._clock = clock
         self._left = _TURN
         self._queue = NetfilterQueue()
@@ -78,7 +86,10 @@ class PacketQueue:
     def apply(self, verdicts: Verdicts) -> None:
         """Carry out *verdicts*, whose tokens are packets of this queue."""
         for packet, verdict in verdicts:
-            if verdict is ACCEPT:
+            if verdict.release:
+                packet.set_mark(packet.get_mark() | VERIFIED_MARK)
+                packet.accept()
+            elif verdict is ACCEPT:
                 packet.accept()
             elif verdict.accept:
                 packet.set_payload(verdict.payload)
@@ -112,6 +123,9 @@ class PacketQueue:
     def _handle(self, packet: Any) -> None:
         # A packet that is held keeps its verdict open: its token, this object, lives on in the engine. The
         # payload was copied out, so the binding's own retain() is not needed.
+        if packet.hook == _GATE and self._gate is not None:
+            self._forwarded(self._gate, packet)
+            return
         skewed = bool(packet.get_mark() & SKEW_MARK)
         try:
             from_inside = packet.hook in _FROM_INSIDE
@@ -121,6 +135,18 @@ class PacketQueue:
                 "a packet failed in the engine and %s", "is dropped" if skewed else "passes as it came"
             )
             verdicts = [(packet, DROP if skewed else ACCEPT)]
+        self._answer(verdicts)
+
+    def _forwarded(self, gate: PeerGate, packet: Any) -> None:
+        """A packet through a pinhole. What fails in the gate is not verified, so it does not pass."""
+        verdict: Verdict = DROP
+        try:
+            verdict = gate.process(packet.get_payload(), self._clock())
+        except Exception:
+            log.exception("a packet failed in the peer gate and is dropped")
+        self._answer([(packet, verdict)])
+
+    def _answer(self, verdicts: Verdicts) -> None:
         self.apply(verdicts)
         self._left -= 1
         if not self._left:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from typing import Final
 
 from nfreaim.core.flow import reverse
-from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
+from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment, bare_packet
 from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
@@ -23,13 +22,9 @@ log = logging.getLogger(__name__)
 OWN_MARK: Final = 0x80000
 INSIDE_MARK: Final = 0x180000
 _SO_MARK: Final = 36
-_MASK: Final = 0xFFFFFFFF
-_TTL: Final = 64
 # Far enough behind a segment's own position to be behind that of a stream that edits shortened, and near
 # enough for connection tracking, which takes what is at most a window behind.
 _BEFORE: Final = 2048
-_IP: Final = struct.Struct("!BBHHHBBH8s")
-_TCP: Final = struct.Struct("!4sIIBBHHH")
 
 
 class Resets:
@@ -66,24 +61,7 @@ class Resets:
         try:
             mark = INSIDE_MARK if self._is_inside(target) else OWN_MARK
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
-            self._socket.sendto(packet(key, seq, ack, flags), (target, 0))
+            self._socket.sendto(bare_packet(key, seq, ack, flags), (target, 0))
         except (OSError, BackendError) as error:
             # The end concerned will try again, and be answered again.
             log.warning("reset towards %s was not sent: %s", target, error)
-
-
-def packet(key: bytes, seq: int, ack: int, flags: int = RST | ACK) -> bytes:
-    """An IPv4 packet with a bare TCP header: no payload, no options; a reset by default."""
-    tcp = _TCP.pack(key[8:12], seq & _MASK, ack & _MASK, 0x50, flags, 0, 0, 0)
-    pseudo = key[:8] + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp))
-    tcp = tcp[:16] + _checksum(pseudo + tcp) + tcp[18:]
-    header = _IP.pack(0x45, 0, 20 + len(tcp), 0, 0x4000, _TTL, socket.IPPROTO_TCP, 0, key[:8])
-    return header[:10] + _checksum(header) + header[12:] + tcp
-
-
-def _checksum(data: bytes) -> bytes:
-    """RFC 1071; *data* has an even length."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", total ^ 0xFFFF)

@@ -77,6 +77,8 @@ def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(ro
     router.rules("install", *ARGS, "--port", "443", "--port", "5190")
     router.shell("iptables-legacy -t raw -A PREROUTING -p icmp -j ACCEPT")
     router.shell("iptables-legacy -t mangle -A POSTROUTING -p icmp -j ACCEPT")
+    clamp = "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu"
+    router.shell(f"iptables-legacy -t mangle -A FORWARD {clamp}")
     router.shell("iptables-legacy -t nat -A PREROUTING -i wan -p tcp --dport 80 -j DNAT --to 10.0.0.9")
     router.rules("install", *ARGS, "--port", "443", "--port", "5190")
     save = "iptables-legacy-save"
@@ -88,7 +90,12 @@ def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(ro
         "-i lan -p tcp -m set --match-set nfreaim_srv dst,dst -j NFREAIM",
         "-i lan -p tcp -m multiport --sports 443,5190 -j NFREAIM_SERVER",
     ]
+    assert router.chain(save, "mangle", "FORWARD") == [
+        clamp,
+        "-p tcp -m connmark --mark 0x600000/0x600000 -j NFREAIM_GATE",
+    ]
     assert router.chain(save, "mangle", "POSTROUTING") == [
+        "-p tcp -m mark --mark 0x800000/0x800000 -j NFREAIM_VERIFIED",
         "-p icmp -j ACCEPT",
         "-o lan -p tcp -m multiport --sports 443,5190 -j NFREAIM",
         "-o lan -p tcp -m set --match-set nfreaim_srv src,src -j NFREAIM",
@@ -122,6 +129,9 @@ def test_new_arguments_replace_the_old_ones(router: Router) -> None:
             rules = router.chain(save, table, chain)
             assert rules[-1] == "-j NFQUEUE --queue-num 8 --queue-bypass"
             assert [rule for rule in rules if rule.endswith("--queue-num 8")], "nothing fails closed"
+    gate = router.chain(save, "mangle", "NFREAIM_GATE")
+    assert gate == ["-j NFQUEUE --queue-num 8 --queue-bypass"]
+    assert router.chain(save, "mangle", "NFREAIM_VERIFIED") == ["-j CONNMARK --set-xmark 0x0/0x400000"]
 
 
 def test_accept_leaves_a_firewall_that_went_out_of_use(router: Router) -> None:

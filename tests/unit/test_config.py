@@ -83,6 +83,7 @@ BAD: list[tuple[str, list[str], str]] = [
     ("icq_direct", ['"yes"', "true", "[]", '["home"]', "1"], '"on", "off" or a list of inside addresses'),
     ("forward", ['"10.0.0.5"', "[1]", '[{ host = "10.0.0.5" }]'], "the ports within 1024-65535"),
     ("pinholes.icq_per_host", ["0", "1025", '"4"'], "a whole number from 1 to 1024"),
+    ("pinholes.verify_peers", ["0", '"true"', "[true]"], "true or false"),
     ("pinholes.rate_per_host", ["0", "100001", "1.5"], "a whole number from 1 to 100000"),
     ("pinholes.rate_total", ["0", "1000001", "1.5"], "a whole number from 1 to 1000000"),
     ("pinholes.lifetime", ["0", "86401", "nan", "inf", '"600"', "true"], "a number from 1 to 86400"),

@@ -55,7 +55,8 @@ class Table(PinholeTable):
             (owner, name) for owner, all_ in live.owners.items() for name in all_
         )
         assert live.hosts == Counter(pinhole.inside.address for pinhole in pinholes)
-        assert live.insides == Counter(pinhole.inside for pinhole in pinholes)
+        insides = {inside: len(entries) for inside, entries in live.insides.items()}
+        assert insides == Counter(pinhole.inside for pinhole in pinholes)
         assert live.session_hosts == Counter(owner.client.address for owner, _ in live.sessions)
         assert {port for port, known in live._ports.items() if known} == {p.outside.port for p in pinholes}
         assert all(entry.pinhole.deadline == entry.deadline() for entry in live.places.values())

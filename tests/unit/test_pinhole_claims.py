@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.greeting import Field
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.pinhole import Pinhole
 from nfreaim.core.rate import RateLimit
@@ -71,7 +72,8 @@ def test_a_kernel_that_cannot_be_told_of_a_claim_loses_the_pinhole_in_time() -> 
 
 
 def verified(table: Table, cookie: bytes = A, verify: bool = True) -> Pinhole:
-    expectation = Expectation(cookie, "send-file", Endpoint("10.0.0.5", 4443), verify=verify)
+    greetings = ((Field(0, frozenset({b"OFT2"})),),) if verify else ()
+    expectation = Expectation(cookie, "send-file", Endpoint("10.0.0.5", 4443), greetings=greetings)
     return table.open(ALICE, expectation, "10.0.0.5", OUTSIDE, 0.0)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
+from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment, bare_packet
 from nfreaim.errors import BackendError
 from nfreaim.host import resets
 from nfreaim.host.state import StateDirectory
@@ -158,7 +158,7 @@ def sums_to_zero(data: bytes) -> bool:
 
 
 def test_reset_is_a_packet_with_right_checksums_and_nothing_in_it() -> None:
-    raw = resets.packet(KEY, 0x1_0000_0005, -1)
+    raw = bare_packet(KEY, 0x1_0000_0005, -1, RST | ACK)
     segment = Segment.parse(raw)
     assert segment is not None
     assert (segment.key, segment.seq, segment.ack) == (KEY, 5, 0xFFFFFFFF)
@@ -185,7 +185,7 @@ def test_answer_has_the_numbers_that_the_sender_knows(
     monkeypatch.setattr(resets.Resets, "__init__", lambda self: None)
     answering = resets.Resets()  # type: ignore[call-arg]
     monkeypatch.setattr(answering, "send", lambda *what: sent.append(what))
-    raw = bytearray(resets.packet(KEY, 500, 700) + payload)
+    raw = bytearray(bare_packet(KEY, 500, 700, RST | ACK) + payload)
     raw[2:4] = len(raw).to_bytes(2, "big")
     raw[33] = flags
     segment = Segment.parse(bytes(raw))
