@@ -13,13 +13,14 @@ from typing import Any, Final
 
 from nfreaim.core import records
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Flow, FlowTable, HalfOpen, Owner, owner_of, reverse
+from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
 from nfreaim.core.nat import FlowNat, Kernel, Record, Watcher
 from nfreaim.core.offsets import Edit
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.polling import OwnerPoll
 from nfreaim.core.sets import QueueSets
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import Held, Stream
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 
 # A sequence number farther from the stream than any window is no packet of it: it is none of our business.
 _FAR: Final = 1 << 22
-# So many control connections are looked up in one poll: a look-up costs up to a millisecond.
-_POLL_BATCH: Final = 32
 
 
 class Engine:
@@ -56,8 +55,8 @@ class Engine:
         self.flows = FlowTable(self.settings.limits)
         self._holding = Holding(self.settings, self.counters)
         self._sets = QueueSets(helpers, kernel, self.settings.limits.flows)
+        self._poll = OwnerPoll(kernel)
         self._next_poll = 0.0
-        self._to_poll: list[Owner] = []
 
     def process(
         self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool = False
@@ -84,6 +83,8 @@ class Engine:
         if stream.from_inside is not from_inside:  # it comes from the wrong side
             return [(token, ACCEPT)]
         flow.seen = now
+        if flow.server_inside and segment.flags & (ACK | RST) == ACK:
+            flow.streams[1 - stream.direction].answered(segment)
         if segment.start == len(raw) or segment.flags & RST:
             # What carries no data passes, also ahead of held bytes: its receiver may wait for nothing else.
             if flow.skewed or segment.flags & FIN or segment.seq != stream.expected:
@@ -98,7 +99,7 @@ class Engine:
             if at > stream.next:
                 return self._gap(stream, segment, token, at, now)
             if at + len(raw) - segment.start <= stream.next:
-                return [(token, self._again(stream, segment, at, now))]
+                return self._again(stream, segment, token, at, now)
         verdicts = self._read(stream, segment, token, at, now)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
@@ -111,8 +112,8 @@ class Engine:
         """
         verdicts: Verdicts = []
         for stream in self._holding.due(now):
-            self.counters.late_edit += 1
-            verdicts += self._release(stream)
+            dropped = [(held.token, DROP) for held in self._holding.overdue(stream)]
+            verdicts += dropped or self._release(stream)
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
@@ -156,7 +157,8 @@ class Engine:
             verdicts = self._fail(flow, error)
         if hold is not None and hold < end and self._holding.may(stream, hold, fresh, end - at):
             verdicts += self._release(stream, below=hold)
-            self._holding.keep(stream, Held(token, segment, at, fresh, now))
+            first = fresh if stream.held else stream.untouched(fresh)
+            self._holding.keep(stream, Held(token, segment, at, first, now))
             self.counters.held_packets += 1
             return verdicts
         if stream.held:
@@ -180,7 +182,7 @@ class Engine:
             self.counters.refused_edits += 1
             nat.undo_scan("edit refused")
             return
-        stream.map.add(edits)
+        stream.edit(edits)
         if not flow.skewed and not stream.map.skewed:
             return
         try:
@@ -205,6 +207,7 @@ class Engine:
         return [(held.token, self._rendered(stream, held.segment, held.at)) for held in freed]
 
     def _rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
+        stream.left(at + len(segment.raw) - segment.start)
         if not stream.map.edits and not stream.flow.skewed:
             return ACCEPT
         rendered = stream.rendered(segment, at)
@@ -242,13 +245,21 @@ class Engine:
             self._finish(stream, segment, now)
         return self._rendered(stream, segment, at)
 
-    def _again(self, stream: Stream, segment: Segment, at: int, now: float) -> Verdict:
+    def _again(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """A segment that carries nothing new: the same bytes as the first time, and never a second scan."""
-        if stream.held and at + len(segment.raw) - segment.start > stream.held[0].fresh:
-            return DROP  # its twin is being held and will leave soon
+        end = at + len(segment.raw) - segment.start
+        first = stream.untouched(end)
+        if end > first:  # not all of it has left
+            if stream.held and end <= stream.held[-1].end:
+                return [(token, DROP)]  # its twin is being held and will leave soon
+            if not self._holding.may(stream, first, end, end - at):
+                return [*self._release(stream), (token, self._rendered(stream, segment, at))]
+            first = stream.held[-1].end if stream.held else first
+            self._holding.keep(stream, Held(token, segment, at, first, now))
+            return []
         if segment.flags & FIN:  # the data are old, but the FIN may be new
             self._finish(stream, segment, now)
-        return self._rendered(stream, segment, at)
+        return [(token, self._rendered(stream, segment, at))]
 
     def _gap(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """A segment behind a hole: dropped, so that TCP brings the bytes in order; but not for long."""
@@ -260,8 +271,7 @@ class Engine:
             return [(token, self._rendered(stream, segment, at))]
         if stream.gap is None:
             stream.gap = now
-        stream.gaps += 1
-        if stream.gaps > self.settings.gap_packets or now - stream.gap > self.settings.gap:
+        if now - stream.gap > self.settings.gap:
             self.counters.gapped_flows += 1
             return [*self._bypass(stream.flow), (token, self._rendered(stream, segment, at))]
         self.counters.gap_drops += 1
@@ -306,13 +316,14 @@ class Engine:
             if syn is None:
                 return passed
             verdicts = self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False)
+            self.flows.streams[forward].flow.scaled(syn.scale, segment.scale)
             if skewed and not self.flows.streams[forward].flow.skewed:
                 self.kernel.unprotect(forward)
             return verdicts + passed
         if self.pinholes.leads_to(owner_of(forward).server):
             return passed
         self._sets.reclaim(forward)
-        self.flows.announce(forward, HalfOpen(segment.seq, from_inside))
+        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, segment.scale))
         return passed
 
     def _begin(
@@ -378,18 +389,9 @@ class Engine:
         return self._bypass(flow)
 
     def _poll_owners(self) -> Verdicts:
-        """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
-        if not self._to_poll:
-            self._to_poll = sorted(self.pinholes.owners() | self.flows.skewed.keys())
-        batch, self._to_poll = self._to_poll[:_POLL_BATCH], self._to_poll[_POLL_BATCH:]
+        """End what belongs to control connections that are gone without a word."""
         verdicts: Verdicts = []
-        for owner in batch:
-            try:
-                if self.kernel.alive(owner):
-                    continue
-            except BackendError as error:
-                log.warning("cannot look up %s: %s", owner, error)
-                break
+        for owner in self._poll.lost(self.pinholes.owners() | self.flows.skewed.keys()):
             self.pinholes.close_owner(owner, "control connection lost")
             flow = self.flows.skewed.get(owner)
             if flow is not None and flow.closed is None:
