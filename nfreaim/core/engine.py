@@ -112,8 +112,7 @@ class Engine:
         """
         verdicts: Verdicts = []
         for stream in self._holding.due(now):
-            dropped = [(held.token, DROP) for held in self._holding.overdue(stream)]
-            verdicts += dropped or self._release(stream)
+            verdicts += [(one.token, DROP) for one in self._holding.overdue(stream)] or self._release(stream)
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
@@ -207,7 +206,8 @@ class Engine:
         return [(held.token, self._rendered(stream, held.segment, held.at)) for held in freed]
 
     def _rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
-        stream.left(at + len(segment.raw) - segment.start)
+        if stream.unsent is not None:
+            stream.left(at + len(segment.raw) - segment.start)
         if not stream.map.edits and not stream.flow.skewed:
             return ACCEPT
         rendered = stream.rendered(segment, at)

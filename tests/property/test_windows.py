@@ -12,9 +12,9 @@ from tests.property.world import MANNERS, World
 
 @pytest.mark.parametrize("manner", MANNERS)
 def test_an_ack_from_beyond_the_window_makes_connection_tracking_forget_nothing(manner: Manner) -> None:
-    """A server fills a window of 20 bytes, of which edits make 26, and then acknowledges what the client says.
+    """A server fills a window of 20 bytes, of which edits make 26, and then acknowledges something.
 
-    Its ACK would stand at 23: beyond the window, and behind the end of what the client takes and acknowledges.
+    Its ACK would stand at 23: beyond the window, and before the end of what the client takes.
     """
     world = World(Choices(script=[1]))
     client, server = world.ends
