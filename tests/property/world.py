@@ -179,10 +179,12 @@ class World:
         self.settle(verdicts)
 
     def ahead(self, way: int, raw: bytes) -> bool:
-        """A forged packet ahead of what was read: edits to come may make it right, by no fault of ours."""
+        """A forged packet ahead of what has left: edits to come may make it right, by no fault of ours."""
         stream = self.engine.flows.streams.get(raw[12:24])
         packet = Packet.parse(raw)
-        return packet.forged and stream is not None and stream.offset(packet.seq) > stream.next
+        if stream is None or not packet.forged:
+            return False
+        return stream.offset(packet.seq) > stream.untouched(stream.next)
 
     def settle(self, verdicts: Verdicts) -> None:
         for token, verdict in verdicts:
