@@ -23,7 +23,7 @@ comma  := ,
 ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
           $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
 
-.PHONY: help venv demo test lint types unit lab weather bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit lab bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
@@ -79,10 +79,6 @@ lab: $(STAMP)
 	else \
 	    echo 'The lab tests were NOT run: they need root (sudo make lab).'; \
 	fi
-
-# The case of tests/lab/test_loss.py that is known to stall now and then, with all others.
-weather: $(STAMP)
-	NFREAIM_WEATHER=1 $(PYTEST) -n 2 tests/lab/test_loss.py
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench

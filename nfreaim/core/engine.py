@@ -82,6 +82,8 @@ class Engine:
         if stream.from_inside is not from_inside:  # it comes from the wrong side
             return [(token, ACCEPT)]
         flow.seen = now
+        if flow.server_inside and segment.flags & (ACK | RST) == ACK:
+            flow.streams[1 - stream.direction].answered(segment)
         if segment.start == len(raw) or segment.flags & RST:
             # What carries no data passes, also ahead of held bytes: its receiver may wait for nothing else.
             if flow.skewed or segment.flags & FIN or segment.seq != stream.expected:
@@ -98,7 +100,7 @@ class Engine:
             if at > stream.next:
                 return self._gap(stream, segment, token, at, now)
             if at + len(raw) - segment.start <= stream.next:
-                return [(token, self._again(stream, segment, at, now))]
+                return self._again(stream, segment, token, at, now)
         verdicts = self._read(stream, segment, token, at, now)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
@@ -111,8 +113,7 @@ class Engine:
         """
         verdicts: Verdicts = []
         for stream in self._holding.due(now):
-            self.counters.late_edit += 1
-            verdicts += self._release(stream)
+            verdicts += [(one.token, DROP) for one in self._holding.overdue(stream)] or self._release(stream)
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
@@ -158,7 +159,8 @@ class Engine:
             verdicts = self._fail(flow, error)
         if hold is not None and hold < end and self._holding.may(stream, hold, fresh, end - at):
             verdicts += self._release(stream, below=hold)
-            self._holding.keep(stream, Held(token, segment, at, fresh, now))
+            first = fresh if stream.held else stream.untouched(fresh)
+            self._holding.keep(stream, Held(token, segment, at, first, now))
             self.counters.held_packets += 1
             return verdicts
         if stream.held:
@@ -183,7 +185,7 @@ class Engine:
             self.counters.refused_edits += 1
             nat.undo_scan("edit refused")
             return
-        stream.map.add(edits)
+        stream.edit(edits)
         if not flow.skewed and not stream.map.skewed:
             return
         try:
@@ -201,6 +203,8 @@ class Engine:
         return [(held.token, self._rendered(stream, held.segment, held.at)) for held in freed]
 
     def _rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
+        if stream.unsent is not None:
+            stream.left(at + len(segment.raw) - segment.start)
         if not stream.map.edits and not stream.flow.skewed:
             return ACCEPT
         rendered = stream.rendered(segment, at)
@@ -238,13 +242,21 @@ class Engine:
             self._finish(stream, segment, now)
         return self._rendered(stream, segment, at)
 
-    def _again(self, stream: Stream, segment: Segment, at: int, now: float) -> Verdict:
+    def _again(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """A segment that carries nothing new: the same bytes as the first time, and never a second scan."""
-        if stream.held and at + len(segment.raw) - segment.start > stream.held[0].fresh:
-            return DROP  # its twin is being held and will leave soon
+        end = at + len(segment.raw) - segment.start
+        first = stream.untouched(end)
+        if end > first:  # not all of it has left
+            if stream.held and end <= stream.held[-1].end:
+                return [(token, DROP)]  # its twin is being held and will leave soon
+            if not self._holding.may(stream, first, end, end - at):
+                return [*self._release(stream), (token, self._rendered(stream, segment, at))]
+            first = stream.held[-1].end if stream.held else first
+            self._holding.keep(stream, Held(token, segment, at, first, now))
+            return []
         if segment.flags & FIN:  # the data are old, but the FIN may be new
             self._finish(stream, segment, now)
-        return self._rendered(stream, segment, at)
+        return [(token, self._rendered(stream, segment, at))]
 
     def _gap(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """A segment behind a hole: dropped, so that TCP brings the bytes in order; but not for long."""
@@ -259,8 +271,7 @@ class Engine:
             return [*self._let_go(flow), (token, self._unread(stream, segment, now))]
         if stream.gap is None:
             stream.gap = now
-        stream.gaps += 1
-        if stream.gaps > self.settings.gap_packets or now - stream.gap > self.settings.gap:
+        if now - stream.gap > self.settings.gap:
             self.counters.gapped_flows += 1
             return [*self._bypass(stream.flow), (token, self._rendered(stream, segment, at))]
         self.counters.gap_drops += 1
@@ -307,13 +318,14 @@ class Engine:
             if syn is None:
                 return passed
             verdicts = self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False)
+            self.flows.streams[forward].flow.scaled(syn.scale, segment.scale)
             if skewed and not self.flows.streams[forward].flow.skewed:
                 self.kernel.unprotect(forward)
             return verdicts + passed
         if self.pinholes.leads_to(owner_of(forward).server):
             return passed
         self._sets.reclaim(forward)
-        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, now))
+        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, now, segment.scale))
         return passed
 
     def _begin(

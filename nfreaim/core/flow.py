@@ -65,11 +65,12 @@ def reverse(key: bytes) -> bytes:
 
 
 class HalfOpen(NamedTuple):
-    """A client's SYN: its sequence number, where it came from, and when."""
+    """A client's SYN: its sequence number, where it came from, when, and its window scale (see Segment)."""
 
     seq: int
     from_inside: bool
     since: float
+    scale: int | None = None
 
 
 class Flow:
@@ -127,6 +128,12 @@ class Flow:
         self.server_inside = not client_inside
         for stream in self.streams:
             stream.from_inside = (stream.direction is Direction.ORIGINAL) is client_inside
+
+    def scaled(self, client: int | None, server: int | None) -> None:
+        """Both SYNs were seen, with these window scales: either both ends shift their windows, or none."""
+        used = client is not None and server is not None
+        self.streams[Direction.ORIGINAL].scale = server if used else 0
+        self.streams[Direction.REPLY].scale = client if used else 0
 
 
 @dataclass(frozen=True, slots=True)

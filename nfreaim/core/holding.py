@@ -26,7 +26,7 @@ class Holding:
 
         hold, fresh  the first byte that an edit may concern, and the first that no earlier packet carried
         """
-        if hold < (stream.held[0].fresh if stream.held else fresh):
+        if hold < stream.untouched(fresh):
             return False  # those bytes have left already
         if stream.held_bytes + size <= self._settings.hold_bytes:
             packets = sum(len(other.held) for other in self._streams.values())
@@ -50,6 +50,20 @@ class Holding:
     def due(self, now: float) -> list[Stream]:
         """The streams that have held something for as long as they may."""
         return [stream for stream in self.streams() if stream.held[0].since + self._settings.hold <= now]
+
+    def overdue(self, stream: Stream) -> list[Held]:
+        """What *stream* has held in vain and has to be dropped, no longer held; if nothing, all has to leave.
+
+        It is dropped where a hole is known to follow: what fills that can only be sent again, and what is
+        dropped comes again with it, or just ahead of it. But only once: then something has to leave first.
+        """
+        if stream.gap is None or stream.unsent is not None:
+            self._counters.late_edit += 1
+            return []
+        stream.unsent = stream.held[0].fresh
+        freed = self.let_go(stream)
+        self._counters.gap_drops += len(freed)
+        return freed
 
     def wakeup(self) -> float | None:
         """When the next one will be ``due``, or None."""

@@ -240,8 +240,7 @@ class FlowNat:
             return False
 
     def editable(self, direction: Direction, start: int) -> bool:
-        held = self._flow.streams[direction].held
-        return start >= (held[0].fresh if held else self.fresh)
+        return start >= self._flow.streams[direction].untouched(self.fresh)
 
     def report(self, report: Report) -> None:
         self._watcher.reported(self._flow, report)

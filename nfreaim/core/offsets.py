@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# Edits of one stream that are remembered for retransmissions: some hundred messages, far more than are ever
-# unacknowledged at a time. Of older ones only the sum of their shifts is kept.
+# Edits of one stream that are remembered at most: a window full of them. Of older ones only the sum of their
+# shifts is kept.
 REMEMBERED: Final = 1024
+# So many are remembered though they were acknowledged, for late duplicates of their segments.
+SETTLED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,25 @@ class OffsetMap:
             self._after.append(shift + len(edit.data) - (edit.end - edit.start))
             self.edits.append(edit)
             self.skewed = self.skewed or edit.resizes
-        surplus = len(self.edits) - REMEMBERED
-        if surplus > 0:
-            self.before = self._after[surplus - 1]
+        self._forget(len(self.edits) - REMEMBERED)
+
+    def settle(self, y: int) -> None:
+        """What stands before edited offset *y* was acknowledged: of its edits, the last few are enough.
+
+        Who repeats what was acknowledged does it in vain: all of it lies before what its receiver awaits,
+        also if only the sum of the shifts is known, because that is right behind the last of these edits.
+        """
+        count = bisect_right(self._places, y)
+        while count and self._places[count - 1] + len(self.edits[count - 1].data) > y:
+            count -= 1
+        self._forget(min(count, len(self.edits) - SETTLED))
+
+    def _forget(self, count: int) -> None:
+        """Keep nothing of the first *count* edits but the sum of their shifts."""
+        if count > 0:
+            self.before = self._after[count - 1]
             for kept in (self.edits, self._starts, self._places, self._after):
-                del kept[:surplus]
+                del kept[:count]
 
     def undo(self, count: int) -> None:
         """Take back the last *count* edits, of which nothing has left yet."""

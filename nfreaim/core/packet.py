@@ -18,11 +18,14 @@ URG: Final = 0x20
 
 _TCP_PROTOCOL: Final = 6
 _FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset; the don't-fragment bit is not in it
-_CHECKSUM: Final = 16  # of the checksum in the TCP header
+_FLAGS: Final = 13  # of these in the TCP header
+_WINDOW: Final = 14
+_CHECKSUM: Final = 16
 _IP_CHECKSUM: Final = 10
 _DONT_FRAGMENT: Final = 0x40
 _NOP: Final = 1
 _SACK: Final = 5
+_SCALE: Final = 3
 
 # version+header length, total length, flags+fragment offset, protocol, then (header without options) TCP:
 # sequence number, acknowledgement number, data offset, flags. One call reads all that the engine looks at.
@@ -96,7 +99,22 @@ class Segment:
         _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[low:high]))
         return Segment(bytes(raw), self.key, self.tcp, self.seq, self.ack, self._offset, self.flags)
 
-    def rebuilt(self, seq: int, ack: int, payload: bytes, blocks: Blocks | None) -> Segment:
+    @property
+    def window(self) -> int:
+        """The window field, as it stands there: not scaled."""
+        return int.from_bytes(self.raw[self.tcp + _WINDOW : self.tcp + _WINDOW + 2], "big")
+
+    @property
+    def scale(self) -> int | None:
+        """By how many bits its sender wants to shift its windows; None: not at all (RFC 7323 section 2.2)."""
+        for at, kind, size in _options(self.raw, self.tcp + 20, self.start):
+            if kind == _SCALE and size == 3:
+                return min(self.raw[at + 2], 14)
+        return None
+
+    def rebuilt(
+        self, seq: int, ack: int, payload: bytes, blocks: Blocks | None, flags: int | None = None
+    ) -> Segment:
         """This segment with other numbers and another payload, of any length; lengths and checksums follow.
 
         blocks  gives for the edges of each SACK block its new edges, or None to blank it (RFC 2018); without
@@ -104,6 +122,8 @@ class Segment:
         """
         raw = bytearray(self.raw[: self.start]) + payload
         _NUMBERS.pack_into(raw, self.tcp + 4, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF)
+        flags = self.flags if flags is None else flags
+        raw[self.tcp + _FLAGS] = flags
         if blocks is not None and self.start > self.tcp + 20:
             _translate_blocks(raw, self.tcp + 20, self.start, blocks)
         # The length of the TCP part is in the sum of both headers: of the pseudo header, and of IPv4's own.
@@ -119,7 +139,7 @@ class Segment:
         before = _sum(self.raw[self.tcp :]) + old - self.tcp
         _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[self.tcp :]) + new - self.tcp)
         return Segment(
-            bytes(raw), self.key, self.tcp, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, self._offset, self.flags
+            bytes(raw), self.key, self.tcp, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, self._offset, flags
         )
 
     @property

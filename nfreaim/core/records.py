@@ -23,6 +23,7 @@ def record(flow: Flow) -> Record:
             {
                 "base": stream.base,
                 "next": stream.next,
+                "scale": stream.scale,
                 "before": stream.map.before,
                 "edits": [[edit.start, edit.end, edit.data.hex()] for edit in stream.map.edits],
             }
@@ -61,4 +62,6 @@ def flow_of(kept: Record, now: float) -> Flow:
         edits = [Edit(index(start), index(end), bytes.fromhex(text)) for start, end, text in data["edits"]]
         stream.map = OffsetMap(edits, index(data["before"]))
         stream.advance(index(data["next"]))
+        scale = data.get("scale")
+        stream.scale = None if scale is None else min(max(index(scale), 0), 14)
     return flow

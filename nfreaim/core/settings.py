@@ -13,7 +13,7 @@ class EngineSettings:
 
     hold, hold_bytes   how long a packet is kept back, and how many payload bytes in one stream
     hold_packets       how many packets in all streams together
-    gap, gap_packets   a hole in a stream that is read: given up after this time, or so many packets behind it
+    gap                a hole in a stream that is read: given up after this time
     poll               how often the control connections of pinholes are looked up
     midstream          read flows whose beginning was not seen, too
     home_names         host names (lower case) that stand for servers behind this router
@@ -23,7 +23,6 @@ class EngineSettings:
     hold_bytes: int = 8192
     hold_packets: int = 4096
     gap: float = 10.0
-    gap_packets: int = 256
     poll: float = 2.0
     midstream: bool = False
     home_names: frozenset[str] = frozenset()

@@ -8,15 +8,17 @@ segmentation, and a retransmission is the same read again. While no edit changed
 equal and headers pass as they are. Behind one, every segment of the flow is translated: its own position and
 payload through the map of its stream, acknowledgement and SACK blocks (RFC 2018) through that of the other.
 A position that is not where the stream is (a blind reset, say) is shifted like its neighbours, never moved to
-a valid one.
+a valid one. Nothing leaves for beyond the window: what an edit added may not fit into what was offered, and
+the receiver would refuse it, or connection tracking what the receiver then says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nfreaim.core.offsets import OffsetMap
+from nfreaim.core.offsets import Edit, OffsetMap
 from nfreaim.core.packet import ACK, FIN, RST, Segment
 
 if TYPE_CHECKING:
@@ -36,8 +38,12 @@ class Held:
     segment: Segment
     at: int
     fresh: int
-    """Offset of its first byte that no earlier packet carried."""
+    """Offset of its first byte that no earlier packet carried away."""
     since: float
+
+    @property
+    def end(self) -> int:
+        return self.at + len(self.segment.raw) - self.segment.start
 
 
 class Stream:
@@ -47,24 +53,29 @@ class Stream:
     next      offset of the first byte not seen yet; everything below was read in order
     expected  the same as a sequence number
     map       the edits
-    acked     edited offset that its receiver acknowledged last, once the stream is skewed
+    acked     edited offset that its receiver acknowledged last, in flows that may be skewed
+    edge      edited offset up to which its receiver offered to take it, or None while nobody knows
+    scale     by how many bits its receiver shifts its windows, or None if that was not seen
     held      packets kept back, oldest first; their bytes are seen but not forwarded
-    gap       when the hole before *next* was first met, or None; *gaps* packets were dropped behind it
+    unsent    offset from which on bytes were held and then dropped, and nothing has left since; or None
+    gap       when the hole before *next* was first met, or None
     """
 
     __slots__ = (
         "acked",
         "base",
         "direction",
+        "edge",
         "expected",
         "flow",
         "from_inside",
         "gap",
-        "gaps",
         "held",
         "held_bytes",
         "map",
         "next",
+        "scale",
+        "unsent",
     )
 
     def __init__(self, flow: Flow, direction: Direction, base: int) -> None:
@@ -74,10 +85,12 @@ class Stream:
         self.rebase(base)
         self.map = OffsetMap()
         self.acked = 0
+        self.edge: int | None = None
+        self.scale: int | None = None
         self.held: list[Held] = []
         self.held_bytes = 0
+        self.unsent: int | None = None
         self.gap: float | None = None
-        self.gaps = 0
 
     def rebase(self, seq: int) -> None:
         """Sequence number *seq* is that of offset 0; nothing has been seen yet."""
@@ -111,7 +124,6 @@ class Stream:
         self.next = end
         self.expected = (self.base + end) & _MASK
         self.gap = None
-        self.gaps = 0
 
     def rendered(self, segment: Segment, at: int) -> Segment:
         """*segment* of this stream, its payload at offset *at*, as it shall leave; itself if unchanged."""
@@ -120,21 +132,34 @@ class Stream:
         edited = self.map.render(payload, at) if self.map.edits else payload
         if not (self.map.skewed or other.map.skewed):
             return segment if edited == payload else segment.patched(segment.start, edited)
-        place = self.map.fwd(at)
-        if not edited and at < self.next and not segment.flags & (FIN | RST):
+        place, flags = self.map.fwd(at), segment.flags
+        if not edited and at < self.next and not flags & (FIN | RST):
             # Nothing is left of it, or it repeats an old position to be answered (keep-alive, window probe).
             # Either way it must stand before what its receiver waits for: there, it would get no answer.
             place = self.map.fwd(at + max(1, len(payload))) - 1
-        elif segment.flags & RST and at == self.map.back(self.acked):
+        elif flags & RST and at == self.map.back(self.acked):
             place = self.acked  # it answers an acknowledgement, be it of a part of what an edit added
-        seq = self.base + place
+        room = None if self.edge is None or flags & RST or not self.map.skewed else self.edge - place
+        if room is not None and (room < 0 or 0 < room < len(edited)):
+            # What does not fit is cut off, as its receiver would, and its sender brings it again. But what
+            # begins at the edge is a probe, and gets its answer as it is.
+            place, flags = min(place, place + room), flags & ~FIN
+            edited = edited[: max(room, 0)]
         ack = segment.ack
         blocks = None
-        if other.map.skewed and segment.flags & ACK:
-            other.acked = other.edited_offset(ack)
-            ack = other.base + other.map.back(other.acked)
+        if other.map.skewed and flags & ACK:
+            ack = other.base + other.map.back(other.edited_offset(ack))
             blocks = other.original_block
-        return segment.rebuilt(seq, ack, edited, blocks)
+        return segment.rebuilt(self.base + place, ack, edited, blocks, flags)
+
+    def answered(self, segment: Segment) -> None:
+        """*segment*, of the other direction, says how much of this stream its sender has, and will take."""
+        acked = self.edited_offset(segment.ack)
+        if not self.acked <= acked <= self.map.fwd(self.next) + 1:
+            return  # it comes late, or none of this flow's ends said it
+        self.acked = acked
+        if self.scale is not None:
+            self.edge = max(self.edge or 0, acked + (segment.window << self.scale))
 
     def placed(self, segment: Segment, at: int) -> Segment:
         """The empty *segment*, wherever it stands, as if it stood at offset *at*."""
@@ -154,6 +179,22 @@ class Stream:
         end = self.map.back(self.edited_offset(right))
         return (self.base + begin, self.base + end) if begin < end else None
 
+    def edit(self, edits: Sequence[Edit]) -> None:
+        """Make *edits*, all or none, and forget old ones. Raises ValueError as OffsetMap.add does."""
+        self.map.settle(self.acked)
+        self.map.add(edits)
+
+    def untouched(self, fresh: int) -> int:
+        """The first offset that may still be edited, if all before *fresh* has left but for what was held."""
+        if self.held:
+            return self.held[0].fresh
+        return fresh if self.unsent is None else self.unsent
+
+    def left(self, end: int) -> None:
+        """Something has left that ends at offset *end*."""
+        if self.unsent is not None and end > self.unsent:
+            self.unsent = None
+
     def hold(self, packet: Held) -> None:
         """Keep *packet* back."""
         self.held.append(packet)
@@ -164,12 +205,8 @@ class Stream:
         count = len(self.held)
         if below is not None:
             count = 0
-            while count < len(self.held) and self._end(self.held[count]) <= below:
+            while count < len(self.held) and self.held[count].end <= below:
                 count += 1
         freed, self.held = self.held[:count], self.held[count:]
         self.held_bytes -= sum(len(packet.segment.raw) - packet.segment.start for packet in freed)
         return freed
-
-    @staticmethod
-    def _end(packet: Held) -> int:
-        return packet.at + len(packet.segment.raw) - packet.segment.start

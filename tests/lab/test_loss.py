@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 
 import pytest
 
 from tests.lab import home, impair
-from tests.lab.flows import Flow, home_flow
+from tests.lab.flows import home_flow
 from tests.lab.net import Lab
 from tests.lab.stream import Plan
 
 EDITS = 20
-# This case stalls now and then (seen once in some ten runs): docs/tcp.md, Limits. `make weather` has it.
-SMALL_WINDOW = ["small-window"] if "NFREAIM_WEATHER" in os.environ else []
 
 
 @pytest.fixture(scope="module", params=[1460, 200], ids=lambda mss: f"mss{mss}")
@@ -34,35 +31,30 @@ def lossy(request: pytest.FixtureRequest) -> Iterator[Lab]:
         assert impair.invalid(lab) == 0
 
 
-def exact(flow: Flow, least: int) -> None:
-    """Both ends received what was sent, and *least* redirects were rewritten: how many, the weather decides.
-
-    A redirect whose second half was lost may have to leave before that comes again, and a hole with hundreds
-    of small segments behind it ends the reading of the flow: the rest then passes as it came.
-    """
-    _, client = flow.exact(120.0)
-    assert client["rewritten"] + client["left"] == 2 * EDITS
-    assert client["rewritten"] >= least, client
-
-
 @pytest.mark.parametrize("selective", [True, False], ids=["sack", "no-sack"])
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"buffer": 4096} for _ in SMALL_WINDOW),
         {},
-        {"write": "oos", "pause": 0.05},  # else hundreds of segments follow a lost one, too many to wait for
+        {"buffer": 4096},
+        {"write": "oos"},
         {"write": "coalesced"},
         {"write": "random"},
         {"write": "oos", "nagle": True},
     ],
-    ids=[*SMALL_WINDOW, "pipelined", "small-writes", "coalesced", "random-cuts", "nagle"],
+    ids=["pipelined", "small-window", "small-writes", "coalesced", "random-cuts", "nagle"],
 )
 def test_edited_stream_arrives_exactly(lossy: Lab, changes: dict[str, object], selective: bool) -> None:
+    """Byte for byte at both ends. How many redirects are rewritten is up to the weather, but most of them.
+
+    One is left where the segment that ends it was lost, and the one that begins it comes again alone: it may
+    not wait for the other, because its sender may wait for its ACK.
+    """
     impair.sack(lossy, selective)
     plan = Plan(frames=80, redirects=2 * EDITS, largest=300, pause=0.005)
     serving = Plan(**(asdict(plan) | changes))  # type: ignore[arg-type]
     calling = Plan(frames=120, largest=300, pause=0.005, seed=2, buffer=serving.buffer)
-    # Five segments a frame: a few losses in a row, and more than are waited for stand behind the hole.
-    least = 1 if serving.pause > plan.pause else EDITS // 2
-    exact(home_flow(lossy, server_plan=serving, client_plan=calling), least)
+    _, client = home_flow(lossy, server_plan=serving, client_plan=calling).exact(180.0)
+    print(f"{client['rewritten']} redirects rewritten, {client['left']} left, {client['seconds']} s")
+    assert client["rewritten"] + client["left"] == 2 * EDITS
+    assert client["rewritten"] >= EDITS, client

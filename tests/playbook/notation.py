@@ -12,10 +12,10 @@
     counter late_edit 1                     the engine's counter is exactly that
     protected | not protected               whether the kernel fails closed for this flow
 
-A packet is its place, "at" or "from:to", then any of: "text" FIN SYN RST ack N sack A:B mss N; "filler" is
-text that nobody reads; behind "->" also "may fragment" (DF is cleared) and "nosack". A play begins with a
-handshake, unless its first packet is a SYN. Everything has to be said: a packet without "->" lines, or a play
-without any, is an error.
+A packet is its place, "at" or "from:to", then any of: "text" FIN SYN RST ack N sack A:B mss N scale N
+window N (64240 unless said); "filler" is text that nobody reads; behind "->" also "may fragment" (DF is
+cleared), "nosack" and "without FIN". A play begins with a handshake, unless its first packet is a SYN.
+Everything has to be said: a packet without "->" lines, or a play without any, is an error.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Said:
     ack: int | None = None
     sack: tuple[tuple[int, int], ...] = ()
     mss: int | None = None
+    window: int = 64240
+    scale: int | None = None
     fragments: bool = False
 
 
@@ -68,9 +70,11 @@ def said(text: str, as_sent: Said | None = None) -> Said:
     for quoted, fragments, word in words:
         if fragments:
             values["fragments"] = True
+        elif word == "without":
+            values["flags"] = (as_sent or Said(0)).flags & ~FLAGS[next(words)[2]]
         elif word in FLAGS:
             values["flags"] = values.get("flags", 0) | FLAGS[word]
-        elif word in ("ack", "mss"):
+        elif word in ("ack", "mss", "window", "scale"):
             values[word] = int(next(words)[2])
         elif word == "sack":
             left, right = next(words)[2].split(":")
@@ -196,6 +200,9 @@ class Stage:
         parts += [f"sack {a}:{b}" for a, b in left.sack] if left.sack != sent.sack else []
         parts += ["nosack"] if sent.sack and not left.sack else []
         parts += [f"mss {left.mss}"] if left.mss != sent.mss else []
+        parts += [
+            f"without {name}" for name, bit in FLAGS.items() if sent.flags & bit and not left.flags & bit
+        ]
         parts += ["may fragment"] if left.fragments else []
         assert said(" ".join(parts), sent) == left, "something was changed that no play can say"
         return " ".join(parts)
@@ -203,6 +210,7 @@ class Stage:
     def build(self, way: int, sent: Said) -> bytes:
         base, other = self.isn[way] + 1, self.isn[1 - way] + 1
         options = b"" if sent.mss is None else b"\2\4" + sent.mss.to_bytes(2, "big")
+        options += b"" if sent.scale is None else bytes([3, 3, sent.scale, 1])
         edges = [(other + edge) & 0xFFFFFFFF for block in sent.sack for edge in block]
         if edges:
             options += struct.pack(f"!BBBB{len(edges)}I", 1, 1, 5, 2 + 4 * len(edges), *edges)
@@ -210,11 +218,11 @@ class Stage:
         ack = 0 if sent.ack is None else (other + sent.ack) & 0xFFFFFFFF
         flags = sent.flags | (0 if sent.ack is None else ACK)
         seq = (base + sent.at) & 0xFFFFFFFF
-        return packet(*ends, seq, ack, flags, sent.data, tcp_options=options)
+        return packet(*ends, seq, ack, flags, sent.data, tcp_options=options, window=sent.window)
 
     def read(self, way: int, raw: bytes) -> Said:
         seq, ack, flags = struct.unpack_from("!IIxB", raw, 24)
-        options, sack, mss = raw[40 : payload_at(raw)], [], None
+        options, sack, mss, scale = raw[40 : payload_at(raw)], [], None, None
         while options:
             size = 1 if options[0] == 1 else options[1]
             if options[0] == 5:
@@ -222,6 +230,8 @@ class Stage:
                 sack = [self.offset(1 - way, edge) for edge in edges]
             elif options[0] == 2:
                 mss = int.from_bytes(options[2:4], "big")
+            elif options[0] == 3:
+                scale = options[2]
             options = options[size:]
         return Said(
             self.offset(way, seq),
@@ -230,6 +240,8 @@ class Stage:
             self.offset(1 - way, ack) if flags & ACK else None,
             tuple(zip(sack[::2], sack[1::2], strict=True)),
             mss,
+            int.from_bytes(raw[34:36], "big"),
+            scale,
             not raw[6] & 0x40,
         )
 

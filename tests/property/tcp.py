@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 GARBAGE = 0xEE  # what a keep-alive may carry at an old position; no text has it
 _WRAP = 1 << 32
+
+
+Manner = Literal["cut", "refuse", "take"]
 
 
 class Address(NamedTuple):
@@ -95,11 +98,14 @@ class End:
     una, nxt   acknowledged, and sent; a FIN takes one position
     got, later what arrived in order, and what lies behind a hole
     limit      most bytes that are received and not yet read
+    manner     what becomes of a segment that ends beyond the window: it is cut there (RFC 9293), refused as a
+               whole, or taken as a whole (both have been seen in Linux)
     patient    a FIN waits until everything before it is acknowledged
     dead       nobody is left behind the socket: whatever comes is answered with a reset
     """
 
     patient = dead = scolded = False
+    manner: Manner = "cut"
 
     def __init__(
         self,
@@ -133,7 +139,7 @@ class End:
 
     @property
     def free(self) -> int:
-        return self.limit - (len(self.got) - self.read)
+        return max(0, self.limit - (len(self.got) - self.read))
 
     @property
     def done(self) -> bool:
@@ -170,7 +176,8 @@ class End:
         return max(at, end)
 
     def send_ack(self) -> None:
-        self.emit(self.nxt)
+        # From within the window, if it has become smaller than what was sent into it, as Linux does.
+        self.emit(min(self.nxt, self.una + self.window + (self.nxt > len(self.text))))
 
     def alive(self, octets: int) -> None:
         """A keep-alive or window probe: an old position, with a byte that may be garbage."""
@@ -218,7 +225,9 @@ class End:
             return
         self._judge_ack(packet, other, judge)
         end = at + len(packet.data) + (packet.flags & FIN)
-        if end < self.rcv_nxt or at > self.rcv_nxt + self.free:
+        right = self.rcv_nxt + self.free
+        beyond = self.manner == "refuse" and at + len(packet.data) > max(right, self.rcv_nxt)
+        if end < self.rcv_nxt or at > right or beyond:
             # Not acceptable: answered, and nothing else. Without data only now and then, as Linux does.
             self.due = self.due or bool(packet.data) or not self.scolded
             self.scolded = self.scolded or not packet.data
@@ -259,6 +268,8 @@ class End:
 
     def _take_data(self, packet: Packet, at: int, judge: Judge) -> None:
         right = self.rcv_nxt + self.free
+        if self.manner == "take" and at < right:
+            right = max(right, at + len(packet.data))
         for place, byte in enumerate(packet.data, at):
             if place < len(self.got):
                 assert not judge.strict or byte == GARBAGE or self.got[place] == byte, f"byte {place} differs"

@@ -16,12 +16,14 @@ from nfreaim.core.offsets import Edit
 from nfreaim.core.pinhole import PinholePolicy, PinholeTable
 from nfreaim.core.verdict import Verdicts
 from tests.property.choices import Choices
-from tests.property.tcp import ACK, RST, SYN, Address, End, Judge, Packet, build, near
+from tests.property.tcp import ACK, RST, SYN, Address, End, Judge, Manner, Packet, build, near
+from tests.property.tracker import Tracker
 from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher
 
 CLIENT, SERVER = Address(bytes([10, 0, 0, 5]), 40123), Address(bytes([203, 0, 113, 9]), 5190)
 KEY = CLIENT.host + SERVER.host + CLIENT.port.to_bytes(2, "big") + SERVER.port.to_bytes(2, "big")
 ROUNDS = 80
+MANNERS: tuple[Manner, ...] = ("cut", "refuse", "take")
 KEEP, LOSE = 1, 2  # what becomes of the records when the engine is started again
 
 
@@ -79,6 +81,9 @@ class World:
             End(CLIENT, SERVER, (isn[0], isn[1]), texts[0], choices.between(1, 40), limits[0], sack),
             End(SERVER, CLIENT, (isn[1], isn[0]), texts[1], choices.between(1, 40), limits[1], sack),
         )
+        for end in self.ends:
+            end.manner = MANNERS[below(3)]
+        self.tracker = Tracker((self.ends[0].base, self.ends[1].base), (limits[0], limits[1]))
         self.script = Script(self, (self._plan(0), self._plan(1)))
         self.engine = self._engine()
         self.before: tuple[list[bytes], list[bytes]] = ([], [])  # on the way to the engine
@@ -139,7 +144,25 @@ class World:
 
     # --- the router ---
 
+    def tracked(self, way: int, raw: bytes, inside: bool) -> bool:
+        """Whether connection tracking lets a packet pass, which sees all in the numbers of the outside end.
+
+        inside  the packet comes from there, or goes there: once each, on the outside's half of its way
+        """
+        packet = Packet.parse(raw)
+        if inside is not ((way == 0) is not self.server_inside) or packet.forged or packet.flags & SYN:
+            return True
+        passes = self.tracker.passes(way, packet)
+        if not passes and self.story is not None:
+            self.story.append(f"    INVALID {self.told(way, raw)}")
+        return passes
+
     def arrive(self, way: int, raw: bytes) -> None:
+        """A packet reaches the router."""
+        if self.tracked(way, raw, inside=False):
+            self.process(way, raw)
+
+    def process(self, way: int, raw: bytes) -> None:
         """A packet reaches the engine."""
         self.token += 1
         self.tokens[self.token] = (way, raw)
@@ -156,10 +179,12 @@ class World:
         self.settle(verdicts)
 
     def ahead(self, way: int, raw: bytes) -> bool:
-        """A forged packet ahead of what was read: edits to come may make it right, by no fault of ours."""
+        """A forged packet ahead of what has left: edits to come may make it right, by no fault of ours."""
         stream = self.engine.flows.streams.get(raw[12:24])
         packet = Packet.parse(raw)
-        return packet.forged and stream is not None and stream.offset(packet.seq) > stream.next
+        if stream is None or not packet.forged:
+            return False
+        return stream.offset(packet.seq) > stream.untouched(stream.next)
 
     def settle(self, verdicts: Verdicts) -> None:
         for token, verdict in verdicts:
@@ -168,6 +193,8 @@ class World:
                 assert verdict.payload != raw, "an unchanged packet is written back"
                 out = verdict.payload or raw
                 assert not self.lost, "a packet passes though the state is lost"
+                if not self.tracked(way, out, inside=True):
+                    continue
                 self.behind[way].append(out)
                 if self.story is not None:
                     self.story.append(f"    leaves  {self.told(way, out)}")

@@ -346,10 +346,11 @@ def packet(
     data: bytes = b"",
     ip_options: bytes = b"",
     tcp_options: bytes = b"",
+    window: int = 64240,
 ) -> bytes:
     """A whole IPv4/TCP packet with right checksums."""
     offset = (20 + len(tcp_options)) // 4 << 4
-    tcp = struct.pack("!HHIIBBHHH", source.port, destination.port, seq, ack, offset, flags, 64240, 0, 0)
+    tcp = struct.pack("!HHIIBBHHH", source.port, destination.port, seq, ack, offset, flags, window, 0, 0)
     size = 20 + len(ip_options) + len(tcp) + len(tcp_options) + len(data)
     first = 0x40 | (20 + len(ip_options)) // 4
     ends = packed(source.address) + packed(destination.address)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nfreaim.core.offsets import REMEMBERED, Edit, OffsetMap
+from nfreaim.core.offsets import REMEMBERED, SETTLED, Edit, OffsetMap
 
 
 class Table:
@@ -114,3 +114,27 @@ def test_of_forgotten_edits_the_shift_remains() -> None:
     made.undo(REMEMBERED)
     assert made.skewed
     assert made.fwd(6000) == 6000 + made.before
+
+
+def test_acknowledged_edits_are_forgotten_but_for_the_last_few() -> None:
+    made, whole = OffsetMap(), OffsetMap()
+    for number in range(200):
+        for each in (made, whole):
+            each.add([Edit(10 * number, 10 * number + 2, b"WIDER")])
+        made.settle(13 * 150)
+    assert len(made.edits) == SETTLED
+    unsettled = OffsetMap(whole.edits)
+    unsettled.settle(13 * 20 + 4)  # in the middle of one
+    assert len(unsettled.edits) == 200 - 20
+    for x in range(1500, 2200):
+        assert (made.fwd(x), made.back(x + 450)) == (whole.fwd(x), whole.back(x + 450))
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"xyz", b"much longer"])
+def test_what_was_acknowledged_stays_before_what_is_awaited_when_its_edit_is_forgotten(data: bytes) -> None:
+    for start in range(1, 4):
+        known = OffsetMap([Edit(start, start + 3, data)])
+        for acked in (known.fwd(start + 3), known.fwd(start + 7)):
+            forgot = OffsetMap([], known.shift)
+            for x in range(start + 9):
+                assert forgot.fwd(x) <= acked or forgot.fwd(x) == known.fwd(x)
