@@ -8,16 +8,15 @@ at once or at the latest when its hold time is up. What a helper did not underst
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from nfreaim.core import records
 from nfreaim.core.counters import Counters
+from nfreaim.core.editing import Editing
 from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
 from nfreaim.core.nat import FlowNat, Kernel, Watcher
-from nfreaim.core.offsets import Edit
 from nfreaim.core.owners import LostOwners
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import PinholeTable
@@ -26,7 +25,7 @@ from nfreaim.core.sets import QueueSets
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
-from nfreaim.errors import BackendError, Foreign, Malformed
+from nfreaim.errors import Foreign, Malformed
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,7 @@ class Engine:
         self.counters = Counters()
         self.flows = FlowTable(self.settings.limits)
         self._holding = Holding(self.settings, self.counters)
+        self._editing = Editing(kernel, self.flows, self.counters)
         self._sets = QueueSets(helpers, kernel, self.settings.limits.flows)
         self.sessions = Sessions(kernel, self.flows, self._sets, self._nat_for)
         self._next_poll = 0.0
@@ -148,7 +148,7 @@ class Engine:
             scan = helper.scan(stream.direction, raw[segment.start + fresh - at :], fresh, nat)
             if scan is not None:
                 if scan.edits:
-                    self._edit(stream, scan.edits)
+                    self._editing.make(stream, scan.edits)
                 hold = scan.hold
             if helper.established:
                 self.sessions.moved[flow.key] = flow
@@ -167,35 +167,6 @@ class Engine:
             verdicts += self._release(stream)
         verdicts.append((token, self._rendered(stream, segment, at)))
         return verdicts
-
-    def _edit(self, stream: Stream, edits: Sequence[Edit]) -> None:
-        """Add a helper's *edits*. Those that cannot be protected, or skew a client's flow, are not made.
-
-        Raises ValueError if the helper made a mistake.
-        """
-        flow, nat = stream.flow, stream.flow.nat
-        assert nat is not None
-        start, end = edits[0].start, edits[-1].end
-        if not nat.editable(stream.direction, start) or end > stream.next:
-            # Behind what has come it would let the sender be told that bytes arrived which it never sent.
-            raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
-        fixed = not flow.server_inside or (flow.resuming is not None and not flow.skewed)
-        if fixed and any(edit.resizes for edit in edits):
-            # No protocol needs it there, and a flow that cannot be skewed need never fail closed.
-            self.counters.refused_edits += 1
-            nat.undo_scan("edit refused")
-            return
-        stream.edit(edits)
-        if not flow.skewed and not stream.map.skewed:
-            return
-        try:
-            self.kernel.protect(flow.key, records.record(flow))
-            flow.skewed = True
-            self.flows.skewed[flow.owner] = flow
-        except BackendError as error:
-            log.error("%s: an edit is not made, the flow cannot be protected: %s", flow.owner, error)
-            stream.map.undo(len(edits))
-            nat.undo_scan("edit refused")
 
     def _release(self, stream: Stream, below: int | None = None) -> Verdicts:
         """Verdicts for what *stream* holds (up to offset *below*), in order, with the edits made so far."""
