@@ -199,7 +199,7 @@ def _rendezvous(frame: bytes, at: int, size: int, way: int, server_inside: bool)
         return
     for tag, value, length in inner:
         width, name = _INNER.get(tag, (0, "ip"))
-        if length == width:
+        if length and length == width:
             yield value, value + length, name
         elif tag == 0x2711 and not server_inside:
             if capability == REVERSE and length == 27:

@@ -46,6 +46,7 @@ class World:
     """One execution."""
 
     def __init__(self, program: Program) -> None:
+        failures.clear()
         settings = program.settings
         self.program = program
         self.quick = bool(settings & 64)
@@ -93,7 +94,6 @@ class World:
 
     def run(self) -> None:
         """Raises AssertionError, or whatever the engine raises."""
-        failures.clear()
         for step in self.program.steps:
             self.step(step)
             self.bounded()
