@@ -161,4 +161,6 @@ class Conversation:
 
 def pieces(step: Step) -> Iterator[bytes]:
     size = step.numbers[0] or len(step.data) or 1
+    if len(step.data) > 64 * size:
+        size = len(step.data)  # a step is bounded in packets
     return (step.data[low : low + size] for low in range(0, len(step.data), size))

@@ -29,7 +29,11 @@ GROWTH: Final = 64
 """MiB that memory may grow by after that; the corpus of the fuzzer itself is kept in it, too."""
 _EVERY: Final = 500
 HANG: Final = 1.0
-"""Seconds of processor time for one execution: real time says nothing on a busy machine."""
+"""Seconds of processor time for an execution of _SHORT bytes; longer ones hold thousands of packets.
+
+Real time says nothing on a busy machine.
+"""
+_SHORT: Final = 2048
 STUCK: Final = 60
 """Seconds of real time after which libFuzzer ends the process."""
 
@@ -64,8 +68,8 @@ class Worker:
         try:
             begun = time.process_time()
             self.target(data)
-            if time.process_time() - begun > HANG:
-                raise Hang(f"more than {HANG} s for {len(data)} bytes")
+            if time.process_time() - begun > HANG * max(1, len(data) / _SHORT):
+                raise Hang(f"{time.process_time() - begun:.1f} s for {len(data)} bytes")
         except BaseException as error:
             self.tell(finding=self.keep(data, error))
             raise

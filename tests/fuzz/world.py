@@ -39,6 +39,8 @@ OUTSIDES: Final = ("203.0.113.1", "198.51.100.200", "192.0.2.7", "10.9.9.9")
 ANNOUNCED: Final = "198.51.100.7"
 SEGMENT: Final = 1400
 HOLD: Final = 0.030
+MOST: Final = 2000
+"""Packets of one execution before what is sent is no longer cut."""
 _RENEWALS: Final = 6  # more, and sequence numbers of two connections would be near each other
 
 
@@ -105,7 +107,7 @@ class World:
         numbers, kind = step.numbers, step.kind
         if kind is Kind.SEND:
             size = min(numbers[0] or SEGMENT, SEGMENT)
-            if len(step.data) > 64 * size:
+            if len(step.data) > 64 * size or self.token > MOST:
                 size = SEGMENT  # a step is bounded in packets
             for low in range(0, len(step.data), size):
                 piece, at = step.data[low : low + size], len(line.sent)
