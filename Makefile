@@ -23,7 +23,7 @@ comma  := ,
 ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
           $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
 
-.PHONY: help venv demo test lint types unit lab bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit lab fuzz bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
@@ -39,6 +39,7 @@ help:
 	@echo '  make lint      ruff        make types   mypy --strict'
 	@echo '  make unit      unit, property and replay tests; no root needed'
 	@echo '  make lab       tests in network namespaces; root'
+	@echo '  make fuzz FUZZ_SECONDS=600 [FUZZ_TARGET=engine]      hostile input, made up by atheris'
 	@echo '  make bench     cost of the packet path, as a ratio'
 	@echo '  make clean     remove what was built'
 
@@ -79,6 +80,13 @@ lab: $(STAMP)
 	else \
 	    echo 'The lab tests were NOT run: they need root (sudo make lab).'; \
 	fi
+
+# Unattended; what it finds is left in tests/fuzz/findings. atheris has no part in any other target.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGET  ?=
+fuzz: $(STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python $(PIP) -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(foreach t,$(FUZZ_TARGET),--target $(t))
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench

@@ -163,7 +163,7 @@ class FlapReader:
                 if icbm is None:
                     if size - pos < _NAMED and stop > size:
                         break
-                elif not icbm or not _is_text(data, pos, size):
+                elif not icbm or not _is_text(data, pos, min(stop, size)):
                     if stop - pos > MAX_FRAME:
                         self.oversized += 1
                     elif stop <= size:

@@ -75,18 +75,18 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
         tag, length = _TLV.unpack_from(frame, pos)
         pos += _TLV.size
         if tag == IcbmTag.DATA:
-            return _first_in_block(frame, pos, min(pos + length, size), direction)
+            return _first_in_block(frame, pos, min(pos + length, size))
         pos += length
     return None
 
 
-def _first_in_block(frame: bytes, pos: int, size: int, direction: Direction) -> int | None:
+def _first_in_block(frame: bytes, pos: int, size: int) -> int | None:
     if pos + _BLOCK.size > size:
         return None
     kind, _, capability = _BLOCK.unpack_from(frame, pos)
     if kind != RdvType.PROPOSE:
         return None
-    editable = EDITABLE[direction]
+    editable = EDITABLE
     if capability in OWN_RENDEZVOUS:
         editable |= {RdvTag.SVC_DATA}
     first = None

@@ -17,14 +17,9 @@ from nfreaim.helpers.peers import Party, greetings
 from nfreaim.layers.oscar import CAPABILITIES, FLAP, TLV, RdvTag, Rendezvous, rebuild
 
 ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
-# What may be edited, by direction; VERIFIED_IP is the server's own and comes with the replies only.
-EDITABLE: Final = (
-    frozenset({RdvTag.RDV_IP, RdvTag.REQUESTER_IP, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
-    frozenset({*ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR}),
-)
-_LENGTHS: Final[dict[int, int]] = {
-    tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in EDITABLE[1]
-}
+# What may be edited. VERIFIED_IP is the server's to write, but nothing keeps a client from it.
+EDITABLE: Final = frozenset({*ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR})
+_LENGTHS: Final[dict[int, int]] = {tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in EDITABLE}
 _NOWHERE: Final = bytes(4)
 
 

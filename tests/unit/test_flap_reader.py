@@ -63,6 +63,11 @@ def test_the_wanted_frames_and_the_sign_off_come_with_their_offsets() -> None:
     assert [got.channel for got in WHOLE] == [2, 2, 2, 4]
 
 
+def test_a_message_too_short_for_its_channel_is_not_judged_by_the_bytes_of_the_next_frame() -> None:
+    stream = frame(b"\0\4\0\6" + bytes(6) + b"COOKIE") + frame(bytes(20), channel=5)
+    assert fed(stream, made=begun()) == fed(stream, [22], made=begun())
+
+
 def test_text_is_passed_over_but_never_what_might_be_a_rendezvous() -> None:
     text, extra = GOLDEN["text-message"].data, bytearray(GOLDEN["text-message"].data)
     extra[10] |= 0x80  # an extra block: the channel stands elsewhere

@@ -291,3 +291,11 @@ def test_an_announcement_of_somebody_else_is_left(address: str, port: int) -> No
     wire.client(PROPOSAL)
     frame = proposal(addressed(2, 3, 4, port=port, address=packed(address)), subtype=7)
     assert wire.server(frame) == frame
+
+
+def test_an_address_in_the_servers_own_field_is_held_like_the_others() -> None:
+    message = proposal(addressed(4, 2, 3))
+    wire = wire_of()
+    at = message.index(OWN)
+    assert wire.client(message, range(at + 6, len(message), 6)) == message.replace(OWN, OUT)
+    assert wire.router.engine.counters.failed_flows == 0

@@ -1,0 +1,191 @@
+"""The fuzz targets without atheris: every seed, every input that once failed, a few hundred mutations.
+
+And the judges themselves: engines that do wrong, each in one way, must not get past them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nfreaim.core.engine import Engine
+from nfreaim.core.offsets import Edit
+from nfreaim.core.packet import Segment
+from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.verdict import ACCEPT
+from nfreaim.helpers import redirect
+from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.proposal import Proposal
+from nfreaim.layers.oscar import RdvTag
+from tests.fuzz import corpus, mutate
+from tests.fuzz.program import Kind, Program, Step
+from tests.fuzz.targets import TARGETS
+from tests.fuzz.world import World
+
+MUTATIONS = {"segment": 1500, "flap": 100, "helper": 60, "engine": 60}
+PARTS = 4
+REGRESSIONS = [(target, name) for target in TARGETS for name, _ in corpus.regressions(target)]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_seed_holds(target: str, part: int) -> None:
+    seeds = corpus.seeds(target)[part::PARTS]
+    assert seeds
+    for seed in seeds:
+        TARGETS[target](seed)
+
+
+@pytest.mark.parametrize(("target", "name"), REGRESSIONS)
+def test_what_once_failed_holds(target: str, name: str) -> None:
+    TARGETS[target]((corpus.REGRESSIONS / name).read_bytes())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_mutations_hold(target: str) -> None:
+    rng = random.Random(5190)
+    seeds = corpus.seeds(target)
+    for _ in range(MUTATIONS[target]):
+        data = rng.choice(seeds)
+        for _ in range(rng.randint(1, 4)):
+            data = mutate.mutated(target, data, 4096, rng.randrange(1 << 32))
+        TARGETS[target](data)
+
+
+def test_any_bytes_are_a_program_and_encoding_loses_nothing() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        program = Program.decode(rng.randbytes(rng.randrange(400)))
+        assert Program.decode(program.encode()) == program
+
+
+def test_the_seeds_reach_what_they_are_for() -> None:
+    """Pinholes out and back, session-long ones, held packets, skewed flows."""
+    reached = dict.fromkeys(("pinhole", "mapped-back", "skewed", "session", "held"), 0)
+    for _, program in corpus.scripts():
+        world = World(program)
+        world.run()
+        counters = world.engine.counters
+        reached["pinhole"] += len(world.ever)
+        reached["mapped-back"] += counters.mapped_back
+        reached["session"] += sum(pinhole.session for pinhole in world.ever)
+        reached["held"] += counters.held_packets
+        reached["skewed"] += any(line.out_end != len(line.sent) for line in world.slots[2])
+    assert all(reached.values()), reached
+
+
+# --- engines that do wrong ---
+
+
+def other_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    def also(self: Proposal, address: bytes, before: Any, after: Any) -> None:
+        move(self, address, before, after)
+        for tlv in self.block.all(RdvTag.SEQ_NUM):
+            tlv.value = b"\0\7"
+
+    move = Proposal.move
+    monkeypatch.setattr(Proposal, "move", also)
+
+
+def wrong_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    swap = Proposal.swap_address
+    monkeypatch.setattr(Proposal, "swap_address", lambda self, old, new: swap(self, old, b"\xcb\0\x71\x63"))
+
+
+def wrong_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Segment, at: int, data: bytes) -> Segment:
+        made = patched(self, at, data)
+        made.raw = made.raw[: made.tcp + 16] + b"ab" + made.raw[made.tcp + 18 :]
+        return made
+
+    patched = Segment.patched
+    monkeypatch.setattr(Segment, "patched", broken)
+
+
+def no_sign_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = OscarHelper.__init__
+
+    def established(self: OscarHelper, midstream: bool) -> None:
+        begin(self, midstream)
+        self.established = True
+
+    monkeypatch.setattr(OscarHelper, "__init__", established)
+
+
+def lost_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_gap", lambda *_: [])
+
+
+def edit_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_again", lambda *_: ACCEPT)
+
+
+def pinholes_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PinholeTable, "close_owner", lambda *_: None)
+
+
+def anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = PinholeTable._check
+    monkeypatch.setattr(
+        PinholeTable, "_check", lambda self, wanted, _: check(self, wanted, wanted.inside.address)
+    )
+    monkeypatch.setattr("nfreaim.core.nat.FlowNat.inside", property(lambda _: corpus.ENDS[1][0]))
+
+
+def wrong_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = redirect._edits
+
+    def another(*arguments: Any) -> list[Edit]:
+        return [Edit(e.start, e.end, e.data.replace(b"198.51", b"198.52")) for e in edits(*arguments)]
+
+    monkeypatch.setattr(redirect, "_edits", another)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise KeyError("an accident")
+
+    monkeypatch.setattr(OscarHelper, "_rendezvous", fails)
+
+
+WRONGS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    other_field,
+    wrong_address,
+    wrong_checksum,
+    no_sign_on,
+    lost_token,
+    edit_not_repeated,
+    pinholes_stay,
+    anybody,
+    wrong_redirect,
+    failing,
+]
+
+
+def play(inputs: list[bytes]) -> None:
+    for data in inputs:
+        TARGETS["engine"](data)
+
+
+@pytest.mark.parametrize("wrong", WRONGS, ids=lambda wrong: wrong.__name__)
+def test_an_engine_that_does_wrong_is_caught(
+    wrong: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer, status = corpus.GOLDEN["send-file-proposal"], corpus.GOLDEN["icq-status"]
+    send, signed_on = corpus.send, corpus.signed_on
+    programs = [
+        [*signed_on(0), send(0, 0, offer), Step(Kind.AGAIN, 0, 0, False, (120, 100, 0))],
+        [*signed_on(0), send(0, 0, status)],
+        [*signed_on(0), send(0, 0, offer.replace(b"\x0a\0\0\5", b"\x0a\0\0\6"))],
+        [*signed_on(0)[:2], send(0, 0, corpus.CLIENT_SIGNON), send(0, 0, offer)],
+        [*signed_on(0), send(0, 0, offer[:40], lost=True), send(0, 0, offer[40:])],
+    ]
+    inputs = [Program(0, tuple(steps)).encode() for steps in programs]
+    inputs += [program.encode() for name, program in corpus.scripts() if name.startswith("home-")]
+    play(inputs)
+    wrong(monkeypatch)
+    with pytest.raises((AssertionError, KeyError)):
+        play(inputs)

@@ -1,0 +1,365 @@
+"""World: plays a program through an engine that stands on fakes, and checks after every step what must hold.
+
+settings   1 midstream, 2 another address is announced, 4 small limits, 8 names of inside servers,
+           16 sequence numbers about to wrap, 32 private outside address, 64 ends at once
+slots      0 Alice, 1 Amy beside her, 2 Bob outside with the server inside, 3 Alice again
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from ipaddress import IPv4Address
+from typing import Final
+
+from nfreaim.core.engine import Engine
+from nfreaim.core.flow import Endpoint, FlowLimits, Owner
+from nfreaim.core.packet import ACK, RST, SYN, Segment
+from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
+from nfreaim.core.settings import EngineSettings
+from nfreaim.core.verdict import Verdicts
+from nfreaim.errors import BackendError
+from nfreaim.helpers.oscar import OscarHelper
+from tests.fuzz.fields import CLIENT, SERVER
+from tests.fuzz.line import Line
+from tests.fuzz.program import Kind, Program, Step
+from tests.unit.fakes import CLIENT as ALICE
+from tests.unit.fakes import PSH_ACK, Router, kept_bytes, packed
+from tests.unit.fakes import SERVER as OSCAR
+
+HOME: Final = Endpoint("10.0.0.9", 5190)
+ENDS: Final = (
+    (ALICE, OSCAR),
+    (Endpoint("10.0.0.6", 40200), OSCAR),
+    (Endpoint("203.0.113.20", 51000), HOME),
+    (Endpoint("10.0.0.5", 40124), OSCAR),
+)
+OUTSIDES: Final = ("203.0.113.1", "198.51.100.200", "192.0.2.7", "10.9.9.9")
+ANNOUNCED: Final = "198.51.100.7"
+SEGMENT: Final = 1400
+HOLD: Final = 0.030
+MOST: Final = 2000
+"""Packets of one execution before what is sent is no longer cut."""
+_RENEWALS: Final = 6  # more, and sequence numbers of two connections would be near each other
+
+
+class World:
+    """One execution."""
+
+    def __init__(self, program: Program) -> None:
+        failures.clear()
+        settings = program.settings
+        self.program = program
+        self.quick = bool(settings & 64)
+        self.midstream = bool(settings & 1)
+        small = bool(settings & 4)
+        self.settings = EngineSettings(
+            hold=HOLD,
+            midstream=self.midstream,
+            home_names=frozenset({"home.example"} if settings & 8 else ()),
+            limits=FlowLimits(flows=2, half_open=2) if small else FlowLimits(flows=16, half_open=16),
+            hold_packets=3 if small else 64,
+            gap_packets=4 if small else 16,
+        )
+        caps = {"per_flow": 2, "per_host": 2, "total": 3, "sessions_per_host": 1} if small else {}
+        ports = range(40000, 40003) if small else range(40000, 40032)
+        announce = ANNOUNCED if settings & 2 else None
+        self.policy = PinholePolicy(ports=ports, announce=announce, **caps)
+        self.router = Router(self.settings, self.policy)
+        self.kernel, self.firewall = self.router.kernel, self.router.firewall
+        self.kernel.reclaim = self.reclaim  # type: ignore[method-assign]
+        self.engine = self.router.engine
+        if settings & 32:
+            self.kernel.outside = OUTSIDES[3]
+        self.kernel.reached_at = Endpoint("198.51.100.200", 45190)
+        self.now = 1000.0
+        self.tokens: dict[int, tuple[Line | None, bytes]] = {}
+        self.token = 0
+        self.renewed = [0] * len(ENDS)
+        self.slots = [
+            (Line(client, server, CLIENT, n == 2), Line(server, client, SERVER, n == 2))
+            for n, (client, server) in enumerate(ENDS)
+        ]
+        for number, (one, two) in enumerate(self.slots):
+            base = 2**32 - 300 if settings & 16 else 1_000_000 * (number + 1)
+            one.begin(base)
+            two.begin(base + 77)
+        self.lines = {bytes(line.packet(0, 0, 0)[12:24]): line for pair in self.slots for line in pair}
+        self.flows: dict[int, object] = {}
+        self.ever: list[Pinhole] = []
+        self.commits = 0
+        self.signed_on: set[Owner] = set()
+        self.lost: dict[bytes, object] = {}
+
+    # --- playing ---
+
+    def run(self) -> None:
+        """Raises AssertionError, or whatever the engine raises."""
+        for step in self.program.steps:
+            self.step(step)
+            self.bounded()
+        self.end()
+        self.forget(*self.slots[2])
+
+    def step(self, step: Step) -> None:
+        line, other = self.slots[step.slot][step.way], self.slots[step.slot][1 - step.way]
+        numbers, kind = step.numbers, step.kind
+        if kind is Kind.SEND:
+            size = min(numbers[0] or SEGMENT, SEGMENT)
+            if len(step.data) > 64 * size or self.token > MOST:
+                size = SEGMENT  # a step is bounded in packets
+            for low in range(0, len(step.data), size):
+                piece, at = step.data[low : low + size], len(line.sent)
+                line.sent += piece
+                if not step.flag:
+                    self.arrive(line.packet(at, self.ack(other), PSH_ACK, piece), self.inside(line))
+        elif kind is Kind.AGAIN:
+            at = max(len(line.sent) - numbers[0], 0)
+            piece = bytes(line.sent[at : at + min(numbers[1], SEGMENT)])
+            if numbers[2]:
+                line.steady = False
+                piece = bytes(byte ^ numbers[2] for byte in piece)
+            self.arrive(line.packet(at, self.ack(other), PSH_ACK, piece), self.inside(line))
+        elif kind is Kind.OPEN:
+            self.open(step)
+        elif kind is Kind.BARE:
+            at = len(line.sent) + numbers[0] - 32768
+            sack = b""
+            if numbers[2] & 7:
+                edges = [(other.base + other.out_end + x * numbers[2]) & 0xFFFFFFFF for x in (1, 2)]
+                sack = bytes([1, 1, 5, 10]) + b"".join(edge.to_bytes(4, "big") for edge in edges)
+            raw = line.packet(at, self.ack(other), numbers[1] & ~SYN, options=sack)
+            self.arrive(raw, self.inside(line) is not step.flag)
+        elif kind is Kind.PIECE:
+            at = len(line.sent) + numbers[0] - 32768
+            line.steady = False
+            raw = line.packet(at, self.ack(other), numbers[1], step.data[:SEGMENT])
+            self.arrive(raw, self.inside(line) is not step.flag)
+        elif kind is Kind.RAW:
+            self.arrive(step.data, step.flag)
+        else:
+            self.circumstance(step)
+
+    def circumstance(self, step: Step) -> None:
+        """What happens around the packets."""
+        numbers, kind = step.numbers, step.kind
+        if kind is Kind.TICK:
+            self.tick(float(numbers[0]) if step.flag else numbers[0] / 1000)
+        elif kind is Kind.RESTART:
+            self.restart(step.flag)
+        elif kind is Kind.FAULT:
+            self.kernel.broken = bool(numbers[0] & 1)
+            self.firewall.refuse_add = bool(numbers[0] & 2)
+            self.firewall.refuse_remove = bool(numbers[0] & 4)
+        elif kind is Kind.LIFE:
+            change = self.kernel.dead.discard if step.flag else self.kernel.dead.add
+            change(Owner(*ENDS[step.slot]))
+        elif kind is Kind.CLAIM:
+            pinholes = list(self.engine.pinholes)
+            if pinholes:
+                pinhole = pinholes[numbers[0] % len(pinholes)]
+                self.engine.pinholes.claimed(pinhole.outside, f"192.0.2.{numbers[1]}", self.now)
+        elif kind is Kind.MOVE:
+            self.kernel.outside = OUTSIDES[numbers[0] % len(OUTSIDES)]
+        elif kind is Kind.TAKEN:
+            self.firewall.taken.add(Endpoint(self.kernel.outside, numbers[0]))
+
+    def reclaim(self, owner: Owner) -> None:
+        """As the kernel's set does it: what is not there is gone already."""
+        if self.kernel.broken:
+            raise BackendError("netlink is gone")
+        if owner in self.kernel.offloaded:
+            self.kernel.offloaded.remove(owner)
+
+    def inside(self, line: Line) -> bool:
+        return (line.way == CLIENT) is not line.server_inside
+
+    def ack(self, other: Line) -> int:
+        return other.base + max(other.out_end, 0 if other.server_inside else len(other.sent))
+
+    def open(self, step: Step) -> None:
+        client, server = self.slots[step.slot]
+        if step.flag and self.renewed[step.slot] < _RENEWALS:
+            self.renewed[step.slot] += 1
+            self.forget(client, server)
+            for line in (client, server):
+                line.begin(line.base + (1 << 28))
+        inside, what = self.inside(client), step.numbers[0]
+        if what & 1:
+            self.arrive(client.packet(-1, 0, SYN), inside)
+        if what & 2:
+            self.arrive(server.packet(-1, client.base, SYN | ACK), not inside)
+        if what & 4:
+            self.arrive(client.packet(0, server.base, ACK), inside)
+
+    def arrive(self, raw: bytes, from_inside: bool) -> None:
+        """A packet reaches the engine."""
+        segment = Segment.parse(raw)
+        line = self.lines.get(segment.key) if segment else None
+        skewed = False
+        if segment and line:
+            client = segment.key if line.way == CLIENT else flipped(segment.key)
+            skewed = client in self.kernel.protected
+            known = segment.key in self.engine.flows.streams
+            if known and self.inside(line) is from_inside and not segment.flags & (SYN | RST):
+                line.arrived(line.offset(segment.seq), raw[segment.start :])
+        self.token += 1
+        self.tokens[self.token] = (line, raw)
+        verdicts = self.engine.process(raw, self.token, from_inside, self.now, skewed)
+        assert self.token not in [token for token, _ in verdicts[:-1]], "a packet overtakes a held one"
+        self.settle(verdicts)
+        if line:
+            self.follow()
+
+    def follow(self) -> None:
+        """Where the engine began a flow afresh, or knows it no more, what was seen of it counts no more."""
+        for number, (client, server) in enumerate(self.slots):
+            stream = self.engine.flows.streams.get(client.packet(0, 0, 0)[12:24])
+            flow = stream.flow if stream else None
+            if flow is not self.flows.get(number):
+                self.flows[number] = flow
+                self.forget(client, server)
+
+    def forget(self, *lines: Line) -> None:
+        """What was seen so far has to be right, and does not count any more."""
+        for line in lines:
+            if line.server_inside and not self.midstream:
+                line.compare(self.kernel.reached_at, self.moves_out)
+            line.forget()
+
+    def settle(self, verdicts: Verdicts) -> None:
+        assert not failures, failures[0]
+        self.opened()
+        for token, verdict in verdicts:
+            assert token in self.tokens, "a second verdict, or one for a packet that never came"
+            line, raw = self.tokens.pop(token)
+            assert verdict.accept or verdict.payload is None
+            if not verdict.accept:
+                continue
+            if line is None:
+                assert verdict.payload is None, "a packet of no flow was changed"
+            elif not self.midstream:
+                moves = (
+                    self.moves_out
+                    if line.way is (SERVER if line.server_inside else CLIENT)
+                    else self.moves_in
+                )
+                line.judge(raw, raw if verdict.payload is None else verdict.payload, moves)
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.settle(self.engine.tick(self.now))
+        self.follow()
+        wakeup = self.engine.wakeup()
+        assert wakeup is None or wakeup > self.now, "a packet is held for longer than it may"
+
+    def restart(self, lost: bool) -> None:
+        """The kernel drops what waits in the queue; pinholes and records are what remains."""
+        self.tokens.clear()
+        kernel = self.kernel
+        if lost:
+            self.lost = dict(kernel.protected)
+        table = PinholeTable(self.policy, self.firewall, self.router.watcher)
+        table.adopt(lambda owner: owner not in kernel.dead, self.now)
+        self.engine = Engine({OSCAR.port: OscarHelper}, table, kernel, self.router.watcher, self.settings)
+        kept = [record for key, record in kernel.protected.items() if self.lost.get(key) is not record]
+        self.engine.restore(json.loads(json.dumps(kept)), self.now)
+        for number, pair in enumerate(self.slots):
+            stream = self.engine.flows.streams.get(pair[0].packet(0, 0, 0)[12:24])
+            self.flows[number] = stream.flow if stream else None
+            if stream is None:
+                self.forget(*pair)
+
+    # --- judging ---
+
+    def moves_out(self) -> Iterable[tuple[Endpoint, Endpoint]]:
+        for pinhole in self.ever:
+            yield pinhole.inside, pinhole.outside
+            if self.policy.announce:
+                yield pinhole.inside, Endpoint(self.policy.announce, pinhole.outside.port)
+
+    def moves_in(self) -> Iterable[tuple[Endpoint, Endpoint]]:
+        return ((after, before) for before, after in self.moves_out())
+
+    def opened(self) -> None:
+        """Each new pinhole: for whom, where to, and whether that flow may have any."""
+        for added, _ in self.firewall.commits[self.commits :]:
+            for pinhole in added:
+                slot = ENDS.index((pinhole.owner.client, pinhole.owner.server))
+                client, server = self.slots[slot]
+                if self.midstream or (
+                    client.reader.signed_on and server.reader.signed_on and server.reader.lists_icbm
+                ):
+                    self.signed_on.add(pinhole.owner)
+                assert pinhole.owner in self.signed_on, "a pinhole for a flow that is not past sign-on"
+                host = pinhole.inside.address
+                if slot == 2:
+                    assert IPv4Address(host) in self.kernel.networks[0], (
+                        "a pinhole out of the inside networks"
+                    )
+                else:
+                    assert host == client.here.address, "a pinhole to somebody else"
+                assert 1024 <= pinhole.inside.port <= 65535
+                assert 1024 <= pinhole.outside.port <= 65535
+                assert pinhole.inside.port not in self.policy.deny_ports
+                allowed = self.now + self.policy.lifetime
+                assert pinhole.deadline <= allowed or (pinhole.session and slot != 2), "no deadline"
+                self.ever.append(pinhole)
+        self.commits = len(self.firewall.commits)
+
+    def bounded(self) -> None:
+        engine, policy, limits = self.engine, self.policy, self.settings.limits
+        assert len(engine.flows) <= limits.flows + len(engine.flows.skewed)
+        assert len(engine.flows._half_open) <= limits.half_open
+        assert len(engine.pinholes) <= policy.total
+        hosts = [pinhole.inside.address for pinhole in engine.pinholes]
+        assert all(hosts.count(host) <= policy.per_host for host in set(hosts)), "more than per_host"
+        held = 0
+        for stream in engine.flows.streams.values():
+            held += len(stream.held)
+            assert stream.held_bytes <= self.settings.hold_bytes
+            assert kept_bytes(stream.flow.helper, stream.direction) <= 8192 + SEGMENT
+        assert held <= self.settings.hold_packets
+        assert held <= len(self.tokens), "a held packet has had its verdict"
+        assert len(self.tokens) == held, "a packet is neither held nor has it a verdict"
+
+    def end(self) -> None:
+        """Nothing may remain of what is over."""
+        self.kernel.broken = self.firewall.refuse_add = self.firewall.refuse_remove = False
+        if not self.quick:
+            self.kernel.dead = {Owner(*ends) for ends in ENDS}
+            for _ in range(3):
+                self.tick(5 * 3600.0)
+            assert not self.engine.flows.streams, "a flow without a connection is remembered"
+            assert not len(self.engine.pinholes), "a pinhole has outlived its flow"
+            assert not self.firewall.pinholes, "a rule has outlived its pinhole"
+        self.settle(self.engine.shutdown("the daemon stops"))
+        assert not self.tokens, "packets without a verdict"
+        assert not self.firewall.pinholes, "a rule has outlived the daemon"
+
+
+def flipped(key: bytes) -> bytes:
+    return key[4:8] + key[:4] + key[10:12] + key[8:10]
+
+
+failures: list[BaseException] = []
+"""What the engine caught and only wrote to its log: an error of a helper, or of a fake."""
+
+
+class _Failures(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            failures.append(record.exc_info[1])
+
+
+def silence() -> None:
+    """Log nothing; what comes with an exception is kept in *failures*."""
+    log = logging.getLogger("nfreaim")
+    if not any(isinstance(handler, _Failures) for handler in log.handlers):
+        log.handlers = [_Failures()]
+        log.propagate = False
+        log.setLevel(logging.ERROR)
+
+
+__all__ = ["World", "failures", "packed", "silence"]
