@@ -163,6 +163,9 @@ class _OneAddress:
     def alive(self, owner: Owner) -> bool:
         return True
 
+    def holds(self, owner: Owner) -> bool:
+        return True
+
     def offload(self, owner: Owner) -> None:
         """There is no queue to leave."""
 

@@ -16,6 +16,7 @@ class Counters:
     foreign_flows: int = 0
     malformed_flows: int = 0
     failed_flows: int = 0
+    failed_packets: int = 0
     gapped_flows: int = 0
     evicted_flows: int = 0
     gap_drops: int = 0

@@ -13,13 +13,15 @@ from typing import Any, Final
 
 from nfreaim.core import records
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Flow, FlowTable, HalfOpen, Owner, owner_of, reverse
+from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
+from nfreaim.core.liveness import Liveness
 from nfreaim.core.nat import FlowNat, Kernel, Record, Watcher
 from nfreaim.core.offsets import Edit
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.seams import SafeKernel, SafeWatcher
 from nfreaim.core.sets import QueueSets
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import Held, Stream
@@ -30,8 +32,6 @@ log = logging.getLogger(__name__)
 
 # A sequence number farther from the stream than any window is no packet of it: it is none of our business.
 _FAR: Final = 1 << 22
-# So many control connections are looked up in one poll: a look-up costs up to a millisecond.
-_POLL_BATCH: Final = 32
 
 
 class Engine:
@@ -49,15 +49,15 @@ class Engine:
         settings: EngineSettings | None = None,
     ) -> None:
         self.pinholes = pinholes
-        self.kernel = kernel
-        self.watcher = watcher
+        self.kernel = SafeKernel(kernel)
+        self.watcher = SafeWatcher(watcher)
         self.settings = settings or EngineSettings()
         self.counters = Counters()
         self.flows = FlowTable(self.settings.limits)
         self._holding = Holding(self.settings, self.counters)
-        self._sets = QueueSets(helpers, kernel, self.settings.limits.flows)
+        self._sets = QueueSets(helpers, self.kernel, self.settings.limits.flows)
+        self._liveness = Liveness(self.kernel, self.settings.grace)
         self._next_poll = 0.0
-        self._to_poll: list[Owner] = []
 
     def process(
         self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool = False
@@ -118,7 +118,7 @@ class Engine:
             for flow in self.flows.expire(now):
                 verdicts += self._forget(flow, "control connection idle")
             self._sets.expire(now, self.flows)
-            verdicts += self._poll_owners()
+            verdicts += self._poll_owners(now)
         self.pinholes.expire(now)
         return verdicts
 
@@ -188,7 +188,7 @@ class Engine:
             flow.skewed = True
             self.flows.skewed[flow.owner] = flow
         except BackendError as error:
-            log.error("%s: an edit is not made, the flow cannot be protected: %s", flow.owner, error)
+            log.debug("%s: an edit is not made: %s", flow.owner, error)
             stream.map.undo(len(edits))
             nat.undo_scan("edit refused")
 
@@ -207,7 +207,14 @@ class Engine:
     def _rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
         if not stream.map.edits and not stream.flow.skewed:
             return ACCEPT
-        rendered = stream.rendered(segment, at)
+        try:
+            rendered = stream.rendered(segment, at)
+        except Exception as error:
+            # A mistake of ours; packets that were held before this one must get their verdicts all the same.
+            if not self.counters.failed_packets:
+                log.error("%s: a packet cannot be edited: %r", stream.flow.owner, error, exc_info=error)
+            self.counters.failed_packets += 1
+            return DROP if stream.flow.skewed else ACCEPT
         if rendered.raw == segment.raw:
             return ACCEPT
         self.counters.changed_packets += 1
@@ -227,6 +234,7 @@ class Engine:
             return [(token, ACCEPT if placed == segment.raw else Verdict(True, placed))]
         if segment.flags & RST and stream.map.removes(at):
             return [(token, DROP)]  # no sender stands there, and it would be taken for one behind the edit
+        flow.reset |= bool(segment.flags & RST)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
         return [(token, self._rendered(stream, segment, at))]
@@ -377,22 +385,16 @@ class Engine:
             log.error("%s: no longer read: %r", flow.owner, error, exc_info=error)
         return self._bypass(flow)
 
-    def _poll_owners(self) -> Verdicts:
+    def _poll_owners(self, now: float) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
-        if not self._to_poll:
-            self._to_poll = sorted(self.pinholes.owners() | self.flows.skewed.keys())
-        batch, self._to_poll = self._to_poll[:_POLL_BATCH], self._to_poll[_POLL_BATCH:]
         verdicts: Verdicts = []
-        for owner in batch:
-            try:
-                if self.kernel.alive(owner):
-                    continue
-            except BackendError as error:
-                log.warning("cannot look up %s: %s", owner, error)
-                break
+        for owner in self._liveness.lost(lambda: self.pinholes.owners() | self.flows.skewed.keys(), now):
             self.pinholes.close_owner(owner, "control connection lost")
             flow = self.flows.skewed.get(owner)
-            if flow is not None and flow.closed is None:
+            if flow is None or flow.closed is not None:
+                continue
+            # Conntrack may have been flushed, and what nobody saw end must never be read untranslated.
+            if flow.reset or flow.finished or now - flow.seen >= self.settings.limits.idle:
                 self.flows.remove(flow)
                 verdicts += self._forget(flow, "control connection lost")
         return verdicts

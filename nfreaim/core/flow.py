@@ -80,6 +80,7 @@ class Flow:
     nat      what the helper is handed
     midstream its beginning was not seen
     finished a bit for each direction whose FIN was seen
+    reset    an RST was seen: that alone proves nothing
     seen     when its last packet passed
     closed   when both its ends were done, or None
     """
@@ -92,6 +93,7 @@ class Flow:
         "midstream",
         "nat",
         "owner",
+        "reset",
         "seen",
         "server_inside",
         "skewed",
@@ -114,6 +116,7 @@ class Flow:
         )
         self.seen = now
         self.finished = 0
+        self.reset = False
         self.closed: float | None = None
 
     def seen_from(self, client_inside: bool) -> None:

@@ -16,6 +16,7 @@ from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.policy import DENIED_PORTS as DENIED_PORTS
 from nfreaim.core.policy import Forward as Forward
 from nfreaim.core.policy import PinholePolicy as PinholePolicy
+from nfreaim.core.seams import SafeFirewall, SafeObserver
 from nfreaim.errors import BackendError
 
 # So many peers of one pinhole are told apart: forged SYNs, a source each, fill neither memory nor log.
@@ -86,8 +87,8 @@ class PinholeTable:
 
     def __init__(self, policy: PinholePolicy, firewall: Firewall, observer: Observer) -> None:
         self.policy = policy
-        self._firewall = firewall
-        self._observer = observer
+        self._firewall = SafeFirewall(firewall)
+        self._observer = SafeObserver(observer)
         self._entries: dict[tuple[Endpoint, str], _Entry] = {}
         self._outside: dict[Endpoint, _Entry] = {}
         self._agreements: dict[tuple[Owner, bytes], _Entry] = {}
@@ -262,6 +263,16 @@ class PinholeTable:
         self._remove([], "")
         for pinhole, reason in strays:
             self._observer.closed(pinhole, reason)
+
+    def reinstall(self) -> list[Pinhole]:
+        """Put back what somebody else took out of the kernel; returns it. Raises BackendError."""
+        if not self._entries:
+            return []
+        present = {(pinhole.outside, pinhole.inside, pinhole.peer) for pinhole in self._firewall.list()}
+        missing = [it for it in self if (it.outside, it.inside, it.peer) not in present]
+        if missing:
+            self._firewall.commit(missing, [])
+        return missing
 
     def _check(self, wanted: Expectation, host: str) -> None:
         policy = self.policy

@@ -15,6 +15,7 @@ class EngineSettings:
     hold_packets       how many packets in all streams together
     gap, gap_packets   a hole in a stream that is read: given up after this time, or so many packets behind it
     poll               how often the control connections of pinholes are looked up
+    grace              how long one may be unknown to connection tracking, which is flushed now and then
     midstream          read flows whose beginning was not seen, too
     home_names         host names (lower case) that stand for servers behind this router
     """
@@ -25,6 +26,7 @@ class EngineSettings:
     gap: float = 10.0
     gap_packets: int = 256
     poll: float = 2.0
+    grace: float = 10.0
     midstream: bool = False
     home_names: frozenset[str] = frozenset()
     limits: FlowLimits = field(default_factory=FlowLimits)

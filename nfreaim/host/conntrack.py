@@ -52,7 +52,9 @@ class Conntrack:
 
     def reached(self, owner: Owner) -> Endpoint:
         """What this flow's client connected to, before any translation. Raises BackendError."""
-        return self._endpoint(owner, "CTA_TUPLE_ORIG")
+        asked = self._endpoint(owner, "CTA_TUPLE_ORIG")
+        # An entry that came back after a flush may have begun with the server's packet: its reply is from us.
+        return self._endpoint(owner, "CTA_TUPLE_REPLY") if asked == owner.client else asked
 
     def alive(self, owner: Owner) -> bool:
         """Whether the flow is an established connection. Raises BackendError."""

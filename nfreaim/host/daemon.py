@@ -11,27 +11,31 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from nfreaim.config import Config
 from nfreaim.core.engine import Engine
 from nfreaim.core.helper import HelperFactory
-from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.pinhole import Forward, PinholeTable
 from nfreaim.errors import BackendError
 from nfreaim.host import rules
 from nfreaim.host.conntrack import PinholeEvents
 from nfreaim.host.forwards import Forwards
+from nfreaim.host.ipset import LAN_SET, OFFLOAD_SET, SERVER_SET, SKEW_SET
 from nfreaim.host.iptables import PINHOLE_MARK, Iptables
 from nfreaim.host.journal import Journal
 from nfreaim.host.kernel import LinuxKernel
 from nfreaim.host.queue import PacketQueue
 from nfreaim.host.state import StateDirectory
+from nfreaim.host.watch import Watch
 
 log = logging.getLogger("nfreaim")
 
 _TICK: Final = 1.0
+_BUSY_TICK: Final = 0.1  # while the watch waits for a program
+_FAILURES: Final = 5  # in a row, of one part of the loop; then the daemon ends, and is started anew
 _CHORES: Final = 30.0  # seconds between looks at other programs' forwards and at the kernel's drop counters
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -50,6 +54,7 @@ def serve(config: Config, helper: HelperFactory) -> None:
         signals = stack.enter_context(_signals())
         temporary = _install_rules(config, stack)
         daemon = Daemon(config, helper, temporary, stack)
+        daemon.watch_rules(stack)
         log.info("ready: serving queue %d for ports %s", config.queue, " ".join(map(str, config.ports)))
         daemon.loop(signals)
 
@@ -57,7 +62,7 @@ def serve(config: Config, helper: HelperFactory) -> None:
 def _install_rules(config: Config, stack: ExitStack) -> bool:
     """Complete the static rules; if there were none before (returns True), they go again in the end."""
     if rules.installed():
-        found = rules.disagreement(config.ports, config.queue)
+        found = rules.difference(rules.run(["show"]).stdout, config.ports, config.queue)
         if found:
             raise BackendError(found)
         return False
@@ -77,12 +82,15 @@ class Daemon:
     """The parts of the running ALG; *stack* unmakes them. *temporary*: the rules end with it."""
 
     def __init__(self, config: Config, helper: HelperFactory, temporary: bool, stack: ExitStack) -> None:
+        self._config = config
+        self._watch: Watch | None = None
+        self._failures: dict[str, int] = {}
         self._kernel = LinuxKernel(StateDirectory(config.state_dir), stack)
         self._events = PinholeEvents(PINHOLE_MARK)
         stack.callback(self._events.close)
         self._forwards = Forwards()
         journal = Journal()
-        firewall = Iptables(self._forwards)
+        self._firewall = firewall = Iptables(self._forwards)
         self._pinholes = PinholeTable(config.pinholes, firewall, journal)
         self._temporary = temporary
         helpers = dict.fromkeys(config.ports, helper)
@@ -103,11 +111,41 @@ class Daemon:
                 )
         self._pinholes.adopt(self._kernel.alive, clock())
 
+    def watch_rules(self, stack: ExitStack) -> None:
+        """From now on put back what somebody else takes away from the rules and sets."""
+        shown = rules.run(["show"]).stdout
+        config = self._config
+        known = rules.settings(shown)
+        if known is None and config.lan and config.wan:
+            known = rules.Settings(config.lan, config.wan, config.ports, config.queue)
+        if known is None:
+            log.warning(
+                "the installed rules name no interfaces: nobody will restore them if they are removed"
+            )
+            return
+        names = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET)
+        entries = (self._kernel.put_back_skewed, self._kernel.put_back_diverted)
+        pinholes = (self._forward_again, self._pinholes.reinstall)
+        serves = (config.ports, config.queue)
+        self._watch = Watch(known, serves, names, self._kernel.networks(), entries, pinholes)
+        stack.callback(self._watch.close)
+
+    def _forward_again(self) -> list[Forward]:
+        wanted = self._config.pinholes.forwards
+        if not wanted or self._firewall.forwards() == list(wanted):
+            return []
+        self._firewall.forward(wanted)
+        return list(wanted)
+
     def loop(self, signals: socket.socket) -> None:
-        """Serve packets, events and the clock until a signal ends it."""
+        """Serve packets, events and the clock until a signal ends it.
+
+        A part that fails is tried again; if it goes on failing the daemon ends, because it would do harm
+        half alive: pinholes that nobody closes. Without it packets pass, and it is started anew.
+        """
         with selectors.DefaultSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ, self._queue.serve)
-            selector.register(self._events, selectors.EVENT_READ, self._read_events)
+            selector.register(self._events, selectors.EVENT_READ, lambda: self._try(self._read_events))
             selector.register(signals, selectors.EVENT_READ)
             tick = chores = clock()
             while True:
@@ -121,11 +159,28 @@ class Daemon:
                         key.data()
                 now = clock()
                 if now >= due:
-                    self._queue.apply(self._engine.tick(now))
-                    tick = now + _TICK
+                    self._try(self._tick)
+                    tick = now + (_BUSY_TICK if self._watch and self._watch.busy else _TICK)
                 if now >= chores:
-                    self._chores()
+                    self._try(self._chores)
                     chores = now + _CHORES
+
+    def _try(self, part: Callable[[], None]) -> None:
+        name = part.__name__.strip("_")
+        try:
+            part()
+        except Exception as error:
+            failures = self._failures[name] = self._failures.get(name, 0) + 1
+            log.error("%s failed: %r", name, error, exc_info=error if failures == 1 else None)
+            if failures >= _FAILURES:
+                raise
+        else:
+            self._failures.pop(name, None)
+
+    def _tick(self) -> None:
+        self._queue.apply(self._engine.tick(clock()))
+        if self._watch is not None:
+            self._watch.tick(clock())
 
     def _signalled(self, signals: socket.socket) -> bool:
         """Whether one of the signals that came asks to stop."""
