@@ -127,7 +127,7 @@ class Daemon:
         entries = (self._kernel.put_back_skewed, self._kernel.put_back_diverted)
         pinholes = (self._forward_again, self._pinholes.reinstall)
         serves = (config.ports, config.queue)
-        self._watch = Watch(known, serves, names, self._kernel.networks(), entries, pinholes)
+        self._watch = Watch(known, serves, names, self._kernel.networks(), entries, pinholes, clock())
         stack.callback(self._watch.close)
 
     def _forward_again(self) -> list[Forward]:

@@ -27,7 +27,7 @@ _READ: Final = (
     60.0  # between looks at what is in the tables although no size has changed: a rule may have moved
 )
 _ASK: Final = 600.0  # between questions to nfreaim-rules although nothing has changed: so may have a policy
-_FOREIGN: Final = 30.0  # the least between such questions because others' rules changed
+_FOREIGN: Final = 10.0  # the least between such questions because others' rules changed
 _AT_ONCE: Final = 5  # restorations in a row that come at once and are logged
 _BACKOFF: Final = (5.0, 300.0)  # between those after them: at first, each time twice as long, at the most
 _QUIET: Final = 600.0  # without a restoration, then the row begins anew
@@ -48,6 +48,7 @@ class Watch:
     lan       the set of inside networks, which the rules fill
     entries   refills that are cheap, called at each look
     pinholes  refills that read the nat table, called when it has changed
+    now       the daemon's clock
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Watch:
         lan: NetworkSet,
         entries: Sequence[Refill],
         pinholes: Sequence[Refill],
+        now: float,
     ) -> None:
         self._settings = settings
         self._serves = serves
@@ -67,8 +69,9 @@ class Watch:
         self._tables, self._presence = LegacyTables(), Presence()
         self._running: Running | None = None
         self._steps: _Steps | None = None
-        self._now = self._next = self._restored = 0.0
-        self._restore_at = self._read_at = self._foreign_at = self._ask_at = 0.0
+        self._now = self._next = now
+        self._restored = self._restore_at = self._foreign_at = 0.0
+        self._read_at, self._ask_at = now + _READ, now + _ASK
         self._row = 0
         self._said = ""
         self._sizes: dict[str, bytes] = {}
