@@ -163,8 +163,8 @@ class _OneAddress:
     def alive(self, owner: Owner) -> bool:
         return True
 
-    def holds(self, owner: Owner) -> bool:
-        return True
+    def ended(self, owner: Owner) -> bool:
+        return False
 
     def offload(self, owner: Owner) -> None:
         """There is no queue to leave."""

@@ -388,13 +388,14 @@ class Engine:
     def _poll_owners(self, now: float) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
         verdicts: Verdicts = []
-        for owner in self._liveness.lost(lambda: self.pinholes.owners() | self.flows.skewed.keys(), now):
+        owners = self._liveness.lost(lambda: self.pinholes.owners() | self.flows.skewed.keys(), now)
+        for owner, ended in owners:
             self.pinholes.close_owner(owner, "control connection lost")
             flow = self.flows.skewed.get(owner)
             if flow is None or flow.closed is not None:
                 continue
             # Conntrack may have been flushed, and what nobody saw end must never be read untranslated.
-            if flow.reset or flow.finished or now - flow.seen >= self.settings.limits.idle:
+            if ended or flow.reset or flow.finished or now - flow.seen >= self.settings.limits.idle:
                 self.flows.remove(flow)
                 verdicts += self._forget(flow, "control connection lost")
         return verdicts

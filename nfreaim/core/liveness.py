@@ -30,20 +30,25 @@ class Liveness:
         self._waiting: list[Owner] = []
         self._unknown: dict[Owner, float] = {}
 
-    def lost(self, owners: Callable[[], Iterable[Owner]], now: float) -> list[Owner]:
-        """Those of the next few of *owners* that are over. Each has its turn before any has a second one."""
+    def lost(self, owners: Callable[[], Iterable[Owner]], now: float) -> list[tuple[Owner, bool]]:
+        """Those of the next few of *owners* that are lost, and whether it is certain that they ended.
+
+        Each of them has its turn before any has a second one.
+        """
         if not self._waiting:
             self._waiting = sorted(owners())
             known = set(self._waiting)
             self._unknown = {owner: since for owner, since in self._unknown.items() if owner in known}
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-        lost: list[Owner] = []
+        lost: list[tuple[Owner, bool]] = []
         for owner in batch:
             try:
                 if self._kernel.alive(owner):
                     self._unknown.pop(owner, None)
-                elif self._kernel.holds(owner) or now - self._unknown.setdefault(owner, now) >= self._grace:
-                    lost.append(owner)
+                elif self._kernel.ended(owner):
+                    lost.append((owner, True))
+                elif now - self._unknown.setdefault(owner, now) >= self._grace:
+                    lost.append((owner, False))
             except BackendError as error:
                 log.warning("cannot look up %s: %s", owner, error)
                 break

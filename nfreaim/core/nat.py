@@ -32,8 +32,11 @@ class Kernel(Protocol):
     def alive(self, owner: Owner) -> bool:
         """Whether connection tracking still holds the flow as an open connection. Raises BackendError."""
 
-    def holds(self, owner: Owner) -> bool:
-        """Whether connection tracking has an entry of the flow in any state. Raises BackendError."""
+    def ended(self, owner: Owner) -> bool:
+        """Whether a flow that is not ``alive`` has ended, as connection tracking says, or said last.
+
+        If not, nothing is known: its entry may have been flushed. Raises BackendError.
+        """
 
     def offload(self, owner: Owner) -> None:
         """Let this flow's packets skip the queue. Raises BackendError."""

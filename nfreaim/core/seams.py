@@ -124,8 +124,8 @@ class SafeKernel(_Seam):
     def alive(self, owner: Owner) -> bool:
         return self._hard("kernel.alive", lambda: self._kernel.alive(owner))
 
-    def holds(self, owner: Owner) -> bool:
-        return self._hard("kernel.holds", lambda: self._kernel.holds(owner))
+    def ended(self, owner: Owner) -> bool:
+        return self._hard("kernel.ended", lambda: self._kernel.ended(owner))
 
     def offload(self, owner: Owner) -> None:
         self._hard("kernel.offload", lambda: self._kernel.offload(owner))

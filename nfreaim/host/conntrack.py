@@ -26,7 +26,9 @@ _SO_ATTACH_FILTER: Final = 26
 _ATTRIBUTES: Final = 20  # where the attributes of a conntrack message begin
 _CTA_MARK: Final = 8
 # TCP states in which a connection can still carry a proposal: SYN_SENT2 and the like never own a pinhole.
-_ESTABLISHED: Final = 3
+ESTABLISHED: Final = 3
+# LAST_ACK, TIME_WAIT, CLOSE: both ends are done.
+ENDING: Final = (6, 7, 8)
 
 
 class Connection(NamedTuple):
@@ -56,13 +58,13 @@ class Conntrack:
         # An entry that came back after a flush may have begun with the server's packet: its reply is from us.
         return self._endpoint(owner, "CTA_TUPLE_REPLY") if asked == owner.client else asked
 
-    def alive(self, owner: Owner) -> bool:
-        """Whether the flow is an established connection. Raises BackendError."""
+    def state(self, owner: Owner) -> int | None:
+        """The flow's TCP state (nf_conntrack_tcp.h), or None without an entry. Raises BackendError."""
         entry = self._find(owner)
         if entry is None:
-            return False
+            return None
         state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
-        return bool(state == _ESTABLISHED)
+        return state if isinstance(state, int) else 0
 
     def holds(self, owner: Owner) -> bool:
         """Whether there is an entry of the flow in any state, half closed or ending. Raises BackendError."""

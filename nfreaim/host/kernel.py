@@ -16,7 +16,7 @@ from nfreaim.core.flow import Endpoint, Flow, Owner, owner_of, reverse
 from nfreaim.core.nat import Record
 from nfreaim.core.packet import Segment
 from nfreaim.errors import BackendError
-from nfreaim.host.conntrack import Conntrack
+from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack
 from nfreaim.host.ipset import (
     LAN_SET,
     OFFLOAD_SET,
@@ -49,6 +49,9 @@ class LinuxKernel:
         self._resets = Resets(lambda address: self._inside(address) or is_own(address))
         stack.callback(self._resets.close)
         self._protected: set[bytes] = set()
+        self._ending: set[bytes] = (
+            set()
+        )  # of these: both ends were done, when connection tracking was asked last
         self._diverted: dict[Endpoint, float] = {}  # when each was added last, oldest first
 
     # --- core.nat.Kernel ---
@@ -67,12 +70,18 @@ class LinuxKernel:
 
     def alive(self, owner: Owner) -> bool:
         # One end of a skewed flow may be done while the other goes on, and needs translation to the very end.
-        if key_of(owner) in self._protected:
-            return self._conntrack.holds(owner)
-        return self._conntrack.alive(owner)
+        state = self._conntrack.state(owner)
+        key = key_of(owner)
+        if key not in self._protected:
+            return state == ESTABLISHED
+        if state in ENDING:
+            self._ending.add(key)
+        elif state is not None:
+            self._ending.discard(key)
+        return state is not None
 
-    def holds(self, owner: Owner) -> bool:
-        return self._conntrack.holds(owner)
+    def ended(self, owner: Owner) -> bool:
+        return key_of(owner) in self._ending or self._conntrack.holds(owner)
 
     def offload(self, owner: Owner) -> None:
         self._offloaded.add(owner)
@@ -102,6 +111,7 @@ class LinuxKernel:
 
     def unprotect(self, key: bytes) -> None:
         self._protected.discard(key)
+        self._ending.discard(key)
         owner = owner_of(key)
         try:
             self._skewed.delete(owner)

@@ -12,7 +12,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -88,10 +87,13 @@ class LegacyTables:
         """By table, for those that exist: bytes that differ once rules were added or removed, and when rules
         of another length or of a built-in chain took the place of others. Raises BackendError."""
         # Asking for a table that does not exist would make it, and put it into the way of every packet.
-        with suppress(FileNotFoundError):  # no legacy tables at all
+        try:
             names = _NAMES.read_text().split()
-            return {name: self._info(name) for name in TABLES if name in names}
-        return {}
+        except FileNotFoundError:  # no legacy tables at all
+            return {}
+        except OSError as error:
+            raise BackendError(f"the legacy tables cannot be read: {error}") from error
+        return {name: self._info(name) for name in TABLES if name in names}
 
     def ours(self) -> Ours:
         """What of the tables is ours. Costs some microseconds per rule. Raises BackendError."""
@@ -147,7 +149,10 @@ def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[Part, bytes], list
             # A target right behind the rule stands for a rule without one.
             jumps = target >= 0 and target != end
             rules.append((chain, target if jumps else -1, content if jumps else content + name + value))
-    digests = {Part(table, f"chain {name}"): blake2b() for name in heads.values() if name.startswith(OURS)}
+    names = [name for name in heads.values() if name.startswith(OURS)]
+    if table in _FILLED:
+        names = [name for name in names if name == OURS]
+    digests = {Part(table, f"chain {name}"): blake2b() for name in names}
     order: dict[str, list[Part | None]] = {name: [] for name in begins.values()}
     for place, target, content in rules:
         leads = heads.get(target, "")

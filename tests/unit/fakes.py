@@ -84,9 +84,9 @@ class FakeKernel:
         self._fail_if_broken()
         return owner not in self.dead and owner not in self.flushed
 
-    def holds(self, owner: Owner) -> bool:
+    def ended(self, owner: Owner) -> bool:
         self._fail_if_broken()
-        return owner not in self.flushed
+        return owner in self.dead
 
     def offload(self, owner: Owner) -> None:
         self._fail_if_broken()
