@@ -15,6 +15,9 @@ SYSTEMD    := $(wildcard /run/systemd/system)
 PIP        := -m pip -qq --disable-pip-version-check install --use-pep517
 PYTEST     := $(BIN)/python -m pytest -q
 
+SOAK_SECONDS ?= 600
+SOAK_SEED    ?=
+
 LAN    ?=
 WAN    ?=
 PORTS  ?=
@@ -23,7 +26,7 @@ comma  := ,
 ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
           $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
 
-.PHONY: help venv demo test lint types unit lab weather bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit lab weather soak bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
@@ -39,6 +42,7 @@ help:
 	@echo '  make lint      ruff        make types   mypy --strict'
 	@echo '  make unit      unit, property and replay tests; no root needed'
 	@echo '  make lab       tests in network namespaces; root'
+	@echo '  make soak      faults for SOAK_SECONDS=600 seconds, under load; root'
 	@echo '  make bench     cost of the packet path, as a ratio'
 	@echo '  make clean     remove what was built'
 
@@ -83,6 +87,11 @@ lab: $(STAMP)
 # The case of tests/lab/test_loss.py that is known to stall now and then, with all others.
 weather: $(STAMP)
 	NFREAIM_WEATHER=1 $(PYTEST) -n 2 tests/lab/test_loss.py
+
+# One fault after another under load. SOAK_SEED repeats the order of an earlier campaign, not its timing.
+soak: $(STAMP)
+	@scripts/bootstrap test
+	$(BIN)/python -m tests.soak $(SOAK_SECONDS) $(SOAK_SEED)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench

@@ -209,8 +209,7 @@ class Engine:
             return ACCEPT
         try:
             rendered = stream.rendered(segment, at)
-        except Exception as error:
-            # A mistake of ours; packets that were held before this one must get their verdicts all the same.
+        except Exception as error:  # those that were held before this one need their verdicts all the same
             if not self.counters.failed_packets:
                 log.error("%s: a packet cannot be edited: %r", stream.flow.owner, error, exc_info=error)
             self.counters.failed_packets += 1
@@ -388,8 +387,8 @@ class Engine:
     def _poll_owners(self, now: float) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
         verdicts: Verdicts = []
-        owners = self._liveness.lost(lambda: self.pinholes.owners() | self.flows.skewed.keys(), now)
-        for owner, ended in owners:
+        owners = self.pinholes.owners() | self.flows.skewed.keys()
+        for owner, ended in self._liveness.lost(owners, now):
             self.pinholes.close_owner(owner, "control connection lost")
             flow = self.flows.skewed.get(owner)
             if flow is None or flow.closed is not None:

@@ -8,7 +8,7 @@ packet: what it does not know at all is looked at again before it counts as lost
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from nfreaim.core.flow import Owner
@@ -30,13 +30,13 @@ class Liveness:
         self._waiting: list[Owner] = []
         self._unknown: dict[Owner, float] = {}
 
-    def lost(self, owners: Callable[[], Iterable[Owner]], now: float) -> list[tuple[Owner, bool]]:
+    def lost(self, owners: Iterable[Owner], now: float) -> list[tuple[Owner, bool]]:
         """Those of the next few of *owners* that are lost, and whether it is certain that they ended.
 
         Each of them has its turn before any has a second one.
         """
         if not self._waiting:
-            self._waiting = sorted(owners())
+            self._waiting = sorted(owners)
             known = set(self._waiting)
             self._unknown = {owner: since for owner, since in self._unknown.items() if owner in known}
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
