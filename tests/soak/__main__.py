@@ -14,8 +14,9 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
-from tests.lab import home, impair
+from tests.lab import home
 from tests.lab.flows import Flow, home_flow
 from tests.lab.net import SECOND_SERVER, WAN, Lab
 from tests.lab.scene import Scene, eventually
@@ -29,6 +30,20 @@ SESSIONS_ARE_KEPT = False
 
 PACED = Plan(frames=60, pause=0.03, largest=300)
 OTHER_ADDRESS = "203.0.113.77"
+
+
+def exact(flow: Flow, flushed: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What both ends say; AssertionError unless each received every byte as it was sent, to a clean end.
+
+    *flushed*: for connection tracking a FIN begins no connection, with or without nfreaim. One that
+    is the first packet after a flush never arrives; its receiver waits in vain, but has all bytes.
+    """
+    server, client = flow.results(150.0)
+    for end in (server, client):
+        assert end["error"] in (("", "TimeoutError") if flushed else ("",)), (server, client)
+    assert client["received"] == server["sent"], (server, client)
+    assert server["received"] == client["sent"], (server, client)
+    return server, client
 
 
 class Session:
@@ -86,7 +101,7 @@ class Campaign:
         self.router.pause(1.5)
         fault(self.router)
         for name, flow in flows.items():
-            server, client = flow.exact(150.0)
+            server, client = exact(flow, fault in faults.FLUSHING)
             self.counts[f"{name} connections exact"] += 1
             self.counts["redirects edited"] += client["rewritten"]
             self.counts["redirects left alone"] += client["left"]
@@ -144,7 +159,6 @@ class Campaign:
         assert pids == [str(self.router.daemon.pid)], pids
         assert self.router.daemon.stop(60.0) == 0
         assert list(self.router.state.iterdir()) == [], "files"
-        assert impair.invalid(self.lab) == 0 or self.counts["fault flush"] or self.counts["fault link"]
         self.counts["clean ends"] += 1
 
     def tracebacks(self) -> list[str]:
@@ -165,10 +179,8 @@ def run(seconds: float, seed: int) -> int:
             subprocess.run(["mount", *size, state], check=True, timeout=30)
             campaign = None
             try:
-                lab.run("A", "rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", *faults.PORTS)
                 for port in (5190, 5191):
                     home.forward(lab, port=port)
-                impair.count_invalid(lab)
                 lab.run("A", "rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", *faults.PORTS)
                 rules = faults.normal(lab.firewall_rules("A"))
                 campaign = Campaign(lab, Router(lab, state, chance), chance)

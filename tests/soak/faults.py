@@ -172,6 +172,8 @@ RUNNING: dict[Callable[[Router], None], int] = {
     kill: 10, kill_in_a_row: 2, stop_and_start: 1, freeze: 2, flush: 3, link: 2, lock: 2, commit: 2,
     fill_disk: 2, read_only: 1, descriptors: 2, second_daemon: 1, damage: 4,
 }  # fmt: skip
+# Connection tracking loses connections by these.
+FLUSHING = (flush, link)
 # These lose the daemon's knowledge of who is signed on.
 FORGETFUL = (kill, kill_in_a_row, stop_and_start)
 
