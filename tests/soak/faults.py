@@ -137,7 +137,10 @@ def second_daemon(router: Router) -> None:
 
 
 def damage(router: Router) -> None:
-    """Somebody removes something of ours; waits until it is back."""
+    """Somebody removes something of ours; waits until it is back.
+
+    Until then nothing queues connections whose length was changed: no rules, no translation.
+    """
     if router.restorations >= 4:  # it would be put back less and less often
         kill(router)
     router.restorations += 1
