@@ -118,7 +118,7 @@ class Campaign:
         self.session = new
 
     def _flows(self, edited: bool) -> dict[str, Flow]:
-        """Running connections; *edited*: some of them must be translated, and pass nowhere but by the queue."""
+        """Running connections; *edited*: with some that may pass nowhere but through the queue."""
         address = f"{SECOND_SERVER}:5190"
         seed = self.chance.randrange(1 << 30)
         serving = replace(PACED, redirects=20, seed=seed)
