@@ -10,10 +10,13 @@ SYSCONFDIR ?= /etc
 UNITDIR    ?= $(SYSCONFDIR)/systemd/system
 LIBDIR     := $(PREFIX)/lib/nfreaim
 CONFDIR    := $(SYSCONFDIR)/nfreaim
-UNITS      := nfreaim-rules.service nfreaim.service
+UNITS      := nfreaim.service nfreaim-rules.service
 SYSTEMD    := $(wildcard /run/systemd/system)
 PIP        := -m pip -qq --disable-pip-version-check install --use-pep517
 PYTEST     := $(BIN)/python -m pytest -q
+
+SOAK_SECONDS ?= 600
+SOAK_SEED    ?=
 
 LAN    ?=
 WAN    ?=
@@ -23,7 +26,7 @@ comma  := ,
 ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
           $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
 
-.PHONY: help venv demo test lint types unit lab fuzz bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit lab fuzz soak bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
@@ -40,6 +43,7 @@ help:
 	@echo '  make unit      unit, property and replay tests; no root needed'
 	@echo '  make lab       tests in network namespaces; root'
 	@echo '  make fuzz FUZZ_SECONDS=600 [FUZZ_TARGET=engine]      hostile input, made up by atheris'
+	@echo '  make soak      faults for SOAK_SECONDS=600 seconds, under load; root'
 	@echo '  make bench     cost of the packet path, as a ratio'
 	@echo '  make clean     remove what was built'
 
@@ -87,6 +91,11 @@ FUZZ_TARGET  ?=
 fuzz: $(STAMP)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python $(PIP) -e '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS) $(foreach t,$(FUZZ_TARGET),--target $(t))
+
+# One fault after another under load. SOAK_SEED repeats the order of an earlier campaign, not its timing.
+soak: $(STAMP)
+	@scripts/bootstrap test
+	$(BIN)/python -m tests.soak $(SOAK_SECONDS) $(SOAK_SEED)
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench

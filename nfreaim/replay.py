@@ -172,6 +172,9 @@ class _OneAddress:
     def alive(self, owner: Owner) -> bool:
         return True
 
+    def ended(self, owner: Owner) -> bool:
+        return False
+
     def offload(self, owner: Owner) -> None:
         """There is no queue to leave."""
 

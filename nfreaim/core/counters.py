@@ -17,6 +17,7 @@ class Counters:
     malformed_flows: int = 0
     unsequenced_flows: int = 0
     failed_flows: int = 0
+    failed_packets: int = 0
     gapped_flows: int = 0
     evicted_flows: int = 0
     gap_drops: int = 0

@@ -16,10 +16,11 @@ from nfreaim.core.editing import Editing
 from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
+from nfreaim.core.liveness import Liveness
 from nfreaim.core.nat import FlowNat, Kernel, Watcher
-from nfreaim.core.owners import LostOwners
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.seams import SafeKernel, SafeWatcher
 from nfreaim.core.sessions import Sessions
 from nfreaim.core.sets import QueueSets
 from nfreaim.core.settings import EngineSettings
@@ -45,17 +46,17 @@ class Engine:
         settings: EngineSettings | None = None,
     ) -> None:
         self.pinholes = pinholes
-        self.kernel = kernel
-        self.watcher = watcher
+        self.kernel = SafeKernel(kernel)
+        self.watcher = SafeWatcher(watcher)
         self.settings = settings or EngineSettings()
         self.counters = Counters()
         self.flows = FlowTable(self.settings.limits)
         self._holding = Holding(self.settings, self.counters)
-        self._editing = Editing(kernel, self.flows, self.counters)
-        self._sets = QueueSets(helpers, kernel, self.settings.limits.flows)
-        self.sessions = Sessions(kernel, self.flows, self._sets, self._nat_for)
+        self._editing = Editing(self.kernel, self.flows, self.counters)
+        self._sets = QueueSets(helpers, self.kernel, self.settings.limits.flows)
+        self.sessions = Sessions(self.kernel, self.flows, self._sets, self._nat_for)
+        self._liveness = Liveness(self.kernel, self.settings.grace)
         self._next_poll = 0.0
-        self._owners = LostOwners(kernel, lambda: self.pinholes.owners() | self.flows.skewed.keys())
 
     def process(
         self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool = False
@@ -119,7 +120,7 @@ class Engine:
             for flow in self.flows.expire(now):
                 verdicts += self._forget(flow, "control connection idle")
             self._sets.expire(now, self.flows)
-            verdicts += self._poll_owners()
+            verdicts += self._poll_owners(now)
         self.pinholes.expire(now)
         return verdicts
 
@@ -178,7 +179,13 @@ class Engine:
             stream.left(at + len(segment.raw) - segment.start)
         if not stream.map.edits and not stream.flow.skewed:
             return ACCEPT
-        rendered = stream.rendered(segment, at)
+        try:
+            rendered = stream.rendered(segment, at)
+        except Exception as error:  # those that were held before this one need their verdicts all the same
+            if not self.counters.failed_packets:
+                log.error("%s: a packet cannot be edited", stream.flow.owner, exc_info=error)
+            self.counters.failed_packets += 1
+            return DROP if stream.flow.skewed else ACCEPT
         if rendered.raw == segment.raw:
             return ACCEPT
         self.counters.changed_packets += 1
@@ -198,6 +205,7 @@ class Engine:
             return [(token, ACCEPT if placed == segment.raw else Verdict(True, placed))]
         if segment.flags & RST and stream.map.removes(at):
             return [(token, DROP)]  # no sender stands there, and it would be taken for one behind the edit
+        flow.reset |= bool(segment.flags & RST)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
         return [(token, self._rendered(stream, segment, at))]
@@ -370,13 +378,17 @@ class Engine:
             log.error("%s: no longer read: %s", flow.owner, type(error).__name__, exc_info=error)
         return self._bypass(flow)
 
-    def _poll_owners(self) -> Verdicts:
+    def _poll_owners(self, now: float) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
         verdicts: Verdicts = []
-        for owner in self._owners.poll():
+        owners = self.pinholes.owners() | self.flows.skewed.keys()
+        for owner, ended in self._liveness.lost(owners, now):
             self.pinholes.close_owner(owner, "control connection lost")
             flow = self.flows.skewed.get(owner)
-            if flow is not None and flow.closed is None:
+            if flow is None or flow.closed is not None:
+                continue
+            # Conntrack may have been flushed, and what nobody saw end must never be read untranslated.
+            if ended or flow.reset or flow.finished or now - flow.seen >= self.settings.limits.idle:
                 self.flows.remove(flow)
                 verdicts += self._forget(flow, "control connection lost")
         return verdicts

@@ -85,6 +85,7 @@ class Flow:
     midstream its beginning was not seen
     resuming  of an earlier daemon's life: how it comes to be read again, and may stop being read for a while
     finished a bit for each direction whose FIN was seen
+    reset    an RST was seen: that alone proves nothing
     seen     when its last packet passed
     closed   when both its ends were done, or None
     """
@@ -97,6 +98,7 @@ class Flow:
         "midstream",
         "nat",
         "owner",
+        "reset",
         "resuming",
         "seen",
         "server_inside",
@@ -121,6 +123,7 @@ class Flow:
         )
         self.seen = now
         self.finished = 0
+        self.reset = False
         self.closed: float | None = None
 
     def seen_from(self, client_inside: bool) -> None:

@@ -33,6 +33,12 @@ class Kernel(Protocol):
     def alive(self, owner: Owner) -> bool:
         """Whether connection tracking still holds the flow as an open connection. Raises BackendError."""
 
+    def ended(self, owner: Owner) -> bool:
+        """Whether a flow that is not ``alive`` has ended, as connection tracking says, or said last.
+
+        If not, nothing is known: its entry may have been flushed. Raises BackendError.
+        """
+
     def offload(self, owner: Owner) -> None:
         """Let this flow's packets skip the queue. Raises BackendError."""
 
@@ -99,12 +105,17 @@ class FlowNat:
     fresh  where the bytes being scanned begin, and *now* the time of their packet
     made   cookies of the expectations of this scan, in case the helper fails behind them
     followed  servers that this scan found redirects to
+
+    What connection tracking says of the flow's outside end is asked once: it cannot change while the
+    connection lives, and connection tracking may be flushed.
     """
 
     __slots__ = (
+        "_end",
         "_flow",
         "_home_names",
         "_kernel",
+        "_outside_address",
         "_owner",
         "_pinholes",
         "_watcher",
@@ -127,6 +138,8 @@ class FlowNat:
         self._flow = flow
         self._home_names = home_names
         self.followed: list[Endpoint] = []
+        self._end: Endpoint | None = None
+        self._outside_address = ""
         self._owner = flow.owner
         self._pinholes = pinholes
         self._kernel = kernel
@@ -191,15 +204,20 @@ class FlowNat:
         if self._flow.server_inside:
             return self.reached().address
         try:
-            return self._kernel.outside_address(self._owner)
+            # The packet that asks comes from before connection tracking, perhaps in another host's name.
+            if not self._kernel.alive(self._owner) and self._kernel.ended(self._owner):
+                raise Refused("connection tracking does not hold the connection for established")
+            self._outside_address = self._outside_address or self._kernel.outside_address(self._owner)
         except BackendError as error:
             raise Refused(str(error)) from error
+        return self._outside_address
 
     def reached(self) -> Endpoint:
         try:
-            return self._kernel.reached(self._owner)
+            self._end = self._end or self._kernel.reached(self._owner)
         except BackendError as error:
             raise Refused(str(error)) from error
+        return self._end
 
     def is_home(self, host: str) -> bool:
         if host.lower() in self._home_names:

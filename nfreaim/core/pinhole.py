@@ -23,6 +23,7 @@ from nfreaim.core.policy import DENIED_PORTS as DENIED_PORTS
 from nfreaim.core.policy import Forward as Forward
 from nfreaim.core.policy import PinholePolicy as PinholePolicy
 from nfreaim.core.rate import RateLimit
+from nfreaim.core.seams import SafeFirewall, SafeObserver
 from nfreaim.errors import BackendError
 
 # So many peers of one pinhole are told apart: a flood of connections fills neither memory nor log.
@@ -34,8 +35,8 @@ class PinholeTable:
 
     def __init__(self, policy: PinholePolicy, firewall: Firewall, observer: Observer) -> None:
         self.policy = policy
-        self._firewall = firewall
-        self._observer = observer
+        self._firewall = SafeFirewall(firewall)
+        self._observer = SafeObserver(observer)
         self._live = Live()
         self._undead: dict[Endpoint, Pinhole] = {}
         self._host_rate, self._rate = RateLimit(policy.rate_per_host), RateLimit(policy.rate_total)
@@ -225,6 +226,16 @@ class PinholeTable:
         self._retry()
         for pinhole, reason in strays:
             self._observer.closed(pinhole, reason)
+
+    def reinstall(self) -> list[Pinhole]:
+        """Put back what somebody else took out of the kernel; returns it. Raises BackendError."""
+        if not self._live.places:
+            return []
+        present = {(it.outside, it.inside, frozenset(it.peers)) for it in self._firewall.list()}
+        missing = [it for it in self if (it.outside, it.inside, frozenset(it.peers)) not in present]
+        for pinhole in missing:
+            self._firewall.put(pinhole, None)
+        return missing
 
     def _check(self, wanted: Expectation, host: str) -> None:
         policy = self.policy

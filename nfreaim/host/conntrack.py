@@ -30,7 +30,9 @@ _CTA_STATUS: Final = 3
 _CTA_MARK: Final = 8
 _ASSURED: Final = 4  # IPS_ASSURED: the handshake was completed, by both ends
 # TCP states in which a connection can still carry a proposal: SYN_SENT2 and the like never own a pinhole.
-_ESTABLISHED: Final = 3
+ESTABLISHED: Final = 3
+# LAST_ACK, TIME_WAIT, CLOSE: both ends are done.
+ENDING: Final = (6, 7, 8)
 
 
 class Connection(NamedTuple):
@@ -60,14 +62,14 @@ class Conntrack:
 
     def reached(self, owner: Owner) -> Endpoint:
         """What this flow's client connected to, before any translation. Raises BackendError."""
-        return self._endpoint(owner, "CTA_TUPLE_ORIG")
+        asked = self._endpoint(owner, "CTA_TUPLE_ORIG")
+        # An entry that came back after a flush may have begun with the server's packet: its reply is from us.
+        return self._endpoint(owner, "CTA_TUPLE_REPLY") if asked == owner.client else asked
 
-    def alive(self, owner: Owner) -> bool:
-        """Whether the flow is an established connection. Raises BackendError."""
+    def state(self, owner: Owner) -> int | None:
+        """The flow's TCP state (nf_conntrack_tcp.h), or None without an entry. Raises BackendError."""
         entry = self._find(owner)
-        if entry is None:
-            return False
-        return _is_established(entry)
+        return None if entry is None else _state_of(entry)
 
     def carries(self, owner: Owner, server_inside: bool) -> bool:
         """Whether the flow is established and its client and server are on these sides. Raises BackendError.
@@ -76,7 +78,7 @@ class Conntrack:
         sent, untranslated, or what a server inside will answer, to the client that asked for it.
         """
         entry = self._find(owner)
-        if entry is None or not self.alive(owner):
+        if entry is None or _state_of(entry) != ESTABLISHED:
             return False
         which = "CTA_TUPLE_REPLY" if server_inside else "CTA_TUPLE_ORIG"
         ends = (owner.server, owner.client) if server_inside else (owner.client, owner.server)
@@ -98,7 +100,7 @@ class Conntrack:
         entry = self._find(owner)
         if entry is None:
             raise BackendError(f"connection tracking does not know {owner}")
-        if established and not _is_established(entry):
+        if established and _state_of(entry) != ESTABLISHED:
             raise BackendError(f"connection tracking does not hold {owner} for established")
         address = entry.get_nested(which, "CTA_TUPLE_IP", "CTA_IP_V4_DST")
         port = entry.get_nested(which, "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
@@ -131,10 +133,9 @@ class Conntrack:
         return answer[0] if isinstance(answer, (list, tuple)) else answer
 
 
-def _is_established(entry: Any) -> bool:
-    """Whether both ends of a conntrack entry's connection agree that it is there, and none is done."""
+def _state_of(entry: Any) -> int:
     state = entry.get_nested("CTA_PROTOINFO", "CTA_PROTOINFO_TCP", "CTA_PROTOINFO_TCP_STATE")
-    return bool(state == _ESTABLISHED)
+    return state if isinstance(state, int) else 0
 
 
 class PinholeEvents:

@@ -20,12 +20,13 @@ from nfreaim.core.engine import Engine
 from nfreaim.core.gate import PeerGate
 from nfreaim.core.greeting import Greeting
 from nfreaim.core.helper import HelperFactory
-from nfreaim.core.pinhole import PinholeTable
+from nfreaim.core.pinhole import Forward, PinholeTable
 from nfreaim.errors import BackendError
 from nfreaim.host import privilege, rules
 from nfreaim.host.conntrack import PinholeEvents
 from nfreaim.host.forwards import Forwards
 from nfreaim.host.gate import Doorman
+from nfreaim.host.ipset import LAN_SET, OFFLOAD_SET, PIN_SET, SERVER_SET, SKEW_SET
 from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK
 from nfreaim.host.journal import Journal
 from nfreaim.host.kernel import LinuxKernel
@@ -34,10 +35,13 @@ from nfreaim.host.queue import PacketQueue
 from nfreaim.host.state import StateDirectory
 from nfreaim.host.status import of_daemon
 from nfreaim.host.status_server import StatusServer
+from nfreaim.host.watch import Watch
 
 log = logging.getLogger("nfreaim")
 
 _TICK: Final = 1.0
+_BUSY_TICK: Final = 0.1  # while the watch waits for a program
+_FAILURES: Final = 5  # in a row, of one part of the loop; then the daemon ends, and is started anew
 _CHORES: Final = 30.0  # seconds between looks at other programs' forwards and at the kernel's drop counters
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -61,6 +65,7 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
         signals = stack.enter_context(_signals())
         temporary = _install_rules(config, stack)
         daemon = Daemon(config, helper, greetings, temporary, stack)
+        daemon.watch_rules(stack)
         log.info("ready: serving queue %d for ports %s", config.queue, " ".join(map(str, config.ports)))
         daemon.loop(signals)
 
@@ -68,7 +73,7 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
 def _install_rules(config: Config, stack: ExitStack) -> bool:
     """Complete the static rules; if there were none before (returns True), they go again in the end."""
     if rules.installed():
-        found = rules.disagreement(config.ports, config.queue)
+        found = rules.difference(rules.run(["show"]).stdout, config.ports, config.queue)
         if found:
             raise BackendError(found)
         return False
@@ -96,13 +101,15 @@ class Daemon:
         stack: ExitStack,
     ) -> None:
         self._config, self._began = config, clock()
+        self._watch: Watch | None = None
+        self._failures: dict[str, int] = {}
         self._status = StatusServer(config.status_socket, config.status_group, self._tell, clock, stack)
         self._kernel = LinuxKernel(StateDirectory(config.state_dir), stack)
         self._events = PinholeEvents(PINHOLE_MARK, UNVERIFIED_MARK)
         stack.callback(self._events.close)
         self._forwards = Forwards()
         journal = Journal()
-        firewall = Pins(self._forwards, clock)
+        self._firewall = firewall = Pins(self._forwards, clock)
         stack.callback(firewall.close)
         self._pinholes = PinholeTable(config.pinholes, firewall, journal)
         self._temporary = temporary
@@ -127,11 +134,44 @@ class Daemon:
         self._pinholes.adopt(self._kernel.alive, clock(), greetings)
         self._status.open()
 
+    def watch_rules(self, stack: ExitStack) -> None:
+        """From now on put back what somebody else takes away from the rules and sets."""
+        shown = rules.run(["show"]).stdout
+        config = self._config
+        known = rules.settings(shown)
+        if known is None and config.lan and config.wan:
+            known = rules.Settings(config.lan, config.wan, config.ports, config.queue)
+        if known is None:
+            log.warning(
+                "the installed rules name no interfaces: nobody will restore them if they are removed"
+            )
+            return
+        names = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET)
+        kernel = self._kernel
+        entries = (kernel.put_back_skewed, kernel.put_back_diverted, self._pinholes.reinstall)
+        serves = (config.ports, config.queue)
+        self._watch = Watch(
+            *(known, serves, names, kernel.networks()),
+            *(entries, self._forward_again, self._gate.unwatched, clock()),
+        )
+        stack.callback(self._watch.close)
+
+    def _forward_again(self) -> list[Forward]:
+        wanted = self._config.pinholes.forwards
+        if not wanted or self._firewall.forwards() == list(wanted):
+            return []
+        self._firewall.forward(wanted)
+        return list(wanted)
+
     def loop(self, signals: socket.socket) -> None:
-        """Serve packets, events and the clock until a signal ends it."""
+        """Serve packets, events and the clock until a signal ends it.
+
+        A part that fails is tried again; if it goes on failing the daemon ends, because it would do harm
+        half alive: pinholes that nobody closes. Without it packets pass, and it is started anew.
+        """
         with selectors.DefaultSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ, self._queue.serve)
-            selector.register(self._events, selectors.EVENT_READ, self._read_events)
+            selector.register(self._events, selectors.EVENT_READ, lambda: self._try(self._read_events))
             selector.register(signals, selectors.EVENT_READ)
             self._status.attach(selector)
             tick = chores = clock()
@@ -147,12 +187,29 @@ class Daemon:
                 self._engine.sessions.keep()
                 now = clock()
                 if now >= due:
-                    self._queue.apply(self._engine.tick(now))
-                    self._status.expire()
-                    tick = now + _TICK
+                    self._try(self._tick)
+                    tick = now + (_BUSY_TICK if self._watch and self._watch.busy else _TICK)
                 if now >= chores:
-                    self._chores()
+                    self._try(self._chores)
                     chores = now + _CHORES
+
+    def _try(self, part: Callable[[], None]) -> None:
+        name = part.__name__.strip("_")
+        try:
+            part()
+        except Exception as error:
+            failures = self._failures[name] = self._failures.get(name, 0) + 1
+            log.error("%s failed", name, exc_info=error if failures == 1 else None)
+            if failures >= _FAILURES:
+                raise
+        else:
+            self._failures.pop(name, None)
+
+    def _tick(self) -> None:
+        self._queue.apply(self._engine.tick(clock()))
+        self._status.expire()
+        if self._watch is not None:
+            self._watch.tick(clock())
 
     def _signalled(self, signals: socket.socket) -> bool:
         """Whether one of the signals that came asks to stop."""
@@ -188,7 +245,7 @@ class Daemon:
             try:
                 self._engine.sessions.restore(record, clock())
             except (ValueError, KeyError, TypeError) as error:
-                log.warning("a connection cannot go on: its record is damaged: %r", error)
+                log.warning("a connection cannot go on: its record is damaged (%s)", type(error).__name__)
                 self._kernel.abandon(key)
 
     def _close(self) -> None:

@@ -8,6 +8,7 @@ A raw socket, because this happens in the packet path: 10 microseconds a call, a
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -22,10 +23,13 @@ OFFLOAD_SET: Final = "nfreaim_off"
 SKEW_SET: Final = "nfreaim_skew"
 SERVER_SET: Final = "nfreaim_srv"
 PIN_SET: Final = "nfreaim_pin"
+SERVER_SET_TIMEOUT: Final = 7200.0
+"""Seconds; as long as the rules say that an entry of SERVER_SET stays."""
 
 _NETFILTER: Final = 12  # netlink protocol; ipset is its subsystem 6
 _SUBSYSTEM: Final = 6 << 8
-_FLUSH, _LIST, _ADD, _DELETE, _TEST = 4, 7, 9, 10, 11
+_FLUSH, _LIST, _ADD, _DELETE, _TEST, _HEADER = 4, 7, 9, 10, 11, 12
+_REQUEST: Final = 1
 _REQUEST_AND_ACK: Final = 5
 _REQUEST_AND_DUMP: Final = 0x301
 _ERROR, _DONE = 2, 3  # netlink message types
@@ -145,13 +149,7 @@ class FlowSet(_Set):
 
     def entries(self) -> list[FlowEntry]:
         """Everything in the set. Raises BackendError."""
-        return [
-            FlowEntry(
-                Endpoint(_address_in(entry[_IP]), int.from_bytes(entry[_PORT][:2], "big")),
-                _address_in(entry[_IP2]),
-            )
-            for entry in self._dump()
-        ]
+        return [FlowEntry(_endpoint_in(entry), _address_in(entry[_IP2])) for entry in self._dump()]
 
 
 class EndpointSet(_Set):
@@ -160,6 +158,10 @@ class EndpointSet(_Set):
     def add(self, endpoint: Endpoint) -> None:
         """Put it in until the set's time-out; again refreshes it. Raises BackendError."""
         self._change(_ADD, _nest(_DATA, _endpoint(endpoint)))
+
+    def entries(self) -> list[Endpoint]:
+        """Everything in the set. Raises BackendError."""
+        return [_endpoint_in(entry) for entry in self._dump()]
 
 
 class PinSet(_Set):
@@ -202,6 +204,10 @@ class PinSet(_Set):
 class NetworkSet(_Set):
     """A set of networks."""
 
+    def filled(self) -> bool:
+        """Whether there is anything in it. Raises BackendError."""
+        return len(list(self._dump())) > 0
+
     def covers(self, address: str) -> bool:
         """Whether *address* is in one of them. Raises BackendError."""
         data = _nest(_DATA, _address(_IP, address))
@@ -209,6 +215,28 @@ class NetworkSet(_Set):
         if code not in (0, -_ABSENT):
             raise BackendError(f"set {self.name}: error {-code}; are the rules installed?")
         return code == 0
+
+
+class Presence(_Set):
+    """Whether there is a set of some name."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def of(self, name: str) -> bool:
+        """Whether the set *name* exists. Raises BackendError."""
+        self.name = name
+        try:
+            self._send(_HEADER, _REQUEST)
+            while True:
+                for kind, sequence, body in _messages(self._socket.recv(65536)):
+                    if sequence == self._sequence:
+                        code = -struct.unpack_from("=i", body)[0] if kind == _ERROR else 0
+                        if code not in (0, errno.ENOENT):
+                            raise OSError(code, os.strerror(code))
+                        return code == 0
+        except OSError as error:
+            raise BackendError(f"ipset {name}: {error}") from error
 
 
 def _flow(flow: Owner | FlowEntry) -> bytes:
@@ -236,6 +264,10 @@ def _address(kind: int, address: str) -> bytes:
 
 def _address_in(nested: bytes) -> str:
     return socket.inet_ntoa(dict(_attributes(nested))[_IPV4])
+
+
+def _endpoint_in(entry: dict[int, bytes]) -> Endpoint:
+    return Endpoint(_address_in(entry[_IP]), int.from_bytes(entry[_PORT][:2], "big"))
 
 
 def _attribute(kind: int, data: bytes) -> bytes:

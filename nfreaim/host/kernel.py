@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import time
 from contextlib import ExitStack
 
 from nfreaim.core.flow import Endpoint, Flow, Owner, owner_of, reverse
@@ -16,11 +17,12 @@ from nfreaim.core.nat import Record
 from nfreaim.core.packet import Segment
 from nfreaim.core.records import is_skewed
 from nfreaim.errors import BackendError
-from nfreaim.host.conntrack import Conntrack
+from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack
 from nfreaim.host.ipset import (
     LAN_SET,
     OFFLOAD_SET,
     SERVER_SET,
+    SERVER_SET_TIMEOUT,
     SKEW_SET,
     EndpointSet,
     FlowEntry,
@@ -51,10 +53,17 @@ class LinuxKernel:
         self._resets = Resets(lambda address: self._inside(address) or is_own(address))
         stack.callback(self._resets.close)
         self._protected: set[bytes] = set()
+        self._ending: set[bytes] = (
+            set()
+        )  # of these: both ends were done, when connection tracking was asked last
+        self._diverted: dict[Endpoint, float] = {}  # when each was added last, oldest first
 
     # --- core.nat.Kernel ---
 
     def outside_address(self, owner: Owner) -> str:
+        if not self._conntrack.holds(owner) and self.lan(owner.client.address):
+            # Flushed: the entry comes back with the packet at hand, and it leaves as the router's own would.
+            return source_towards(owner.server)
         return self._conntrack.outside_address(owner)
 
     def reached(self, owner: Owner) -> Endpoint:
@@ -65,9 +74,18 @@ class LinuxKernel:
 
     def alive(self, owner: Owner) -> bool:
         # One end of a skewed flow may be done while the other goes on, and needs translation to the very end.
-        if key_of(owner) in self._protected:
-            return self._conntrack.holds(owner)
-        return self._conntrack.alive(owner)
+        state = self._conntrack.state(owner)
+        key = key_of(owner)
+        if key not in self._protected:
+            return state == ESTABLISHED
+        if state in ENDING:
+            self._ending.add(key)
+        elif state is not None:
+            self._ending.discard(key)
+        return state is not None
+
+    def ended(self, owner: Owner) -> bool:
+        return key_of(owner) in self._ending or self._conntrack.holds(owner)
 
     def offload(self, owner: Owner) -> None:
         self._offloaded.add(owner)
@@ -77,6 +95,8 @@ class LinuxKernel:
 
     def divert(self, server: Endpoint) -> None:
         self._servers.add(server)
+        self._diverted.pop(server, None)
+        self._diverted[server] = time.monotonic()
 
     def protect(self, key: bytes, record: Record) -> None:
         owner = owner_of(key)
@@ -95,6 +115,7 @@ class LinuxKernel:
 
     def unprotect(self, key: bytes) -> None:
         self._protected.discard(key)
+        self._ending.discard(key)
         owner = owner_of(key)
         try:
             self._skewed.delete(owner)
@@ -185,6 +206,37 @@ class LinuxKernel:
         self._resets.send(reverse(flow.key), *ends[1])
         self.unprotect(flow.key)
 
+    def networks(self) -> NetworkSet:
+        """The set of inside networks."""
+        return self._lan
+
+    def put_back_skewed(self) -> list[Owner]:
+        """Have skewed flows wait for a daemon again whose entries somebody removed. Raises BackendError.
+
+        Offloaded flows need nothing: without their entry they come by and are offloaded again.
+        """
+        if not self._protected:
+            return []
+        waiting = set(self._skewed.entries())
+        owners = [owner_of(key) for key in self._protected]
+        missing = [owner for owner in owners if FlowEntry(owner.client, owner.server.address) not in waiting]
+        for owner in missing:
+            self._skewed.add(owner)
+        return missing
+
+    def put_back_diverted(self) -> list[Endpoint]:
+        """The same for servers whose flows are queued, too. Raises BackendError."""
+        now = time.monotonic()
+        while self._diverted and now - next(iter(self._diverted.values())) > SERVER_SET_TIMEOUT:
+            del self._diverted[next(iter(self._diverted))]
+        if not self._diverted:
+            return []
+        present = set(self._servers.entries())
+        missing = [server for server in self._diverted if server not in present]
+        for server in missing:
+            self._servers.add(server)
+        return missing
+
     def forget_all(self) -> None:
         """Nothing waits for us any more: the rules are about to go. Raises BackendError."""
         self._skewed.flush()
@@ -201,6 +253,16 @@ def key_of(owner: Owner) -> bytes:
     client, server = owner
     ports = struct.pack("!HH", client.port, server.port)
     return socket.inet_aton(client.address) + socket.inet_aton(server.address) + ports
+
+
+def source_towards(server: Endpoint) -> str:
+    """The address that this machine itself would reach *server* from. Raises BackendError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(server)
+        except OSError as error:
+            raise BackendError(f"no route to {server}: {error}") from error
+        return str(probe.getsockname()[0])
 
 
 def is_own(address: str) -> bool:

@@ -57,6 +57,7 @@ class PacketQueue:
         self._gate = gate
         self._clock = clock
         self._left = _TURN
+        self._failed: set[type[Exception]] = set()
         self._queue = NetfilterQueue()
 
     def open(self) -> None:
@@ -84,19 +85,24 @@ class PacketQueue:
             self._queue.run(block=False)
 
     def apply(self, verdicts: Verdicts) -> None:
-        """Carry out *verdicts*, whose tokens are packets of this queue."""
+        """Carry out *verdicts*, whose tokens are packets of this queue. One that fails keeps none waiting."""
         for packet, verdict in verdicts:
-            if verdict.release:
-                packet.set_mark(packet.get_mark() | VERIFIED_MARK)
-                packet.accept()
-            elif verdict is ACCEPT:
-                packet.accept()
-            elif verdict.accept:
-                packet.set_payload(verdict.payload)
-                packet.set_mark(packet.get_mark() | DONE_MARK)
-                packet.accept()
-            else:
-                packet.drop()
+            try:
+                if verdict.release:
+                    packet.set_mark(packet.get_mark() | VERIFIED_MARK)
+                    packet.accept()
+                elif verdict is ACCEPT:
+                    packet.accept()
+                elif verdict.accept:
+                    packet.set_payload(verdict.payload)
+                    packet.set_mark(packet.get_mark() | DONE_MARK)
+                    packet.accept()
+                else:
+                    packet.drop()
+            except Exception:
+                log.exception("a verdict failed, its packet is dropped")
+                with suppress(Exception):
+                    packet.drop()
 
     def close(self) -> None:
         """Unbind. What still waits in the kernel is dropped by it, and sent again by its sender."""
@@ -130,9 +136,13 @@ class PacketQueue:
         try:
             from_inside = packet.hook in _FROM_INSIDE
             verdicts = self._process(packet.get_payload(), packet, from_inside, self._clock(), skewed)
-        except Exception:
-            log.exception(
-                "a packet failed in the engine and %s", "is dropped" if skewed else "passes as it came"
+        except Exception as error:
+            # Each packet of a flow may fail alike: the first of a kind says where, the others that they did.
+            first = type(error) not in self._failed
+            self._failed.add(type(error))
+            what = "is dropped" if skewed else "passes as it came"
+            log.error(
+                "a packet failed in the engine and %s: %r", what, error, exc_info=error if first else None
             )
             verdicts = [(packet, DROP if skewed else ACCEPT)]
         self._answer(verdicts)

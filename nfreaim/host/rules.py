@@ -8,8 +8,10 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from nfreaim.errors import BackendError
+from nfreaim.host.running import Running
 
 NAME = "nfreaim-rules"
 CHAIN = "NFREAIM"
@@ -19,8 +21,28 @@ ABSENT = 3
 TIMEOUT = 120.0
 """Seconds; the script itself waits at most 30 for the lock of iptables at each of its steps."""
 
+# Where interfaces and ports stand in what `show` says: every rule of a kind names the same.
+_PLACES = {
+    "to server": r" raw .*-A PREROUTING -i (\S+) .*--dports (\S+) -j NFREAIM$",
+    "from server": r" raw .*-A PREROUTING -i (\S+) .*--sports (\S+) -j NFREAIM_SERVER$",
+    "to client": r" mangle .*-A POSTROUTING -o (\S+) .*--sports (\S+) -j NFREAIM$",
+    "to home": r" mangle .*-A POSTROUTING -o (\S+) .*--dports (\S+) -j NFREAIM_SERVER$",
+    "from router": r" raw .*-A OUTPUT -o (\S+) .*--sports (\S+) -j NFREAIM_SERVER$",
+    "to router": r" mangle .*-A INPUT -i (\S+) .*--dports (\S+) -j NFREAIM_SERVER$",
+}
+_FROM_WAN = r" nat .*-A PREROUTING -i (\S+) .*-j NFREAIM"
+
 _log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class Settings(NamedTuple):
+    """What the rules are installed with: interfaces, TCP ports, queue number."""
+
+    lan: tuple[str, ...]
+    wan: tuple[str, ...]
+    ports: tuple[int, ...]
+    queue: int
 
 
 def script() -> Path:
@@ -62,17 +84,16 @@ def installed() -> bool:
     """True if all parts are there, the accept in every firewall in use included. Raises BackendError."""
     result = run(["show"])
     if result.returncode not in (0, ABSENT):
-        raise BackendError(_message(result.stderr))
+        raise BackendError(message(result.stderr))
     return result.returncode == 0
 
 
-def disagreement(ports: Iterable[int], queue: int) -> str:
-    """What the installed rules do otherwise than these settings say, with the remedy; "" if nothing.
+def difference(shown: str, ports: Iterable[int], queue: int) -> str:
+    """What the installed rules, as *shown* by the script, do otherwise than these settings say, with the
+    remedy; "" if nothing.
 
-    A daemon that serves another queue than the rules fill would do nothing, and say nothing. Raises
-    BackendError.
+    A daemon that serves another queue than the rules fill would do nothing, and say nothing.
     """
-    shown = run(["show"]).stdout
     queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
     read = {int(port) for text in re.findall(r"--dports ([\d,]+)", shown) for port in text.split(",")}
     if queues != {queue}:
@@ -84,6 +105,25 @@ def disagreement(ports: Iterable[int], queue: int) -> str:
     else:
         return ""
     return f"the installed rules are for {found}; install them again with the same settings, or remove them"
+
+
+def settings(shown: str) -> Settings | None:
+    """What the rules that are *shown* by the script were installed with; None if they contradict each other,
+    because some are missing."""
+    places = {
+        name: {tuple(re.findall(pattern, line)[0]) for line in shown.splitlines() if re.search(pattern, line)}
+        for name, pattern in _PLACES.items()
+    }
+    lans = {frozenset(places[name]) for name in ("to server", "from server", "to client", "to home")}
+    wans = {frozenset(interface for interface, *_ in places[name]) for name in ("from router", "to router")}
+    wans.add(frozenset(re.findall(_FROM_WAN, shown)))
+    queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
+    ports = {text for found in places.values() for _, text in found}
+    if not (len(lans) == len(wans) == len(queues) == len(ports) == 1 and all(lans) and all(wans)):
+        return None
+    lan = tuple(sorted(interface for interface, _ in lans.pop()))
+    numbers = tuple(sorted(int(port) for port in ports.pop().split(",")))
+    return Settings(lan, tuple(sorted(wans.pop())), numbers, queues.pop())
 
 
 def present() -> bool:
@@ -106,13 +146,19 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         raise BackendError(f"{NAME} {words[0]} did not run: {error}") from error
 
 
+def start(words: Sequence[str]) -> Running:
+    """The same beside the daemon: begin it, and ask for the result later. Raises BackendError."""
+    return Running(["/bin/sh", str(script()), *words], TIMEOUT)
+
+
 def _checked(words: Sequence[str]) -> None:
     result = run(words)
     if result.returncode != 0:
-        raise BackendError(_message(result.stderr))
+        raise BackendError(message(result.stderr))
     for line in result.stderr.splitlines():
-        _log.warning("%s", _message(line).removeprefix("warning: "))
+        _log.warning("%s", message(line).removeprefix("warning: "))
 
 
-def _message(text: str) -> str:
+def message(text: str) -> str:
+    """What the script wrote to stderr, without its name."""
     return text.strip().removeprefix(f"{NAME}: ") or f"{NAME} failed without a word"

@@ -62,6 +62,8 @@ class StateDirectory:
                 raise OSError(f"only {written} of {len(data)} bytes were written")
             aside.replace(name)
         except OSError as error:
+            with suppress(OSError):  # what a full disk took of it
+                aside.unlink(missing_ok=True)
             raise BackendError(f"state of a connection cannot be kept in {self.path}: {error}") from error
 
     def clear_away(self) -> None:

@@ -20,7 +20,7 @@ from nfreaim.core.engine import Engine
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.core.pinhole import Pinhole
 from nfreaim.errors import BackendError
-from nfreaim.host.conntrack import Conntrack, PinholeEvents
+from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack, PinholeEvents
 from nfreaim.host.forwards import Forwards
 from nfreaim.host.ipset import OFFLOAD_SET, FlowSet
 from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK, NatTable
@@ -232,18 +232,19 @@ def connections_are_known_until_they_end(port: str) -> None:
     """Of alice, from *port*, to bob; it is established."""
     owner = Owner(Endpoint("10.0.0.5", int(port)), Endpoint("203.0.113.20", 5190))
     conntrack = Conntrack()
-    assert conntrack.alive(owner)
+    assert conntrack.state(owner) == ESTABLISHED
     assert conntrack.outside_address(owner) == OUTSIDE
     stranger = Owner(Endpoint("10.0.0.6", int(port)), owner.server)
-    assert not conntrack.alive(stranger)
+    assert conntrack.state(stranger) is None
     assert "does not know 10.0.0.6" in refused(conntrack.outside_address, stranger)
     shell(f"conntrack -U -p tcp -s 10.0.0.5 --sport {port} --state CLOSE")
-    assert not conntrack.alive(owner)
+    assert conntrack.state(owner) in ENDING
     shell(f"conntrack -D -p tcp -s 10.0.0.5 --sport {port}")
-    assert not conntrack.alive(owner)
+    assert conntrack.state(owner) is None
+    assert not conntrack.holds(owner)
     began = time.monotonic()
     for _ in range(500):
-        conntrack.alive(owner)
+        conntrack.state(owner)
     print(f"{(time.monotonic() - began) / 500 * 1e6:.0f} microseconds per look-up")
     conntrack.close()
 

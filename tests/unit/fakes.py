@@ -88,11 +88,13 @@ class FakeFirewall:
 
 
 class FakeKernel:
-    """Connection tracking that knows one outside address; every flow lives unless it is in `dead`."""
+    """Connection tracking that knows one outside address; every flow lives unless it is in `dead` (its entry
+    says that it has ended) or `flushed` (there is no entry)."""
 
     def __init__(self) -> None:
         self.outside = OUTSIDE
         self.dead: set[Owner] = set()
+        self.flushed: set[Owner] = set()
         self.offloaded: list[Owner] = []
         self.reached_at = Endpoint(OUTSIDE, 5190)
         self.networks = [IPv4Network("10.0.0.0/24")]
@@ -109,7 +111,11 @@ class FakeKernel:
 
     def alive(self, owner: Owner) -> bool:
         self._fail_if_broken()
-        return owner not in self.dead
+        return owner not in self.dead and owner not in self.flushed
+
+    def ended(self, owner: Owner) -> bool:
+        self._fail_if_broken()
+        return owner in self.dead
 
     def offload(self, owner: Owner) -> None:
         self._fail_if_broken()

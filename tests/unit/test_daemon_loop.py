@@ -1,0 +1,116 @@
+"""The loop and the queue when something fails that nobody thought of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nfreaim.core.verdict import ACCEPT, DROP, Verdict
+
+pytest.importorskip("netfilterqueue")
+pytest.importorskip("iptc")
+
+from nfreaim.host.daemon import Daemon
+from nfreaim.host.queue import SKEW_MARK, PacketQueue
+from nfreaim.host.watch import Watch
+
+
+class Packet:
+    """A packet of the binding: what was done to it, and a payload that may refuse to be set."""
+
+    hook = 0
+
+    def __init__(self, mark: int = 0, stubborn: bool = False) -> None:
+        self.mark, self.stubborn = mark, stubborn
+        self.verdicts: list[str] = []
+
+    def get_mark(self) -> int:
+        return self.mark
+
+    def set_mark(self, mark: int) -> None:
+        self.mark = mark
+
+    def get_payload(self) -> bytes:
+        return b"data"
+
+    def set_payload(self, data: bytes) -> None:
+        if self.stubborn:
+            raise ValueError("too large")
+
+    def accept(self) -> None:
+        self.verdicts.append("accept")
+
+    def drop(self) -> None:
+        self.verdicts.append("drop")
+
+
+class Broken:
+    """An engine that fails with every packet."""
+
+    def process(self, *_: Any) -> Any:
+        raise RuntimeError("nobody thought of this")
+
+
+def part() -> None:
+    raise RuntimeError("nobody thought of this")
+
+
+def test_a_part_of_the_loop_that_fails_is_tried_again_until_it_has_failed_too_often() -> None:
+    daemon = object.__new__(Daemon)
+    daemon._failures = {}
+    for _ in range(3):
+        for _ in range(4):
+            daemon._try(part)
+        daemon._failures.pop("part")  # it worked in between
+    for _ in range(4):
+        daemon._try(part)
+    with pytest.raises(RuntimeError):
+        daemon._try(part)
+
+
+def test_one_success_is_enough_to_begin_counting_anew() -> None:
+    daemon = object.__new__(Daemon)
+    daemon._failures = {}
+    works = [False] * 4 + [True] + [False] * 4 + [True]
+
+    def sometimes() -> None:
+        if not works.pop(0):
+            raise RuntimeError
+
+    while works:
+        daemon._try(sometimes)
+    assert not daemon._failures
+
+
+def test_each_packet_gets_one_verdict_whatever_the_engine_does(caplog: pytest.LogCaptureFixture) -> None:
+    queue = PacketQueue(5190, Broken(), lambda: 1.0)  # type: ignore[arg-type]
+    plain, skewed = [Packet() for _ in range(3)], [Packet(SKEW_MARK) for _ in range(3)]
+    for packet in plain + skewed:
+        queue._handle(packet)
+    assert [packet.verdicts for packet in plain] == [["accept"]] * 3
+    assert [packet.verdicts for packet in skewed] == [["drop"]] * 3
+    assert sum(record.exc_info is not None for record in caplog.records) == 1, "the first says where"
+
+
+def test_a_verdict_that_fails_keeps_no_other_packet_waiting() -> None:
+    queue = PacketQueue(5190, Broken(), lambda: 1.0)  # type: ignore[arg-type]
+    packets = [Packet(), Packet(stubborn=True), Packet(), Packet()]
+    edited = Verdict(True, b"edit")
+    queue.apply(list(zip(packets, (ACCEPT, edited, edited, DROP), strict=True)))
+    assert [packet.verdicts for packet in packets] == [["accept"], ["drop"], ["accept"], ["drop"]]
+
+
+def test_somebody_who_keeps_removing_the_rules_is_followed_less_and_less_often() -> None:
+    watch = object.__new__(Watch)
+    watch._row, watch._restored, watch._restore_at = 0, 0.0, 0.0
+    waits = []
+    watch._now = 10_000.0
+    for _ in range(12):
+        watch._postpone()
+        waits.append(watch._restore_at - watch._now)
+        watch._now = watch._restore_at + 2.0
+    assert waits == [0.0] * 4 + [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
+    watch._now += 700.0
+    watch._postpone()
+    assert watch._restore_at == watch._now

@@ -1,0 +1,42 @@
+"""What the watch learns from nfreaim-rules, and when it holds back."""
+
+from __future__ import annotations
+
+import pytest
+
+from nfreaim.host import rules
+from nfreaim.host.rules import Settings
+
+SHOWN = """\
+iptables-legacy raw     [0:0] -A PREROUTING -i br0 -p tcp -m multiport --dports 5190,443 -j NFREAIM
+iptables-legacy raw     [0:0] -A PREROUTING -i br0 -p tcp -m set --match-set nfreaim_srv dst,dst -j NFREAIM
+iptables-legacy raw     [0:0] -A PREROUTING -i br0 -p tcp -m multiport --sports 5190,443 -j NFREAIM_SERVER
+iptables-legacy raw     [0:0] -A PREROUTING -i br1 -p tcp -m multiport --dports 5190,443 -j NFREAIM
+iptables-legacy raw     [0:0] -A PREROUTING -i br1 -p tcp -m set --match-set nfreaim_srv dst,dst -j NFREAIM
+iptables-legacy raw     [0:0] -A PREROUTING -i br1 -p tcp -m multiport --sports 5190,443 -j NFREAIM_SERVER
+iptables-legacy raw     [0:0] -A OUTPUT -p tcp -m mark --mark 0x80000/0x80000 -j NFREAIM_OWN
+iptables-legacy raw     [0:0] -A OUTPUT -o ppp0 -p tcp -m multiport --sports 5190,443 -j NFREAIM_SERVER
+iptables-legacy raw     [0:0] -A NFREAIM -j NFQUEUE --queue-num 7 --queue-bypass
+iptables-legacy mangle  [0:0] -A INPUT -i ppp0 -p tcp -m multiport --dports 5190,443 -j NFREAIM_SERVER
+iptables-legacy mangle  [0:0] -A POSTROUTING -o br0 -p tcp -m multiport --sports 5190,443 -j NFREAIM
+iptables-legacy mangle  [0:0] -A POSTROUTING -o br0 -p tcp -m multiport --dports 5190,443 -j NFREAIM_SERVER
+iptables-legacy mangle  [0:0] -A POSTROUTING -o br1 -p tcp -m multiport --sports 5190,443 -j NFREAIM
+iptables-legacy mangle  [0:0] -A POSTROUTING -o br1 -p tcp -m multiport --dports 5190,443 -j NFREAIM_SERVER
+iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -m addrtype --dst-type LOCAL -j NFREAIM
+"""
+
+
+def test_the_settings_of_an_installation_are_read_from_its_rules() -> None:
+    assert rules.settings(SHOWN) == Settings(("br0", "br1"), ("ppp0",), (443, 5190), 7)
+
+
+@pytest.mark.parametrize("number", [n for n in range(15) if n not in (1, 4, 6, 8)])
+def test_rules_of_which_one_is_missing_do_not_pass_for_an_installation_with_fewer_interfaces(
+    number: int,
+) -> None:
+    lines = SHOWN.splitlines(keepends=True)
+    assert rules.settings("".join(lines[:number] + lines[number + 1 :])) is None
+
+
+def test_no_rules_name_no_settings() -> None:
+    assert rules.settings("") is None
