@@ -88,7 +88,7 @@ def _number(low: float, high: float, whole: bool = True) -> tuple[Check, str]:
             raise ValueError
         return value
 
-    return check, f"a{' whole' if whole else ''} number from {low:g} to {high:g}"
+    return check, f"a{' whole' if whole else ''} number from {low} to {high}"
 
 
 def _list(item: Check, allowed: str, low: int = 0, high: int = 1000) -> tuple[Check, str]:

@@ -89,9 +89,13 @@ class _Set:
     def _change(self, command: int, data: bytes = b"") -> None:
         code = self._request(command, data)
         if code:
-            # Codes above 4096 are ipset's own; -2 is a set that does not exist.
-            text = os.strerror(-code) if -code < 4096 else f"ipset error {-code}"
-            raise BackendError(f"set {self.name}: {text}; are the rules installed?")
+            raise self._refused(-code)
+
+    def _refused(self, code: int) -> BackendError:
+        # Codes above 4096 are ipset's own; 2 is a set that does not exist.
+        text = os.strerror(code) if code < 4096 else f"ipset error {code}"
+        remedy = "are you root?" if code == errno.EPERM else "are the rules installed?"
+        return BackendError(f"set {self.name}: {text}; {remedy}")
 
     def _request(self, command: int, data: bytes) -> int:
         """The kernel's answer: 0 or a negative error number. Raises BackendError if there is none."""
@@ -127,8 +131,7 @@ class _Set:
                     if kind == _DONE:
                         return
                     if kind == _ERROR:
-                        code = -struct.unpack_from("=i", body)[0]
-                        raise BackendError(f"set {self.name}: {os.strerror(code)}; are the rules installed?")
+                        raise self._refused(-struct.unpack_from("=i", body)[0])
                     for what, entries in _attributes(body[4:]):
                         if what == _ENTRIES:
                             yield from (dict(_attributes(entry)) for _, entry in _attributes(entries))
@@ -213,7 +216,7 @@ class NetworkSet(_Set):
         data = _nest(_DATA, _address(_IP, address))
         code = self._request(_TEST, data)
         if code not in (0, -_ABSENT):
-            raise BackendError(f"set {self.name}: error {-code}; are the rules installed?")
+            raise self._refused(-code)
         return code == 0
 
 

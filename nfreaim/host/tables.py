@@ -34,7 +34,7 @@ _ASKED: Final = struct.Struct("=32sI4x")
 _ENTRY: Final = struct.Struct("=84s4xHH4x16x")
 _TARGET: Final = struct.Struct("=H29sB")
 _ERROR: Final = b"ERROR"  # the target that begins a chain of somebody's own
-# In this table the daemon fills our chain with destinations and configured forwards: they are for it to compare.
+# In this table the daemon fills our chain, with destinations and forwards: these are for it to compare.
 _FILLED: Final = ("nat",)
 _FORWARD: Final = b"nfreaim forward="
 _TRIES: Final = 3

@@ -40,7 +40,7 @@ def tracebacks(caplog: pytest.LogCaptureFixture) -> int:
     ("part", "name"),
     [
         ("kernel", "outside_address"),
-        ("firewall", "commit"),
+        ("firewall", "put"),
         ("firewall", "busy"),
     ],
 )
@@ -77,12 +77,12 @@ def test_a_pinhole_that_cannot_be_removed_for_an_unknown_reason_is_tried_again()
     wire = Wire().sign_on()
     wire.client(PROPOSAL)
     firewall = wire.router.firewall
-    whole = firewall.commit
-    breaking(firewall, "commit")
+    whole = firewall.drop
+    breaking(firewall, "drop")
     wire.fin(0)
     wire.router.wait(1.0)
     assert firewall.pinholes
-    firewall.commit = whole  # type: ignore[method-assign]
+    firewall.drop = whole  # type: ignore[method-assign]
     wire.router.wait(1.0)
     assert not firewall.pinholes
 

@@ -1,0 +1,223 @@
+"""What a user could put on router A, each as a context manager that puts it there and takes it away again.
+
+A contender yields the process whose CPU time counts as its own, or None if all of it is in the kernel.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from tests.lab.net import ADDRESS, WAN, Lab
+
+PORT = 5190
+PEER_PORT = 30500
+FTP_PORT = 21
+RELAY_PORT = 15190
+CPU = 0  # the endpoints and everything in the kernel: with one CPU, the contender's own as well
+MITMDUMP = Path(sys.prefix).parent / ".bench-mitmproxy" / "bin" / "mitmdump"
+# Bounds far beyond those of a home, so that a thousand pinholes fit into one measurement.
+CONFIG = """\
+[pinholes]
+per_flow = 1000
+per_host = 1000
+total = 4000
+lifetime = 600
+claim_grace = 300
+ports = "20000-49999"
+"""
+QUEUE = """
+import sys
+from netfilterqueue import NetfilterQueue
+{imports}
+def callback(packet):
+    {work}
+    packet.accept()
+queue = NetfilterQueue()
+queue.bind(5190, callback, 16384, sock_len=16 << 20)
+print("ready", flush=True)
+queue.run()
+"""
+NOTHING = QUEUE.format(imports="", work="pass")
+SCAPY = QUEUE.format(
+    imports="from scapy.layers.inet import IP, TCP",
+    work="parsed = IP(packet.get_payload()); parsed[TCP].payload; del parsed[IP].chksum, parsed[TCP].chksum; "
+    "packet.set_payload(bytes(parsed))",
+)
+
+Process = subprocess.Popen[bytes]
+Contender = Callable[[Lab], AbstractContextManager[Process | None]]
+
+
+def start(lab: Lab, node: str, *words: str, cpu: int | None = CPU) -> Process:
+    """A process on *node* that has said its first line, pinned to *cpu*."""
+    pin = () if cpu is None else ("taskset", "-c", str(cpu))
+    process = lab.spawn(node, *pin, *words, pipes=True)
+    assert process.stdout is not None
+    if not process.stdout.readline():
+        raise RuntimeError(f"{' '.join(words)}: ended before it was ready (status {process.wait(10)})")
+    return process
+
+
+def server_command(address: str, *ports: int) -> list[str]:
+    """The far end of the traffic."""
+    return [sys.executable, "-m", "bench.server", address, *map(str, ports)]
+
+
+def load_command(what: str, address: str, port: int, *words: object) -> list[str]:
+    """The near end of the traffic: see bench/load.py."""
+    return [sys.executable, "-m", "bench.load", what, address, str(port), *map(str, words)]
+
+
+def end(process: Process) -> None:
+    """Ask it to end, and wait."""
+    process.terminate()
+    process.wait(20)
+
+
+@contextmanager
+def plain(lab: Lab) -> Iterator[None]:
+    """Nothing but the router's NAT."""
+    yield None
+
+
+@contextmanager
+def queued(lab: Lab, program: str) -> Iterator[Process]:
+    """The rules of nfreaim, with another program behind the queue."""
+    lab.run("A", sys.executable, "-m", "nfreaim", "rules", "install", "--lan", "lan", "--wan", "wan")
+    process = start(lab, "A", sys.executable, "-c", program)
+    try:
+        yield process
+    finally:
+        end(process)
+        lab.run("A", sys.executable, "-m", "nfreaim", "rules", "remove")
+
+
+def do_nothing(lab: Lab) -> AbstractContextManager[Process]:
+    """A Python queue whose callback only accepts."""
+    return queued(lab, NOTHING)
+
+
+def scapy(lab: Lab) -> AbstractContextManager[Process]:
+    """nfreaim as it would be with scapy on every packet: dissected and built again, nothing else."""
+    return queued(lab, SCAPY)
+
+
+@contextmanager
+def nfreaim(lab: Lab) -> Iterator[Process]:
+    """The daemon, on the endpoints' CPU."""
+    config = lab.dir / "bench.toml"
+    config.write_text(CONFIG)
+    daemon = lab.start_alg("A", ("--config", str(config)))
+    subprocess.run(["taskset", "-acp", str(CPU), str(daemon.pid)], check=True, capture_output=True)
+    try:
+        yield daemon.process
+    finally:
+        daemon.stop(30.0)
+
+
+@contextmanager
+def redirected(lab: Lab, *words: str) -> Iterator[Process]:
+    """A transparent proxy: the LAN's connections to the server port end on the router."""
+    process = start(lab, "A", *words)
+    rules = (
+        f"-i lan -p tcp --dport {PORT} -j REDIRECT --to-ports {RELAY_PORT}",
+        f"-i wan -p tcp --dport {PEER_PORT} -j REDIRECT --to-ports {RELAY_PORT + 1}",
+    )
+    for rule in rules:
+        lab.run("A", *f"iptables-legacy -t nat -A PREROUTING {rule}".split())
+    lab.run("A", *f"iptables-legacy -I INPUT -p tcp --dport {RELAY_PORT + 1} -j ACCEPT".split())
+    try:
+        yield process
+    finally:
+        end(process)
+        lab.run("A", *f"iptables-legacy -D INPUT -p tcp --dport {RELAY_PORT + 1} -j ACCEPT".split())
+        for rule in rules:
+            lab.run("A", *f"iptables-legacy -t nat -D PREROUTING {rule}".split())
+
+
+def relay(lab: Lab) -> AbstractContextManager[Process]:
+    """Every byte through userspace, as ReAIM did it: an asyncio relay."""
+    target = f"{ADDRESS['alice']}:{PEER_PORT}"
+    return redirected(lab, sys.executable, "-m", "bench.relay", str(RELAY_PORT), str(RELAY_PORT + 1), target)
+
+
+@contextmanager
+def mitmproxy(lab: Lab) -> Iterator[Process]:
+    """mitmproxy in transparent mode, raw TCP, and as a reverse proxy for the peer link."""
+    words = [
+        *(str(MITMDUMP), "-q", "--set", "flow_detail=0", "--set", f"confdir={lab.dir}/mitmproxy"),
+        *("--set", "connection_strategy=lazy", "--tcp-hosts", ".*"),
+        *("--mode", f"transparent@{RELAY_PORT}"),
+        *("--mode", f"reverse:tcp://{ADDRESS['alice']}:{PEER_PORT}@{RELAY_PORT + 1}"),
+    ]
+    # mitmdump says nothing when it is quiet: the wrapper's line comes when its ports are open.
+    script = (
+        f'"$@" & child=$!; trap "kill $child" TERM; '
+        f"until ss -ltn | grep -q :{RELAY_PORT + 1}; do kill -0 $child || exit 1; sleep 0.1; done; "
+        "echo ready; wait"
+    )
+    with redirected(lab, "sh", "-c", script, "sh", *words) as process:
+        yield process
+
+
+@contextmanager
+def kernel_ftp(lab: Lab) -> Iterator[None]:
+    """The kernel's own ALG, as the limit: its FTP helper on FTP's port and on ours."""
+    rules = [
+        f"-t raw -A PREROUTING -i lan -p tcp --dport {port} -j CT --helper ftp" for port in (FTP_PORT, PORT)
+    ]
+    for rule in rules:
+        lab.run("A", *f"iptables-legacy {rule}".split())
+    try:
+        yield None
+    finally:
+        for rule in rules:
+            lab.run("A", *f"iptables-legacy {rule.replace(' -A ', ' -D ')}".split())
+
+
+@contextmanager
+def static_forward(lab: Lab) -> Iterator[None]:
+    """What a UPnP daemon or an operator would set for the peer link: one DNAT rule and one accept."""
+    alice, peers = ADDRESS["alice"], f"-i wan -d {WAN['A']} -p tcp --dport {PEER_PORT}"
+    rules = (
+        f"-t nat -I PREROUTING {peers} -j DNAT --to {alice}:{PEER_PORT}",
+        f"-I FORWARD -i wan -d {alice} -p tcp --dport {PEER_PORT} -j ACCEPT",
+    )
+    for rule in rules:
+        lab.run("A", *f"iptables-legacy {rule}".split())
+    try:
+        yield None
+    finally:
+        for rule in rules:
+            lab.run("A", *f"iptables-legacy {rule.replace('-I ', '-D ')}".split())
+
+
+ALL: dict[str, Contender] = {
+    "plain NAT": plain,
+    "kernel FTP helper": kernel_ftp,
+    "static forward": static_forward,
+    "do-nothing queue": do_nothing,
+    "nfreaim": nfreaim,
+    "scapy on every packet": scapy,
+    "asyncio relay": relay,
+    "mitmproxy": mitmproxy,
+}
+
+
+def available() -> dict[str, Contender]:
+    """Those that can run here; says which cannot, and why."""
+    found = dict(ALL)
+    if not MITMDUMP.exists():
+        print("mitmproxy is left out: it could not be installed")
+        del found["mitmproxy"]
+    return found
+
+
+def settle() -> None:
+    """Give the kernel a moment after a change of contenders."""
+    time.sleep(0.2)

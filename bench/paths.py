@@ -1,0 +1,145 @@
+"""Scenarios (a), (b), (c): the same traffic through each contender, in turn, round after round.
+
+Endpoints and kernel run on one CPU. In (c) with one client the contender does, too; with many it has another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from bench import contenders, gauge
+from bench.contenders import CPU, FTP_PORT, PEER_PORT, PORT, Process, end, start
+from tests.lab.net import ADDRESS, SERVER, WAN, Lab
+
+SINK_PORT = 7000
+LISTEN = 30700
+BULK = 400 << 20
+QUEUED_BULK = 40 << 20  # through userspace it takes a hundred times as long
+SMALL, SMALL_FILES = 16 << 10, 150
+TALK_SECONDS = 2.0
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing to measure. *higher*: more is better; *leave_out*: contenders it makes no sense for."""
+
+    name: str
+    unit: str
+    measure: Callable[[Lab, str, Process | None], Figures]
+    higher: bool
+    leave_out: frozenset[str] = frozenset()
+
+
+def load(
+    lab: Lab, node: str, what: str, address: str, port: int, *words: object, seconds: float = 120.0
+) -> Figures:
+    """Run one load program to its end; its figures."""
+    command = contenders.load_command(what, address, port, *words)
+    run = lab.run(node, "taskset", "-c", str(CPU), *command, seconds=seconds)
+    figures: Figures = json.loads(run.stdout)
+    return figures
+
+
+def serve(lab: Lab, node: str, address: str, *ports: int) -> Process:
+    """The far end of the traffic on *node*."""
+    return start(lab, node, *contenders.server_command(address, *ports))
+
+
+def hold(lab: Lab, node: str, sources: str, each: int, base: int) -> Process:
+    """Sessions that keep pinholes open."""
+    return start(lab, node, *contenders.load_command("hold", SERVER, PORT, sources, each, base))
+
+
+def peer(size: int, count: int) -> Callable[[Lab, str, Process | None], Figures]:
+    """A peer link: bob connects in and fetches from alice where the contender lets him, else she from him."""
+
+    def measure(lab: Lab, name: str, process: Process | None) -> Figures:
+        gauge.pin(process, CPU)
+        with ExitStack() as stack:
+            if name in ("plain NAT", "kernel FTP helper"):
+                if name == "kernel FTP helper" and count == 1:
+                    taken = load(lab, "alice", "ftp", SERVER, FTP_PORT, size, LISTEN)["seconds"]
+                else:
+                    taken = load(lab, "alice", "fetch", ADDRESS["bob"], PEER_PORT, size, count)["seconds"]
+            else:
+                if name == "nfreaim":
+                    alice = ADDRESS["alice"]
+                    holder = hold(lab, "alice", f"{alice}-{alice}", 1, PEER_PORT)
+                    stack.callback(end, holder)
+                taken = load(lab, "bob", "fetch", WAN["A"], PEER_PORT, size, count)["seconds"]
+        return {"value": size * count / taken / 1e6}
+
+    return measure
+
+
+def bulk(lab: Lab, name: str, process: Process | None) -> Figures:
+    """What is not OSCAR on the server port."""
+    gauge.pin(process, CPU)
+    size = BULK if name in ("plain NAT", "kernel FTP helper", "nfreaim", "asyncio relay") else QUEUED_BULK
+    taken = load(lab, "alice", "bulk", SERVER, PORT, size)["seconds"]
+    return {"value": size / taken / 1e6}
+
+
+def talk(clients: int) -> Callable[[Lab, str, Process | None], Figures]:
+    """Text messages to and fro, one in flight per client."""
+
+    def measure(lab: Lab, name: str, process: Process | None) -> Figures:
+        gauge.pin(process, CPU if clients == 1 else CPU + 1)
+        before = gauge.cpu(process)
+        drops = queue_drops(lab)
+        figures = load(lab, "alice", "talk", SERVER, PORT, clients, TALK_SECONDS)
+        figures["cpu"] = (gauge.cpu(process) - before) / figures["trips"] * 1e6
+        figures["drops"] = queue_drops(lab) - drops
+        figures["rate"] = figures["trips"] / figures["seconds"]
+        figures["value"] = figures["p50"] * 1e6 if clients == 1 else figures["rate"]
+        return figures
+
+    return measure
+
+
+def queue_drops(lab: Lab) -> int:
+    """Packets that the kernel dropped because the queue or its socket was full."""
+    text = lab.run("A", "cat", "/proc/net/netfilter/nfnetlink_queue").stdout
+    return sum(int(line.split()[5]) + int(line.split()[6]) for line in text.splitlines())
+
+
+_PEER_ONLY = frozenset({"do-nothing queue", "scapy on every packet"})
+_SLOW = frozenset({"scapy on every packet", "mitmproxy"})
+_STATIC = frozenset({"static forward"})
+SCENARIOS = (
+    Scenario("a: peer link, one file", "MB/s", peer(BULK, 1), True, _PEER_ONLY),
+    Scenario(
+        "a: peer link, small files",
+        "MB/s",
+        peer(SMALL, SMALL_FILES),
+        True,
+        _PEER_ONLY | {"kernel FTP helper"},
+    ),
+    Scenario("b: bulk on 5190, not OSCAR", "MB/s", bulk, True, _STATIC),
+    Scenario("c: messages, 1 client", "µs", talk(1), False, _STATIC),
+    Scenario("c: messages, 200 clients", "1/s", talk(200), True, _STATIC),
+    Scenario("c: messages, 2000 clients", "1/s", talk(2000), True, _STATIC | _SLOW),
+)
+
+Table = dict[str, dict[str, list[Figures]]]
+
+
+def run(lab: Lab, rounds: int) -> Table:
+    """Every scenario through every contender: figures by scenario and contender, one for each round."""
+    table: Table = {scenario.name: {} for scenario in SCENARIOS}
+    for number in range(rounds):
+        for name, contender in contenders.available().items():
+            with contender(lab) as process:
+                contenders.settle()
+                for scenario in SCENARIOS:
+                    if name not in scenario.leave_out:
+                        figures = scenario.measure(lab, name, process)
+                        table[scenario.name].setdefault(name, []).append(figures)
+                        value = f"{figures['value']:10.0f} {scenario.unit}"
+                        print(f"round {number + 1}  {scenario.name:28} {name:24} {value}", flush=True)
+    return table

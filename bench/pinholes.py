@@ -1,0 +1,76 @@
+"""Scenarios (d) and (e): what open pinholes cost: the next proposal, a peer's first packet, all others.
+
+In each round plain NAT first, then nfreaim with none, 1, 100 and 1,000 pinholes, spread over a hundred inside
+hosts (addresses of amy), ten or fewer each.
+"""
+
+from __future__ import annotations
+
+from bench import contenders
+from bench.contenders import PORT, Process, end
+from bench.paths import SINK_PORT, Table, hold, load
+from tests.lab.net import ADDRESS, SERVER, WAN, Lab
+
+FIRST_HOST, HOSTS = "10.0.0.100", 100
+BASE = 20000
+OFFERS = 100
+CONNECTS = 200
+OFFER, FIRST, OTHER = "d: proposal to the server", "e: first packet of a peer", "e: other new connections"
+
+
+def prepare(lab: Lab) -> Process:
+    """Give amy a hundred addresses and a listener behind the first pinhole of the first of them."""
+    stem, number = FIRST_HOST.rsplit(".", 1)
+    for host in range(HOSTS):
+        lab.run("amy", "ip", "address", "add", f"{stem}.{int(number) + host}/24", "dev", "eth0")
+    return contenders.start(lab, "amy", *contenders.server_command(FIRST_HOST, BASE))
+
+
+def _offer(lab: Lab) -> dict[str, float]:
+    figures = load(lab, "alice", "offer", SERVER, PORT, ADDRESS["alice"], OFFERS)
+    return {"value": figures["p50"] * 1e6, "p90": figures["p90"] * 1e6}
+
+
+def _connect(lab: Lab, node: str, address: str, port: int) -> dict[str, float]:
+    return {"value": load(lab, node, "connect", address, port, CONNECTS)["p50"] * 1e6}
+
+
+def measure(lab: Lab, rounds: int) -> Table:
+    """Figures in microseconds: by scenario and by what was open ("plain NAT", "0 open", ...)."""
+    table: Table = {OFFER: {}, FIRST: {}, OTHER: {}}
+
+    def note(scenario: str, case: str, figures: dict[str, float]) -> None:
+        table[scenario].setdefault(case, []).append(figures)
+        print(f"{scenario:28} {case:24} {figures['value']:10.0f} µs", flush=True)
+
+    listener = prepare(lab)
+    try:
+        for _ in range(rounds):
+            note(OFFER, "plain NAT", _offer(lab))
+            note(OTHER, "plain NAT", _connect(lab, "alice", SERVER, SINK_PORT))
+            with contenders.static_forward(lab):
+                note(FIRST, "static forward", _connect(lab, "bob", WAN["A"], contenders.PEER_PORT))
+            with contenders.nfreaim(lab):
+                note(OFFER, "0 open", _offer(lab))
+                note(OTHER, "0 open", _connect(lab, "alice", SERVER, SINK_PORT))
+                holders = []
+                try:
+                    for case, hosts, each, base in _STEPS:
+                        holders.append(hold(lab, "amy", hosts, each, base))
+                        note(OFFER, case, _offer(lab))
+                        note(FIRST, case, _connect(lab, "bob", WAN["A"], BASE))
+                        note(OTHER, case, _connect(lab, "alice", SERVER, SINK_PORT))
+                finally:
+                    for holder in holders:
+                        end(holder)
+    finally:
+        end(listener)
+    return table
+
+
+# What is opened in addition: case, hosts, pinholes of each, first port.
+_STEPS = (
+    ("1 open", "10.0.0.100-10.0.0.100", 1, BASE),
+    ("100 open", "10.0.0.101-10.0.0.199", 1, BASE + 1),
+    ("1000 open", "10.0.0.110-10.0.0.199", 10, BASE + 200),
+)
