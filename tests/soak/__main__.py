@@ -35,8 +35,8 @@ OTHER_ADDRESS = "203.0.113.77"
 def exact(flow: Flow, flushed: bool) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """What both ends say; AssertionError unless each received every byte as it was sent, to a clean end.
 
-    *flushed*: for connection tracking a FIN begins no connection, with or without nfreaim. If it comes first after
-    a flush, or is sent again together with data, it never arrives: None, because that connection was cut off.
+    *flushed*: for connection tracking a FIN begins no connection, with or without nfreaim. If it comes first
+    after a flush, or is sent again together with data, it never arrives: None, that connection was cut off.
     """
     server, client = flow.results(150.0)
     if flushed and "TimeoutError" in (server["error"], client["error"]):
@@ -87,11 +87,11 @@ class Campaign:
         self.bob = Client(lab, "bob", "bob")
         self.bob.wait_ready(60.0)
         self.bob.sign_on(self.server)
-        self.port = 5200
+        self.port = 20000
         self.session = self._session()
 
     def _session(self) -> Session:
-        self.port = 5200 + (self.port + 10) % 2000
+        self.port = 20000 + (self.port + 10) % 2000
         self.counts["sessions signed on"] += 1
         return Session(self, self.port)
 
