@@ -330,6 +330,10 @@ class Client:
         """Send bytes (hex) on the control connection, outside all framing."""
         await self._on().send_raw(bytes.fromhex(data))
 
+    async def do_keep_alive(self) -> None:
+        """Send an empty keep-alive frame."""
+        await self._on().send(wire.FLAP_KEEPALIVE)
+
     async def do_received(self, family: int, subtype: int) -> dict[str, Any]:
         """Bodies (hex) of the SNACs of that kind received so far, oldest first."""
         return {"bodies": [snac.body.hex() for snac in self.received if snac.kind == (family, subtype)]}
