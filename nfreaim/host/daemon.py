@@ -148,13 +148,16 @@ class Daemon:
             return
         names = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET)
         kernel = self._kernel
-        entries = (kernel.put_back_skewed, kernel.put_back_diverted, self._pinholes.reinstall)
+        entries = (kernel.put_back_skewed, kernel.put_back_diverted, self._open_again)
         serves = (config.ports, config.queue)
         self._watch = Watch(
             *(known, serves, names, kernel.networks()),
             *(entries, self._forward_again, self._gate.unwatched, clock()),
         )
         stack.callback(self._watch.close)
+
+    def _open_again(self) -> list[str]:
+        return [f"{pinhole.outside} -> {pinhole.inside}" for pinhole in self._pinholes.reinstall()]
 
     def _forward_again(self) -> list[Forward]:
         wanted = self._config.pinholes.forwards

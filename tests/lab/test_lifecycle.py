@@ -187,7 +187,7 @@ def test_commands_without_rules_say_in_one_line_what_is_missing() -> None:
         for words, said in (
             (("run",), "the rules are not installed and the interfaces are not known"),
             (("run", "--lan", "lan"), "the rules are not installed and the interfaces are not known"),
-            (("status",), "chain NFREAIM is missing in the legacy nat table"),
+            (("status",), "set nfreaim_pin: No such file or directory; are the rules installed?"),
         ):
             result = lab.run("A", *program, *words, check=False)
             assert result.returncode == 1, words

@@ -88,13 +88,14 @@ def test_kept_state_and_deleted_rules_are_taken_up_again_after_a_kill() -> None:
         plan = Plan(frames=40, pause=0.05, largest=300)
         daemon = start(made)
         flow = home_flow(lab, server_plan=Plan(frames=40, redirects=10, pause=0.05), client_plan=plan)
-        eventually(lambda: lab.run("A", "sh", "-c", "ls /run/nfreaim/flows").stdout)
+        every = ("find", "/run/nfreaim/flows", "-name", "*.json", "-exec", "cat", "{}", "+")
+        eventually(lambda: "edits" in lab.run("A", *every, check=False).stdout)
         listed = lab.run("A", "sh", "-c", "stat -c %a:%u /run/nfreaim/flows /run/nfreaim/flows/*").stdout
         assert set(listed.split()) == {f"700:{USER}", f"600:{USER}"}
         daemon.kill()
         lab.run("A", *"iptables-legacy -D FORWARD -j NFREAIM".split())
         daemon = start(made)
-        assert "edited connections found: 1 go on" in daemon.log_text()
+        assert "connections of an earlier daemon: 1 found, 1 go on" in daemon.log_text()
         assert rules(lab).splitlines() == complete.splitlines()
         flow.exact()
         assert daemon.stop() == 0
