@@ -105,14 +105,14 @@ class Engine:
         return verdicts
 
     def tick(self, now: float) -> Verdicts:
-        """Verdicts for packets whose hold time is up; also expires what is due.
-
-        Call it at ``wakeup`` and at least every second.
-        """
+        """Verdicts for packets held long enough; expires the rest. Call it at ``wakeup`` and each second."""
         verdicts: Verdicts = []
         for stream in self._holding.due(now):
             self.counters.late_edit += 1
             verdicts += self._release(stream)
+        for flow in self.flows.half_read.surplus():
+            self.counters.evicted_half_read += 1
+            verdicts += self._bypass(flow)
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
@@ -175,12 +175,13 @@ class Engine:
         if not nat.editable(stream.direction, start) or end > stream.next:
             # Behind what has come it would let the sender be told that bytes arrived which it never sent.
             raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
-        if not flow.server_inside and any(edit.resizes for edit in edits):
-            # No protocol needs it there, and a flow that cannot be skewed need never fail closed.
+        if any(edit.resizes for edit in edits) and not self.flows.may_skew(flow):
+            # A flow that cannot be skewed need never fail closed.
             self.counters.refused_edits += 1
             nat.undo_scan("edit refused")
             return
-        stream.map.add(edits)
+        stream.edit(edits)
+        self.counters.evicted_edits += self.flows.edited(flow)
         if not flow.skewed and not stream.map.skewed:
             return
         try:
@@ -302,7 +303,7 @@ class Engine:
         if segment.start < len(segment.raw) or not (skewed or self._sets.helper_for(forward)):
             return passed
         if answer:
-            syn = self.flows.answered(forward, segment.ack, from_inside)
+            syn = self.flows.half_open.answered(forward, segment.ack, from_inside)
             if syn is None:
                 return passed
             verdicts = self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False)
@@ -312,7 +313,7 @@ class Engine:
         if self.pinholes.leads_to(owner_of(forward).server):
             return passed
         self._sets.reclaim(forward)
-        self.flows.announce(forward, HalfOpen(segment.seq, from_inside))
+        self.counters.evicted_half_open += self.flows.half_open.announce(forward, segment.seq, from_inside)
         return passed
 
     def _begin(
@@ -331,11 +332,11 @@ class Engine:
         flow = Flow(key, client, server, factory(midstream) if factory else None, now)
         flow.midstream = midstream
         flow.seen_from(syn.from_inside)
-        names = self.settings.home_names
-        flow.nat = FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
+        seams = (self.kernel, self.watcher, self.counters, self.flows.half_read)
+        flow.nat = FlowNat(flow, self.pinholes, *seams, self.settings.home_names)
         self._sets.used(key, now)
         self.counters.flows += 1
-        for evicted in self.flows.add(flow):
+        for evicted in self.flows.add(flow, self.pinholes.owners):
             self.counters.evicted_flows += 1
             verdicts += self._forget(evicted, "too many control connections")
         return verdicts

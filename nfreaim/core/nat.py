@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint, Flow, Owner
 from nfreaim.core.helper import Expectation, Refused, Report
+from nfreaim.core.ledger import Ledger
 from nfreaim.core.packet import Segment
 from nfreaim.core.pinhole import Observer, PinholeTable
 from nfreaim.errors import BackendError
@@ -91,9 +92,9 @@ class FlowNat:
 
     __slots__ = (
         "_flow",
+        "_half_read",
         "_home_names",
         "_kernel",
-        "_owner",
         "_pinholes",
         "_watcher",
         "counters",
@@ -110,27 +111,26 @@ class FlowNat:
         kernel: Kernel,
         watcher: Watcher,
         counters: Counters,
+        half_read: Ledger[Flow],
         home_names: Container[str] = (),
     ) -> None:
         self._flow = flow
         self._home_names = home_names
-        self.followed: list[Endpoint] = []
-        self._owner = flow.owner
+        self._half_read = half_read
+        self.followed: tuple[Endpoint, ...] = ()
         self._pinholes = pinholes
         self._kernel = kernel
         self._watcher = watcher
         self.counters = counters
-        self.made: list[bytes] = []
+        self.made: tuple[bytes, ...] = ()
         self.begin_scan(0, 0.0)
 
     def begin_scan(self, fresh: int, now: float) -> None:
         """The helper is about to read the bytes from stream offset *fresh* on."""
         self.fresh = fresh
         self.now = now
-        if self.made:
-            self.made = []
-        if self.followed:
-            self.followed = []
+        self.made = ()
+        self.followed = ()
 
     def undo_scan(self, reason: str) -> None:
         """The helper failed: nobody will be told of what it asked for in this scan."""
@@ -143,11 +143,13 @@ class FlowNat:
 
     @property
     def inside(self) -> Endpoint:
-        return self._owner.server if self._flow.server_inside else self._owner.client
+        client, server = self._flow.owner
+        return server if self._flow.server_inside else client
 
     @property
     def outside(self) -> Endpoint:
-        return self._owner.client if self._flow.server_inside else self._owner.server
+        client, server = self._flow.owner
+        return client if self._flow.server_inside else server
 
     def expect(self, expectation: Expectation) -> Endpoint:
         helper = self._flow.helper
@@ -165,21 +167,21 @@ class FlowNat:
             host = expectation.inside.address
             if not self._kernel.lan(host):
                 raise Refused(f"{host} is not a host of the inside networks")
-        pinhole = self._pinholes.open(self._owner, expectation, host, address, self.now)
-        self.made.append(expectation.cookie)
+        pinhole = self._pinholes.open(self._flow.owner, expectation, host, address, self.now)
+        self.made += (expectation.cookie,)
         return Endpoint(announce or address, pinhole.outside.port)
 
     def _address(self) -> str:
         if self._flow.server_inside:
             return self.reached().address
         try:
-            return self._kernel.outside_address(self._owner)
+            return self._kernel.outside_address(self._flow.owner)
         except BackendError as error:
             raise Refused(str(error)) from error
 
     def reached(self) -> Endpoint:
         try:
-            return self._kernel.reached(self._owner)
+            return self._kernel.reached(self._flow.owner)
         except BackendError as error:
             raise Refused(str(error)) from error
 
@@ -193,16 +195,16 @@ class FlowNat:
         return not is_reachable(address) or self._kernel.lan(address)
 
     def follow(self, server: Endpoint) -> None:
-        self.followed.append(server)
+        self.followed += (server,)
 
     def withdraw(self, cookie: bytes, reason: str) -> None:
-        self._pinholes.close(self._owner, cookie, reason)
+        self._pinholes.close(self._flow.owner, cookie, reason)
 
     def withdraw_all(self, reason: str) -> None:
-        self._pinholes.close_owner(self._owner, reason)
+        self._pinholes.close_owner(self._flow.owner, reason)
 
     def agreed(self, cookie: bytes) -> None:
-        self._pinholes.agreed(self._owner, cookie, self.now)
+        self._pinholes.agreed(self._flow.owner, cookie, self.now)
 
     def mappings(self) -> bool:
         return len(self._pinholes) > 0
@@ -220,6 +222,9 @@ class FlowNat:
             return address == self._address()
         except Refused:
             return False
+
+    def keeps(self, size: int) -> None:
+        self._half_read.set(self._flow, size)
 
     def editable(self, direction: Direction, start: int) -> bool:
         held = self._flow.streams[direction].held

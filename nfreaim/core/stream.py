@@ -13,10 +13,11 @@ a valid one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nfreaim.core.offsets import OffsetMap
+from nfreaim.core.offsets import Edit, OffsetMap
 from nfreaim.core.packet import ACK, FIN, RST, Segment
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
+# What idle flows have in place of a map and a list of their own: most of them never need any. Never changed.
+_UNEDITED: Final = OffsetMap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,9 @@ class Held:
     fresh: int
     """Offset of its first byte that no earlier packet carried."""
     since: float
+
+
+_NOTHING: Final[list[Held]] = []
 
 
 class Stream:
@@ -70,9 +76,9 @@ class Stream:
         self.direction = direction
         self.from_inside = not direction
         self.rebase(base)
-        self.map = OffsetMap()
+        self.map = _UNEDITED
         self.acked = 0
-        self.held: list[Held] = []
+        self.held = _NOTHING
         self.held_bytes = 0
         self.gap: float | None = None
         self.gaps = 0
@@ -134,9 +140,18 @@ class Stream:
         end = self.map.back(self.edited_offset(right))
         return (self.base + begin, self.base + end) if begin < end else None
 
+    def edit(self, edits: Sequence[Edit]) -> None:
+        """Add *edits* to the map, all or none. Raises ValueError if they are not in order."""
+        if self.map is _UNEDITED:
+            self.map = OffsetMap()
+        self.map.add(edits)
+
     def hold(self, packet: Held) -> None:
         """Keep *packet* back."""
-        self.held.append(packet)
+        if self.held:
+            self.held.append(packet)
+        else:
+            self.held = [packet]
         self.held_bytes += len(packet.segment.raw) - packet.segment.start
 
     def let_go(self, below: int | None = None) -> list[Held]:
@@ -146,7 +161,7 @@ class Stream:
             count = 0
             while count < len(self.held) and self._end(self.held[count]) <= below:
                 count += 1
-        freed, self.held = self.held[:count], self.held[count:]
+        freed, self.held = self.held[:count], self.held[count:] or _NOTHING
         self.held_bytes -= sum(len(packet.segment.raw) - packet.segment.start for packet in freed)
         return freed
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 from hashlib import blake2b
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Nat, Refused, Scan
@@ -70,6 +70,7 @@ _BLOCK: Final = header_struct(Rendezvous)
 _ORIGINAL: Final = Direction.ORIGINAL
 _REPLY: Final = Direction.REPLY
 _SHORTEST: Final = _BODY + _TLV.size  # nothing shorter can hold a byte that an edit could change
+_NONE: Final[dict[Any, Any]] = {}  # in place of the tables that most sessions never need; never changed
 _REMEMBERED: Final = 32  # proposals of one flow whose request or peer is remembered
 
 
@@ -80,6 +81,8 @@ class OscarHelper:
     in SNAC(01,03): that is a BOS connection, the only kind that carries rendezvous.
     """
 
+    __slots__ = ("_icq", "_peers", "_readers", "_redirects", "_requests", "established")
+
     def __init__(self, midstream: bool) -> None:
         self.established = midstream
         self._readers = (
@@ -87,8 +90,8 @@ class OscarHelper:
             FlapReader(_WANTED[1], midstream, whole_signoff=True),
         )
         self._redirects = Redirects()
-        self._requests: dict[int, bytes] = {}
-        self._peers: dict[tuple[bytes, bytes], str] = {}
+        self._requests: dict[int, bytes] = _NONE
+        self._peers: dict[tuple[bytes, bytes], str] = _NONE
         self._icq = Icq()
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
@@ -106,6 +109,7 @@ class OscarHelper:
             kept <= FIRST_EDITABLE or (kept < _SHORTEST and (direction is _ORIGINAL or not nat.server_inside))
         ):
             return None
+        nat.keeps(len(self._readers[0].kept) + len(self._readers[1].kept))
         edits: list[Edit] = []
         for frame in frames:
             edits += self._frame(direction, frame, nat)
@@ -222,7 +226,7 @@ class OscarHelper:
         cookie = proposal.block.cookie
         peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
         if proposal.block.capability in OWN_RENDEZVOUS:
-            _remember(self._requests, proposal.request, cookie)
+            self._requests = _remembered(self._requests, proposal.request, cookie)
             return self._icq.outgoing(proposal, frame, nat, peer)
         inside = Endpoint(nat.inside.address, proposal.port)
         own = socket.inet_aton(inside.address)
@@ -236,7 +240,7 @@ class OscarHelper:
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
         proposal.move(own, inside, outside)
-        _remember(self._requests, proposal.request, cookie)
+        self._requests = _remembered(self._requests, proposal.request, cookie)
         return proposal.rewritten(frame, nat, inside, outside)
 
     def _relayed(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
@@ -279,7 +283,7 @@ class OscarHelper:
             # cookie alone does not tell whom we answer: the first one of every libpurple process is the same.
             peer = socket.inet_ntoa(verified)
             if is_reachable(peer) and not nat.is_ours(peer):
-                _remember(self._peers, (proposal.block.cookie, proposal.whom), peer)
+                self._peers = _remembered(self._peers, (proposal.block.cookie, proposal.whom), peer)
         if proposal.block.capability in OWN_RENDEZVOUS:
             return []  # a text message, most of the time
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
@@ -371,7 +375,10 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-def _remember(table: dict[_K, _V], key: _K, value: _V) -> None:
+def _remembered(table: dict[_K, _V], key: _K, value: _V) -> dict[_K, _V]:
+    """*table*, or one of its own in place of _NONE, with one more entry."""
+    table = table or {}
     table[key] = value
     if len(table) > _REMEMBERED:
         del table[next(iter(table))]
+    return table
