@@ -44,7 +44,7 @@ def clock() -> float:
 
 
 def serve(config: Config, helper: HelperFactory) -> None:
-    """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters.
+    """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters, and what the kernel dropped.
 
     Raises BackendError if it cannot begin; then, as in the end, nothing of it is left behind.
     """
@@ -141,6 +141,7 @@ class Daemon:
             if number in _STOPPING:
                 log.info("stopping: %s", signal.Signals(number).name)
                 return True
+            self._report_drops()
             log.info("counters: %s", self._engine.counters)
         return False
 
@@ -155,6 +156,9 @@ class Daemon:
 
     def _chores(self) -> None:
         self._forwards.refresh()
+        self._report_drops()
+
+    def _report_drops(self) -> None:
         dropped = self._queue.dropped()
         if dropped != self._dropped:
             log.warning(
