@@ -23,7 +23,7 @@ comma  := ,
 ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
           $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
 
-.PHONY: help venv demo test lint types unit lab weather bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit lab weather load bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
@@ -39,6 +39,7 @@ help:
 	@echo '  make lint      ruff        make types   mypy --strict'
 	@echo '  make unit      unit, property and replay tests; no root needed'
 	@echo '  make lab       tests in network namespaces; root'
+	@echo '  make load      floods and crowds at full size; root, some minutes'
 	@echo '  make bench     cost of the packet path, as a ratio'
 	@echo '  make clean     remove what was built'
 
@@ -83,6 +84,10 @@ lab: $(STAMP)
 # The case of tests/lab/test_loss.py that is known to stall now and then, with all others.
 weather: $(STAMP)
 	NFREAIM_WEATHER=1 $(PYTEST) -n 2 tests/lab/test_loss.py
+
+# Floods, 20,000 sessions and 1,000 rendezvous, each beside a client that must not notice; minutes, and 2 GiB.
+load: $(STAMP)
+	@$(BIN)/python -m tests.lab.load
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench

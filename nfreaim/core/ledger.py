@@ -25,7 +25,7 @@ class Ledger(Generic[H]):
             self._shares[holder] = share
 
     def surplus(self) -> list[H]:
-        """Those who have to give theirs up, longest unchanged first, so that they are no longer in the ledger.
+        """Those who have to give theirs up, longest unchanged first; they are not in the ledger any more.
 
         The latest is never among them.
         """
