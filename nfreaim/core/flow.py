@@ -152,7 +152,7 @@ class FlowLimits:
     half_read: int = 64 << 20
     """Bytes of frames whose end is missing, of all flows together."""
     edits: int = 65536
-    """Edits remembered for retransmissions, 0.4 KiB each, of all flows together."""
+    """Edits remembered for retransmissions, 0.2 KiB each, of all flows together."""
     idle: float = 4 * 3600.0
     linger: float = 60.0
     """How long a closed flow is remembered after its last packet, for retransmissions of its last bytes."""
