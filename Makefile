@@ -26,7 +26,7 @@ comma  := ,
 ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
           $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
 
-.PHONY: help venv demo test lint types unit lab fuzz soak bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit lab fuzz soak load bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
@@ -44,6 +44,7 @@ help:
 	@echo '  make lab       tests in network namespaces; root'
 	@echo '  make fuzz FUZZ_SECONDS=600 [FUZZ_TARGET=engine]      hostile input, made up by atheris'
 	@echo '  make soak      faults for SOAK_SECONDS=600 seconds, under load; root'
+	@echo '  make load      floods and crowds at full size; root, a minute'
 	@echo '  make bench     speed beside everything else one could use, as ratios; 15 minutes'
 	@echo '  make clean     remove what was built'
 
@@ -96,6 +97,10 @@ fuzz: $(STAMP)
 soak: $(STAMP)
 	@scripts/bootstrap test
 	$(BIN)/python -m tests.soak $(SOAK_SECONDS) $(SOAK_SEED)
+
+# Floods, 20,000 sessions and 1,000 rendezvous, each beside a client that must not notice.
+load: $(STAMP)
+	@$(BIN)/python -m tests.lab.load
 
 # mitmproxy needs a virtual environment of its own: it pins what others pin otherwise. Left out where it does not install.
 bench: $(STAMP)

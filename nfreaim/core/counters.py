@@ -20,6 +20,9 @@ class Counters:
     failed_packets: int = 0
     gapped_flows: int = 0
     evicted_flows: int = 0
+    evicted_half_open: int = 0
+    evicted_half_read: int = 0
+    evicted_edits: int = 0
     gap_drops: int = 0
     held_packets: int = 0
     proposals: int = 0

@@ -35,13 +35,14 @@ class Editing:
         if not nat.editable(stream.direction, start) or end > stream.next:
             # Behind what has come it would let the sender be told that bytes arrived which it never sent.
             raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
-        fixed = not flow.server_inside or (flow.resuming is not None and not flow.skewed)
+        fixed = not self._flows.may_skew(flow) or (flow.resuming is not None and not flow.skewed)
         if fixed and any(edit.resizes for edit in edits):
-            # No protocol needs it there, and a flow that cannot be skewed need never fail closed.
+            # A flow that cannot be skewed need never fail closed.
             self._counters.refused_edits += 1
             nat.undo_scan("edit refused")
             return
         stream.edit(edits)
+        self._counters.evicted_edits += self._flows.edited(flow)
         if not flow.skewed and not stream.map.skewed:
             return
         try:

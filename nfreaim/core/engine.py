@@ -108,13 +108,13 @@ class Engine:
         return verdicts
 
     def tick(self, now: float) -> Verdicts:
-        """Verdicts for packets whose hold time is up; also expires what is due.
-
-        Call it at ``wakeup`` and at least every second.
-        """
+        """Verdicts for packets held long enough; expires the rest. Call it at ``wakeup`` and each second."""
         verdicts: Verdicts = []
         for stream in self._holding.due(now):
             verdicts += [(one.token, DROP) for one in self._holding.overdue(stream)] or self._release(stream)
+        for flow in self.flows.half_read.surplus():
+            self.counters.evicted_half_read += 1
+            verdicts += self._bypass(flow)
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
@@ -271,12 +271,14 @@ class Engine:
         if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
-            if not self.flows.begins(forward, now):  # else it is ahead of the SYN/ACK, and will come again
+            if not self.flows.half_open.begins(
+                forward, now
+            ):  # else it is ahead of the SYN/ACK, and will come again
                 self.sessions.unknown()
                 sets.offload(forward, self.flows)
             return passed
         ends = (segment.seq, segment.ack) if forward == key else (segment.ack, segment.seq)
-        syn = HalfOpen(0, from_inside is (forward == key), now)
+        syn = HalfOpen(0, from_inside is (forward == key))
         verdicts = self._begin(forward, *ends, now, syn, midstream=True)
         return verdicts + self._read(self.flows.streams[key], segment, token, 0, now)
 
@@ -293,7 +295,7 @@ class Engine:
         if segment.start < len(segment.raw) or not (skewed or self._sets.helper_for(forward)):
             return passed
         if answer:
-            syn = self.flows.answered(forward, segment.ack, from_inside)
+            syn = self.flows.half_open.answered(forward, segment.ack, from_inside)
             if syn is None:
                 return passed
             verdicts = self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False)
@@ -304,7 +306,8 @@ class Engine:
         if self.pinholes.leads_to(owner_of(forward).server):
             return passed
         self._sets.reclaim(forward)
-        self.flows.announce(forward, HalfOpen(segment.seq, from_inside, now, segment.scale))
+        known = (segment.seq, from_inside, segment.scale, now)
+        self.counters.evicted_half_open += self.flows.half_open.announce(forward, *known)
         return passed
 
     def _begin(
@@ -326,14 +329,14 @@ class Engine:
         flow.nat = self._nat_for(flow)
         self._sets.used(key, now)
         self.counters.flows += 1
-        for evicted in self.flows.add(flow):
+        for evicted in self.flows.add(flow, self.pinholes.owners):
             self.counters.evicted_flows += 1
             verdicts += self._forget(evicted, "too many control connections")
         return verdicts
 
     def _nat_for(self, flow: Flow) -> FlowNat:
-        names = self.settings.home_names
-        return FlowNat(flow, self.pinholes, self.kernel, self.watcher, self.counters, names)
+        seams = (self.kernel, self.watcher, self.counters, self.flows.half_read)
+        return FlowNat(flow, self.pinholes, *seams, self.settings.home_names)
 
     def _finish(self, stream: Stream, segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""

@@ -131,6 +131,9 @@ class Nat(Protocol):
     def follow(self, server: Endpoint) -> None:
         """A client was redirected to *server*: read what it says there, too, whatever the port."""
 
+    def keeps(self, size: int) -> None:
+        """The helper keeps *size* bytes of frames whose end is missing, since now. Say so when it changes."""
+
     def editable(self, direction: Direction, start: int) -> bool:
         """Whether the byte at stream offset *start* has not been forwarded yet."""
 

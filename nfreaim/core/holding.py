@@ -5,18 +5,22 @@ Decides nothing about a packet's bytes and gives no verdicts; the clock is an ar
 
 from __future__ import annotations
 
+from math import inf
+
 from nfreaim.core.counters import Counters
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import Held, Stream
 
 
 class Holding:
-    """Every stream that holds something, in the order in which they began."""
+    """Every stream that holds something. What is asked at each packet does not take longer for many."""
 
     def __init__(self, settings: EngineSettings, counters: Counters) -> None:
         self._counters = counters
         self._settings = settings
         self._streams: dict[int, Stream] = {}
+        self._packets = 0
+        self._wakeup = inf  # at or before the time when the first one is due
 
     def streams(self) -> list[Stream]:
         return list(self._streams.values())
@@ -28,28 +32,34 @@ class Holding:
         """
         if hold < stream.untouched(fresh):
             return False  # those bytes have left already
-        if stream.held_bytes + size <= self._settings.hold_bytes:
-            packets = sum(len(other.held) for other in self._streams.values())
-            if packets < self._settings.hold_packets:
-                return True
+        small = stream.held_bytes + size <= self._settings.hold_bytes
+        if small and self._packets < self._settings.hold_packets:
+            return True
         self._counters.late_edit += 1
         return False
 
     def keep(self, stream: Stream, packet: Held) -> None:
         """Hold *packet* of *stream*."""
         stream.hold(packet)
+        self._packets += 1
         self._streams[id(stream)] = stream
+        self._wakeup = min(self._wakeup, packet.since + self._settings.hold)
 
     def let_go(self, stream: Stream, below: int | None = None) -> list[Held]:
         """What *stream* holds up to offset *below* (None: everything), no longer held."""
         freed = stream.let_go(below)
+        self._packets -= len(freed)
         if not stream.held:
             self._streams.pop(id(stream), None)
         return freed
 
     def due(self, now: float) -> list[Stream]:
         """The streams that have held something for as long as they may."""
-        return [stream for stream in self.streams() if stream.held[0].since + self._settings.hold <= now]
+        if now < self._wakeup:
+            return []
+        until = {id(stream): stream.held[0].since + self._settings.hold for stream in self._streams.values()}
+        self._wakeup = min((time for time in until.values() if time > now), default=inf)
+        return [stream for stream in self.streams() if until[id(stream)] <= now]
 
     def overdue(self, stream: Stream) -> list[Held]:
         """What *stream* has held in vain and has to be dropped, no longer held; if nothing, all has to leave.
@@ -66,7 +76,5 @@ class Holding:
         return freed
 
     def wakeup(self) -> float | None:
-        """When the next one will be ``due``, or None."""
-        if not self._streams:
-            return None
-        return min(stream.held[0].since for stream in self._streams.values()) + self._settings.hold
+        """When to ask for the ones that are ``due``, at the latest; None: there is nothing to wait for."""
+        return self._wakeup if self._streams else None

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint, Flow, Owner
 from nfreaim.core.helper import Expectation, Refused, Report
+from nfreaim.core.ledger import Ledger
 from nfreaim.core.packet import Segment
 from nfreaim.core.pinhole import Observer, PinholeTable
 from nfreaim.errors import BackendError
@@ -113,10 +114,10 @@ class FlowNat:
     __slots__ = (
         "_end",
         "_flow",
+        "_half_read",
         "_home_names",
         "_kernel",
         "_outside_address",
-        "_owner",
         "_pinholes",
         "_watcher",
         "counters",
@@ -133,29 +134,28 @@ class FlowNat:
         kernel: Kernel,
         watcher: Watcher,
         counters: Counters,
+        half_read: Ledger[Flow],
         home_names: Container[str] = (),
     ) -> None:
         self._flow = flow
         self._home_names = home_names
-        self.followed: list[Endpoint] = []
+        self._half_read = half_read
+        self.followed: tuple[Endpoint, ...] = ()
         self._end: Endpoint | None = None
         self._outside_address = ""
-        self._owner = flow.owner
         self._pinholes = pinholes
         self._kernel = kernel
         self._watcher = watcher
         self.counters = counters
-        self.made: list[bytes] = []
+        self.made: tuple[bytes, ...] = ()
         self.begin_scan(0, 0.0)
 
     def begin_scan(self, fresh: int, now: float) -> None:
         """The helper is about to read the bytes from stream offset *fresh* on."""
         self.fresh = fresh
         self.now = now
-        if self.made:
-            self.made = []
-        if self.followed:
-            self.followed = []
+        self.made = ()
+        self.followed = ()
 
     def undo_scan(self, reason: str) -> None:
         """The helper failed: nobody will be told of what it asked for in this scan."""
@@ -168,11 +168,13 @@ class FlowNat:
 
     @property
     def inside(self) -> Endpoint:
-        return self._owner.server if self._flow.server_inside else self._owner.client
+        client, server = self._flow.owner
+        return server if self._flow.server_inside else client
 
     @property
     def outside(self) -> Endpoint:
-        return self._owner.client if self._flow.server_inside else self._owner.server
+        client, server = self._flow.owner
+        return client if self._flow.server_inside else server
 
     def ready(self) -> None:
         if not self._flow.server_inside:  # a server's flow may name any host
@@ -196,8 +198,8 @@ class FlowNat:
             raise Refused(f"{host} is not a host of the inside networks")
         if not self._pinholes.policy.verify_peers:
             expectation = replace(expectation, greetings=())
-        pinhole = self._pinholes.open(self._owner, expectation, host, address, self.now)
-        self.made.append(expectation.cookie)
+        pinhole = self._pinholes.open(self._flow.owner, expectation, host, address, self.now)
+        self.made += (expectation.cookie,)
         return Endpoint(announce or address, pinhole.outside.port)
 
     def _address(self) -> str:
@@ -205,16 +207,17 @@ class FlowNat:
             return self.reached().address
         try:
             # The packet that asks comes from before connection tracking, perhaps in another host's name.
-            if not self._kernel.alive(self._owner) and self._kernel.ended(self._owner):
+            owner = self._flow.owner
+            if not self._kernel.alive(owner) and self._kernel.ended(owner):
                 raise Refused("connection tracking does not hold the connection for established")
-            self._outside_address = self._outside_address or self._kernel.outside_address(self._owner)
+            self._outside_address = self._outside_address or self._kernel.outside_address(owner)
         except BackendError as error:
             raise Refused(str(error)) from error
         return self._outside_address
 
     def reached(self) -> Endpoint:
         try:
-            self._end = self._end or self._kernel.reached(self._owner)
+            self._end = self._end or self._kernel.reached(self._flow.owner)
         except BackendError as error:
             raise Refused(str(error)) from error
         return self._end
@@ -229,16 +232,16 @@ class FlowNat:
         return not is_reachable(address) or self._kernel.lan(address)
 
     def follow(self, server: Endpoint) -> None:
-        self.followed.append(server)
+        self.followed += (server,)
 
     def withdraw(self, cookie: bytes, reason: str) -> None:
-        self._pinholes.close(self._owner, cookie, reason)
+        self._pinholes.close(self._flow.owner, cookie, reason)
 
     def withdraw_all(self, reason: str) -> None:
-        self._pinholes.close_owner(self._owner, reason)
+        self._pinholes.close_owner(self._flow.owner, reason)
 
     def agreed(self, cookie: bytes) -> None:
-        self._pinholes.agreed(self._owner, cookie, self.now)
+        self._pinholes.agreed(self._flow.owner, cookie, self.now)
 
     def mappings(self) -> bool:
         return len(self._pinholes) > 0
@@ -256,6 +259,9 @@ class FlowNat:
             return address == self._address()
         except Refused:
             return False
+
+    def keeps(self, size: int) -> None:
+        self._half_read.set(self._flow, size)
 
     def editable(self, direction: Direction, start: int) -> bool:
         return start >= self._flow.streams[direction].untouched(self.fresh)

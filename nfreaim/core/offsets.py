@@ -105,6 +105,12 @@ class OffsetMap:
                 del kept[-count:]
             self.skewed = self.before != 0 or any(edit.resizes for edit in self.edits)
 
+    def forget(self) -> None:
+        """Keep only the sum of all shifts: nothing of these edits will be sent again."""
+        self.before = self.shift
+        for kept in (self.edits, self._starts, self._places, self._after):
+            kept.clear()
+
     def fwd(self, x: int) -> int:
         """Where original offset *x* stands in the edited stream."""
         index = bisect_right(self._starts, x) - 1

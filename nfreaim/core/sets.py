@@ -6,6 +6,7 @@ Mirrors the kernel's sets in bounded memory. A refusal by the kernel costs speed
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 _FOLLOWED: Final = 1024  # servers that clients were redirected to
 _FOLLOW_FOR: Final = 7200.0  # seconds since the entry was refreshed, as long as the kernel keeps it
 _REFRESH: Final = 600.0
+_LOOK: Final = 60.0  # between looks at all flows for the servers that are in use
+# Flows let out of the queue between two calls of ``expire``: each costs one or two calls of the kernel, and
+# anybody inside can send what belongs to no flow. More stay in the queue until their next packet.
+_OFFLOADS: Final = 1024
 
 
 class _Followed(NamedTuple):
@@ -37,7 +42,9 @@ class QueueSets:
         self.helpers = helpers
         self._kernel = kernel
         self._bound = bound
-        self._offloaded: dict[bytes, None] = {}
+        self._offloaded: OrderedDict[bytes, None] = OrderedDict()
+        self._room = _OFFLOADS
+        self._next_look = 0.0
         self._followed: dict[Endpoint, _Followed] = {}
         self._warned: set[str] = set()
 
@@ -62,12 +69,17 @@ class QueueSets:
         return factory
 
     def offload(self, key: bytes, flows: FlowTable) -> None:
-        """Let the flow skip the queue from now on, unless that would let one of *flows* skip it, too."""
-        if any(twin in flows.streams for twin in self._twins(key)):
+        """Let the flow skip the queue from now on, unless that would let one of *flows* skip it, too.
+
+        At the bound the oldest one comes back.
+        """
+        if self._room <= 0 or any(twin in flows.streams for twin in self._twins(key)):
             return  # one forged packet is enough to get here
+        self._room -= 1
+        if len(self._offloaded) >= self._bound:
+            # Were it only forgotten, its ends could not begin a new connection for an hour.
+            self.reclaim(next(iter(self._offloaded)))
         self._offloaded[key] = None
-        if len(self._offloaded) > self._bound:
-            self.reclaim(next(iter(self._offloaded)))  # else the kernel kept what nobody could take back
         try:
             self._kernel.offload(owner_of(key))
         except BackendError as error:
@@ -110,8 +122,10 @@ class QueueSets:
 
         The kernel's entries end by themselves, and one that did under a living flow would leave holes in it.
         """
-        if not self._followed:
+        self._room = _OFFLOADS
+        if not self._followed or now < self._next_look:
             return
+        self._next_look = now + _LOOK
         busy = {flow.owner.server: flow.key for flow in flows}
         for server, known in list(self._followed.items()):
             if server in busy:

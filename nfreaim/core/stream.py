@@ -28,6 +28,8 @@ FAR: Final = 1 << 22
 """A number farther from the stream than any window is no packet of it: it is none of our business."""
 _MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
+# What idle flows have in place of a map and a list of their own: most of them never need any. Never changed.
+_UNEDITED: Final = OffsetMap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class Held:
     @property
     def end(self) -> int:
         return self.at + len(self.segment.raw) - self.segment.start
+
+
+_NOTHING: Final[list[Held]] = []
 
 
 class Stream:
@@ -83,11 +88,11 @@ class Stream:
         self.direction = direction
         self.from_inside = not direction
         self.rebase(base)
-        self.map = OffsetMap()
+        self.map = _UNEDITED
         self.acked = 0
         self.edge: int | None = None
         self.scale: int | None = None
-        self.held: list[Held] = []
+        self.held = _NOTHING
         self.held_bytes = 0
         self.unsent: int | None = None
         self.gap: float | None = None
@@ -181,6 +186,8 @@ class Stream:
 
     def edit(self, edits: Sequence[Edit]) -> None:
         """Make *edits*, all or none, and forget old ones. Raises ValueError as OffsetMap.add does."""
+        if self.map is _UNEDITED:
+            self.map = OffsetMap()
         self.map.settle(self.acked)
         self.map.add(edits)
 
@@ -197,7 +204,10 @@ class Stream:
 
     def hold(self, packet: Held) -> None:
         """Keep *packet* back."""
-        self.held.append(packet)
+        if self.held:
+            self.held.append(packet)
+        else:
+            self.held = [packet]
         self.held_bytes += len(packet.segment.raw) - packet.segment.start
 
     def let_go(self, below: int | None = None) -> list[Held]:
@@ -207,6 +217,6 @@ class Stream:
             count = 0
             while count < len(self.held) and self.held[count].end <= below:
                 count += 1
-        freed, self.held = self.held[:count], self.held[count:]
+        freed, self.held = self.held[:count], self.held[count:] or _NOTHING
         self.held_bytes -= sum(len(packet.segment.raw) - packet.segment.start for packet in freed)
         return freed

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import socket
 from hashlib import blake2b
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Nat, Refused, Scan
@@ -72,6 +72,7 @@ _TLV: Final = header_struct(TLV)
 _ORIGINAL: Final = Direction.ORIGINAL
 _REPLY: Final = Direction.REPLY
 _SHORTEST: Final = _BODY + _TLV.size  # nothing shorter can hold a byte that an edit could change
+_NONE: Final[dict[Any, Any]] = {}  # in place of the tables that most sessions never need; never changed
 _REMEMBERED: Final = 32  # proposals of one flow whose request or peer is remembered
 
 
@@ -83,6 +84,17 @@ class OscarHelper:
     frame, like one out of sequence at any time, ends the reading.
     """
 
+    __slots__ = (
+        "_followers",
+        "_icq",
+        "_peers",
+        "_readers",
+        "_redirects",
+        "_requests",
+        "_secure",
+        "established",
+    )
+
     slacks = (0, SERVER_SLACK)
     """By direction: how far a frame's number may be from the one that is due."""
 
@@ -92,11 +104,11 @@ class OscarHelper:
             FlapReader(_WANTED[0], midstream, slack=self.slacks[0]),
             FlapReader(_WANTED[1], midstream, whole_signoff=True, slack=self.slacks[1]),
         )
-        self._followers = _follower(0), _follower(1)
+        self._followers: tuple[Follower, Follower] | None = None
         self._redirects = Redirects()
-        self._requests: dict[int, bytes] = {}
-        self._peers: dict[tuple[bytes, bytes], str] = {}
-        self._secure: dict[tuple[bytes, bytes], bool] = {}
+        self._requests: dict[int, bytes] = _NONE
+        self._peers: dict[tuple[bytes, bytes], str] = _NONE
+        self._secure: dict[tuple[bytes, bytes], bool] = _NONE
         self._icq = Icq()
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
@@ -118,6 +130,7 @@ class OscarHelper:
             kept <= FIRST_EDITABLE or (kept < _SHORTEST and (direction is _ORIGINAL or not nat.server_inside))
         ):
             return None
+        nat.keeps(len(self._readers[0].kept) + len(self._readers[1].kept))
         edits: list[Edit] = []
         for frame in frames:
             edits += self._frame(direction, frame, nat)
@@ -138,11 +151,12 @@ class OscarHelper:
 
     def follow(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
         """See core.helper.Resumable; how is the subject of following.py."""
+        assert self._followers is not None
         self._followers[direction].saw(data, start, now, joined)
         client, server = self._followers
         if not (client.sure and server.sure):
             return False
-        self._readers = client.reader, server.reader
+        self._readers, self._followers = (client.reader, server.reader), None
         for reader, slack in zip(self._readers, self.slacks, strict=True):
             reader.slack = slack
         return True
@@ -261,7 +275,7 @@ class OscarHelper:
         cookie = proposal.block.cookie
         peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
         if proposal.block.capability in OWN_RENDEZVOUS:
-            _remember(self._requests, proposal.request, cookie)
+            self._requests = _remembered(self._requests, proposal.request, cookie)
             return self._icq.outgoing(proposal, frame, nat, peer)
         inside = Endpoint(nat.inside.address, proposal.port)
         own = socket.inet_aton(inside.address)
@@ -277,7 +291,7 @@ class OscarHelper:
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
         proposal.move(own, inside, outside)
-        _remember(self._requests, proposal.request, cookie)
+        self._requests = _remembered(self._requests, proposal.request, cookie)
         return proposal.rewritten(frame, nat, inside, outside)
 
     def _relayed(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
@@ -315,14 +329,14 @@ class OscarHelper:
                 proposal.move(address, announced, inside)
                 return proposal.mapped_back(frame, nat, announced, inside)
         if proposal.secure:
-            _remember(self._secure, (proposal.block.cookie, proposal.whom), True)
+            self._secure = _remembered(self._secure, (proposal.block.cookie, proposal.whom), True)
         verified = proposal.value(RdvTag.VERIFIED_IP)
         if verified is not None and len(verified) == 4:
             # The server saw this address: if we answer with a proposal of our own, only it may connect. The
             # cookie alone does not tell whom we answer: the first one of every libpurple process is the same.
             peer = socket.inet_ntoa(verified)
             if is_reachable(peer) and not nat.is_ours(peer):
-                _remember(self._peers, (proposal.block.cookie, proposal.whom), peer)
+                self._peers = _remembered(self._peers, (proposal.block.cookie, proposal.whom), peer)
         if proposal.block.capability in OWN_RENDEZVOUS:
             return []  # a text message, most of the time
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
@@ -350,7 +364,10 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-def _remember(table: dict[_K, _V], key: _K, value: _V) -> None:
+def _remembered(table: dict[_K, _V], key: _K, value: _V) -> dict[_K, _V]:
+    """*table*, or one of its own in place of _NONE, with one more entry."""
+    table = table or {}
     table[key] = value
     if len(table) > _REMEMBERED:
         del table[next(iter(table))]
+    return table

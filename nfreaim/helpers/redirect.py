@@ -73,6 +73,8 @@ def may_be_redirect(kept: bytes) -> bool:
 class Redirects:
     """The redirects that one server sends on one connection."""
 
+    __slots__ = ("_told",)
+
     def __init__(self) -> None:
         self._told = False
 

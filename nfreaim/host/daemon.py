@@ -56,7 +56,7 @@ Greetings = Callable[[str], tuple[Greeting, ...]]
 
 
 def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
-    """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters.
+    """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters, and what the kernel dropped.
 
     Raises BackendError if it cannot begin; then, as in the end, nothing of it is left behind.
     """
@@ -220,6 +220,7 @@ class Daemon:
             if number in _STOPPING:
                 log.info("stopping: %s", signal.Signals(number).name)
                 return True
+            self._report_drops()
             log.info("counters: %s", self._engine.counters)
         return False
 
@@ -235,6 +236,9 @@ class Daemon:
     def _chores(self) -> None:
         self._gate.expire(clock())
         self._forwards.refresh()
+        self._report_drops()
+
+    def _report_drops(self) -> None:
         dropped = self._queue.dropped()
         if dropped != self._dropped:
             log.warning(

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 import time
 from contextlib import ExitStack
 
-from nfreaim.core.flow import Endpoint, Flow, Owner, owner_of, reverse
+from nfreaim.core.flow import Endpoint, Flow, Owner, key_of, owner_of, reverse
 from nfreaim.core.nat import Record
 from nfreaim.core.packet import Segment
 from nfreaim.core.records import is_skewed
@@ -246,13 +245,6 @@ class LinuxKernel:
 
     def _inside(self, address: str) -> bool:
         return self._lan.covers(address)
-
-
-def key_of(owner: Owner) -> bytes:
-    """The key of the flow's packets from client to server (see core.packet.Segment)."""
-    client, server = owner
-    ports = struct.pack("!HH", client.port, server.port)
-    return socket.inet_aton(client.address) + socket.inet_aton(server.address) + ports
 
 
 def source_towards(server: Endpoint) -> str:

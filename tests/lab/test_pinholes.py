@@ -99,7 +99,10 @@ def test_proposal_to_somebody_who_is_not_there_leaves_no_pinhole() -> None:
 
 
 def test_pinholes_end_by_deadline_agreement_and_claim_and_transfers_outlive_them() -> None:
-    settings = "[pinholes]\nlifetime = 6\nclaim_grace = 1\naccept_grace = 1\nverify_peers = false\n[services]\ndeny = ['direct-im']\n"
+    settings = (
+        "[pinholes]\nlifetime = 6\nclaim_grace = 1\naccept_grace = 1\nverify_peers = false\n"
+        "[services]\ndeny = ['direct-im']\n"
+    )
     with scene(settings=settings) as made:
         bob, late, agreed, claimed = made.clients(
             made.server(),

@@ -47,10 +47,13 @@ def test_skewed_flows_are_queued_without_bypass_before_all_others(
     skew = f"-m set --match-set nfreaim_skew {key}"
     syn = "! --tcp-flags FIN,SYN,RST,ACK SYN " if client_first else ""
     # A SYN of the client, where it is seen, may begin a new connection of an offloaded one's endpoints.
-    assert [re.sub("-m tcp ", "", rule) for rule in rules[-4:]] == [
+    assert [re.sub("-m tcp ", "", rule) for rule in rules[-6:]] == [
         f"{skew} -j MARK --set-xmark 0x10000/0x10000",
         f"{skew} -j NFQUEUE --queue-num 5190",
         f"-p tcp {syn}-m set --match-set nfreaim_off {key} -j RETURN",
+        "-p tcp --tcp-flags SYN SYN -m limit --limit 5000/sec --limit-burst 5000 "
+        "-j NFQUEUE --queue-num 5190 --queue-bypass",
+        "-p tcp --tcp-flags SYN SYN -j RETURN",
         "-j NFQUEUE --queue-num 5190 --queue-bypass",
     ]
     pinhole = [rule for rule in rules if "0x200000" in rule]

@@ -65,6 +65,7 @@ class FakeNat:
     left: list[int] = field(default_factory=lambda: [0, 0])  # how much of each direction has been forwarded
     followed: list[Endpoint] = field(default_factory=list)
     expected: dict[bytes, Expectation] = field(default_factory=dict)
+    kept: int = 0
     agreements: list[bytes] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
@@ -119,6 +120,9 @@ class FakeNat:
 
     def is_ours(self, address: str) -> bool:
         return self.reached_at is not None and address == self.reached_at.address
+
+    def keeps(self, size: int) -> None:
+        self.kept = size
 
     def editable(self, direction: Direction, start: int) -> bool:
         return start >= self.left[direction]

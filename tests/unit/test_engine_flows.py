@@ -174,34 +174,6 @@ def test_an_idle_flow_is_forgotten_with_its_pinholes() -> None:
     assert router.watcher.closes[-1][1] == "control connection idle"
 
 
-def test_a_full_table_gives_up_idle_flows_and_releases_what_they_hold() -> None:
-    router = Router(EngineSettings(limits=FlowLimits(flows=16, half_open=8)))
-    first = Wire(router, client=Endpoint("10.0.0.5", 1)).sign_on()
-    first.client(PROPOSAL + AIM[:150])
-    for port in range(2, 18):
-        router.now += 0.001
-        Wire(router, client=Endpoint("10.0.0.5", port)).handshake()
-        assert len(router.engine.flows) <= 16
-    assert not router.open_tokens
-    assert router.engine.counters.evicted_flows == 1
-    assert router.watcher.closes[-1][1] == "too many control connections"
-
-
-def test_a_flood_of_half_open_connections_stays_bounded() -> None:
-    router = Router(EngineSettings(limits=FlowLimits(flows=16, half_open=100)))
-    for port in range(1, 2000):
-        Wire(router, client=Endpoint("10.0.0.99", port)).inject(0, -1, flags=SYN)
-    assert len(router.engine.flows._half_open) == 100
-    assert len(router.engine.flows) == 0
-    for port in range(1, 200):
-        Wire(router, client=Endpoint("10.0.0.99", port)).client(b"no beginning")
-    assert len(router.engine._sets._offloaded) == 16
-    assert Wire(router).sign_on().client(PROPOSAL) == EDITED
-
-
-# --- the control connection --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("way", [0, 1])
 def test_the_end_of_the_control_connection_closes_its_pinholes(way: int) -> None:
     wire = Wire().sign_on()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, HalfOpen, Owner, owner_of, reverse
+from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, Owner, key_of, owner_of, reverse
+from nfreaim.core.offsets import Edit
 from nfreaim.helpers.oscar import OscarHelper
 
 LIMITS = FlowLimits(flows=32, half_open=4, idle=100.0, linger=10.0)
@@ -21,6 +20,7 @@ def flow(number: int, now: float = 0.0) -> Flow:
 def test_a_key_names_the_inside_and_the_outside_end() -> None:
     assert owner_of(key(5)) == Owner(Endpoint("10.0.0.5", 40000), Endpoint("203.0.113.9", 5190))
     assert str(owner_of(key(5))) == "10.0.0.5:40000 > 203.0.113.9:5190"
+    assert key_of(owner_of(key(5))) == key(5)
 
 
 def test_the_reverse_key_is_that_of_the_answers() -> None:
@@ -35,41 +35,6 @@ def test_both_directions_lead_to_the_same_flow() -> None:
     assert table.streams[reverse(key(1))] is added.streams[1]
     assert len(table) == 1
     assert list(table) == [added]
-
-
-def test_an_answer_counts_once_and_only_with_the_right_number() -> None:
-    table = FlowTable(LIMITS)
-    assert table.answered(key(1), 1, False) is None
-    table.announce(key(1), HalfOpen(2**32 - 1, True, 0.0))
-    assert table.answered(key(1), 1, False) is None
-    assert table.answered(key(2), 0, False) is None
-    assert table.answered(key(1), 0, False) == HalfOpen(2**32 - 1, True, 0.0)  # the number wraps
-    assert table.answered(key(1), 0, False) is None
-
-
-@pytest.mark.parametrize("client_inside", [True, False])
-def test_an_answer_comes_from_the_other_side(client_inside: bool) -> None:
-    table = FlowTable(LIMITS)
-    table.announce(key(1), HalfOpen(7, client_inside, 0.0))
-    assert table.answered(key(1), 8, client_inside) is None
-    assert table.answered(key(1), 8, not client_inside) == HalfOpen(7, client_inside, 0.0)
-
-
-def test_a_second_attempt_with_other_numbers_replaces_the_first() -> None:
-    table = FlowTable(LIMITS)
-    table.announce(key(1), HalfOpen(100, True, 0.0))
-    table.announce(key(1), HalfOpen(200, True, 0.0))
-    assert table.answered(key(1), 101, False) is None
-    assert table.answered(key(1), 201, False) is not None
-
-
-def test_a_flood_of_half_open_connections_pushes_out_the_oldest_only() -> None:
-    table = FlowTable(LIMITS)
-    for number in range(1000):
-        table.announce(key(number), HalfOpen(number, True, 0.0))
-    assert len(table._half_open) == 4
-    assert table.answered(key(995), 996, False) is None
-    assert table.answered(key(996), 997, False) is not None
 
 
 def test_a_full_table_gives_up_the_longest_idle() -> None:
@@ -126,3 +91,79 @@ def test_a_skewed_flow_is_neither_evicted_nor_forgotten_while_idle() -> None:
     assert table.expire(1e6 + 14) == []
     assert table.expire(1e6 + 15) == [skewed]
     assert not table.skewed
+
+
+def signed_on(client: int, port: int, now: float) -> Flow:
+    ends = bytes([10, 0, 0, client, 203, 0, 113, 9]) + port.to_bytes(2, "big") + b"\x14\x46"
+    return Flow(ends, 1, 2, OscarHelper(True), now)
+
+
+def test_a_host_with_thousands_of_busy_flows_pushes_out_nobody_else() -> None:
+    """All signed on, at a server that is in the know, and busier than everybody else's."""
+    table = FlowTable(FlowLimits(flows=320))
+    others = [signed_on(5, port, 0.0) for port in range(60)] + [signed_on(6, 1, 0.0)]
+    for other in others:
+        assert table.add(other) == []
+    for port in range(2000):
+        table.add(signed_on(7, port, 10.0 + port))
+        assert len(table) <= 320
+    assert all(table.streams.get(other.key) for other in others)
+
+
+def test_many_hosts_with_a_handshake_each_push_out_no_session() -> None:
+    table = FlowTable(LIMITS)
+    session = signed_on(255, 1, 0.0)
+    table.add(session)
+    for number in range(1, 2000):
+        table.add(flow(number, now=float(number)))
+    assert session.key in table.streams
+
+
+def test_what_is_not_read_goes_before_what_is_busier_and_read() -> None:
+    table = FlowTable(LIMITS)
+    for number in range(32):
+        table.add(flow(number, now=float(number)))
+    bypassed, closed = list(table)[30:]
+    bypassed.helper = None
+    closed.closed = 31.0
+    assert table.add(flow(100)) == [bypassed, closed]
+
+
+def test_a_sixteenth_at_a_time_is_looked_at_for_expiry_and_in_the_end_everything() -> None:
+    table = FlowTable(FlowLimits(idle=100.0))
+    for number in range(10_000):
+        table.add(flow(number))
+    calls = [len(table.expire(1000.0)) for _ in range(4)]
+    assert sum(calls) == 10_000
+    assert max(calls) <= 4096
+    assert not len(table)
+
+
+def test_the_number_of_flows_that_are_never_evicted_is_bounded() -> None:
+    table = FlowTable(FlowLimits(flows=32, skewed=3))
+    for number in range(3):
+        skewed = flow(number)
+        assert not table.may_skew(skewed), "its client is inside"
+        skewed.seen_from(False)
+        assert table.may_skew(skewed)
+        skewed.skewed = True
+        table.skewed[skewed.owner] = skewed
+    more = flow(3)
+    more.seen_from(False)
+    assert not table.may_skew(more)
+    assert table.may_skew(skewed), "it is one of them"
+
+
+def test_of_too_many_edits_those_made_longest_ago_are_forgotten_and_their_shifts_are_not() -> None:
+    table = FlowTable(FlowLimits(edits=5))
+    flows = [flow(number) for number in range(3)]
+    for number, each in enumerate(flows):
+        table.add(each)
+        each.streams[0].edit([Edit(10, 12, b"abcd"), Edit(20, 21, b"x")])
+        assert table.edited(each) == (number == 2)
+    assert flows[0].streams[0].map.edits == []
+    assert flows[0].streams[0].map.fwd(100) == 102
+    assert len(flows[1].streams[0].map.edits) == 2
+    table.remove(flows[1])
+    table.add(flow(9))
+    assert table.edited(flow(9)) == 0

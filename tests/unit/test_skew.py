@@ -128,7 +128,7 @@ def test_a_damaged_record_is_refused_or_harmless() -> None:
 def test_a_record_of_a_long_flow_knows_the_shift_of_edits_it_has_forgotten() -> None:
     flow = records.flow_of(skewed().router.kernel.protected[KEY], 0.0)
     for at in range(10, 5000, 3):
-        flow.streams[1].map.add([Edit(at, at + 1, b"xx")])
+        flow.streams[1].edit([Edit(at, at + 1, b"xx")])
     again = records.flow_of(records.record(flow), 0.0).streams[1].map
     assert again.before > 0
     assert [again.fwd(x) for x in range(4000, 6000)] == [

@@ -1,0 +1,76 @@
+"""Holding: who is due when, and that counting stays right."""
+
+from __future__ import annotations
+
+from nfreaim.core.counters import Counters
+from nfreaim.core.flow import Flow
+from nfreaim.core.holding import Holding
+from nfreaim.core.packet import Segment
+from nfreaim.core.settings import EngineSettings
+from nfreaim.core.stream import Held, Stream
+from tests.unit.fakes import CLIENT, PSH_ACK, SERVER, packet
+
+HOLD = EngineSettings().hold
+
+
+def holding(bound: int = 4096) -> Holding:
+    return Holding(EngineSettings(hold_packets=bound), Counters())
+
+
+def stream(number: int) -> Stream:
+    return Flow(number.to_bytes(12, "big"), 1, 2, None, 0.0).streams[0]
+
+
+def held(since: float, at: int = 0) -> Held:
+    segment = Segment.parse(packet(CLIENT, SERVER, 1, 1, PSH_ACK, b"x"))
+    assert segment is not None
+    return Held(None, segment, at, at, since)
+
+
+def test_each_stream_is_due_in_its_time_and_nobody_is_woken_for_nothing() -> None:
+    table, first, second = holding(), stream(1), stream(2)
+    assert table.wakeup() is None
+    table.keep(first, held(10.0))
+    table.keep(second, held(10.0 + HOLD / 2))
+    assert table.wakeup() == 10.0 + HOLD
+    assert table.due(10.0) == []
+    assert table.due(10.0 + HOLD) == [first]
+    table.let_go(first)
+    assert table.wakeup() == 10.0 + HOLD / 2 + HOLD
+    table.let_go(second)
+    assert table.wakeup() is None
+
+
+def test_a_stream_that_let_go_early_wakes_once_at_most() -> None:
+    table, early, late = holding(), stream(1), stream(2)
+    table.keep(early, held(10.0))
+    table.let_go(early)
+    table.keep(late, held(10.0 + HOLD / 2))
+    wakes = 0
+    now = 10.0
+    while not table.due(now):
+        wakeup = table.wakeup()
+        assert wakeup is not None
+        now = max(now, wakeup)
+        wakes += 1
+    assert now == 10.0 + HOLD / 2 + HOLD
+    assert wakes <= 2
+
+
+def test_the_second_packet_of_a_stream_counts_from_its_own_time_once_the_first_has_left() -> None:
+    table, one = holding(), stream(1)
+    table.keep(one, held(10.0, at=0))
+    table.keep(one, held(10.0 + HOLD / 2, at=1))
+    assert len(table.let_go(one, below=1)) == 1
+    assert table.due(10.0 + HOLD) == []
+    assert table.due(10.0 + HOLD / 2 + HOLD) == [one]
+
+
+def test_there_is_room_again_for_each_packet_that_left() -> None:
+    table, one, other = holding(2), stream(1), stream(2)
+    for at in (0, 1):
+        assert table.may(one, at, at, 1)
+        table.keep(one, held(10.0, at))
+    assert not table.may(other, 0, 0, 1)
+    table.let_go(one, below=1)
+    assert table.may(other, 0, 0, 1)
