@@ -87,22 +87,22 @@ def test_the_number_of_followed_servers_is_bounded() -> None:
 
 def test_who_is_let_out_of_the_queue_beyond_the_bound_brings_the_oldest_back() -> None:
     """The kernel would go on letting its ends pass, and a new connection of them would not be seen."""
-    kernel = FakeKernel()
+    kernel, flows = FakeKernel(), FlowTable(FlowLimits())
     sets = sets_of(kernel, bound=4)
     for port in range(10):
-        sets.offload(key(SERVER, 1 + port))
+        sets.offload(key(SERVER, 1 + port), flows)
         assert len(sets._offloaded) == len(kernel.offloaded) <= 4
     assert [owner.client.port for owner in kernel.offloaded] == [7, 8, 9, 10]
 
 
 def test_junk_costs_the_kernel_so_many_calls_in_a_time_and_no_more() -> None:
-    kernel = FakeKernel()
+    kernel, flows = FakeKernel(), FlowTable(FlowLimits())
     sets = sets_of(kernel, bound=65536)
     for port in range(5000):
-        sets.offload(key(SERVER, 1 + port))
+        sets.offload(key(SERVER, 1 + port), flows)
     assert len(kernel.offloaded) == 1024
     sets.expire(2.0, [])
-    sets.offload(key(SERVER, 6000))
+    sets.offload(key(SERVER, 6000), flows)
     assert len(kernel.offloaded) == 1025
 
 
