@@ -128,7 +128,7 @@ def same(one: bytes, other: bytes) -> bool:
 @contextlib.contextmanager
 def hostile() -> Iterator[Hostile]:
     """The network, ready."""
-    with scene() as made:
+    with scene(settings="[pinholes]\nrate_per_host = 10000\n") as made:  # so many sessions in a minute
         offloads_off(made.lab)
         server = made.server()
         bystander, other = made.clients(server, ("alice", "Alice"), ("bob", "Bobby"))

