@@ -166,7 +166,12 @@ class FlowTable:
         return (stream.flow for stream in self.streams.values() if stream.direction is Direction.ORIGINAL)
 
     def announce(self, key: bytes, syn: HalfOpen) -> None:
-        """A client's SYN was seen; at the bound the oldest one gives way."""
+        """A client's SYN was seen; at the bound the oldest one gives way.
+
+        Not one from an endpoint to itself: both directions of such a flow would have the same key.
+        """
+        if key == reverse(key):
+            return
         self._half_open.pop(key, None)
         if len(self._half_open) >= self.limits.half_open:
             del self._half_open[next(iter(self._half_open))]
