@@ -271,9 +271,8 @@ class Engine:
         if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
         if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
-            if not self.flows.half_open.begins(
-                forward, now
-            ):  # else it is ahead of the SYN/ACK, and will come again
+            # If it is ahead of the SYN/ACK it will come again.
+            if not self.flows.half_open.begins(forward, now):
                 self.sessions.unknown()
                 sets.offload(forward, self.flows)
             return passed
@@ -292,7 +291,8 @@ class Engine:
         passed: Verdicts = [(token, ACCEPT)]
         answer = segment.flags & ACK
         forward = reverse(segment.key) if answer else segment.key
-        if segment.start < len(segment.raw) or not (skewed or self._sets.helper_for(forward)):
+        read = skewed or self._sets.helper_for(forward)
+        if segment.start < len(segment.raw) or not read or forward == reverse(forward):
             return passed
         if answer:
             syn = self.flows.half_open.answered(forward, segment.ack, from_inside)

@@ -27,12 +27,14 @@ class Entry:
     agreements  when each of them ends
     peers       who has claimed it, in this order
     greetings   what the peer of each agreement may say first
+    services    what each of them is for
     """
 
     pinhole: Pinhole
     agreements: dict[Agreement, float] = field(default_factory=dict)
     peers: dict[str, None] = field(default_factory=dict)
     greetings: dict[Agreement, tuple[Greeting, ...]] = field(default_factory=dict)
+    services: dict[Agreement, str] = field(default_factory=dict)
 
     def deadline(self) -> float:
         return max(self.agreements.values())
@@ -97,6 +99,7 @@ class Live:
         entry = self.agreements.pop(agreement)
         del entry.agreements[agreement]
         entry.greetings.pop(agreement, None)
+        entry.services.pop(agreement, None)
         cookies = self.owners[agreement[0]]
         cookies.discard(agreement[1])
         if not cookies:

@@ -119,6 +119,7 @@ class PinholeTable:
         entry.peers.clear()
         self._live.agree(agreement, entry, deadline, expectation.session)
         entry.greetings[agreement] = expectation.greetings
+        entry.services[agreement] = expectation.service
         return wanted
 
     def leads_to(self, inside: Endpoint) -> bool:
@@ -150,8 +151,9 @@ class PinholeTable:
             self.close(owner, cookie, reason)
 
     def close_all(self, reason: str) -> None:
-        """Close everything."""
+        """Close everything, also what could not be closed before: nobody tries again later."""
         self._remove(list(self._live.places.values()), reason)
+        self._retry()
 
     def agreed(self, owner: Owner, cookie: bytes, now: float) -> None:
         """The peer accepted: what is left is the accept grace."""
@@ -186,9 +188,11 @@ class PinholeTable:
         for entry in list(self._live.places.values()):
             if entry.deadline() <= now:
                 self._remove([entry], "done" if entry.peers else "deadline")
-            elif len(entry.agreements) > 1:
+                continue
+            if len(entry.agreements) > 1:
                 for agreement in [key for key, until in entry.agreements.items() if until <= now]:
                     self._live.leave(agreement)
+            self._hand_on(entry)
         self._firewall.upkeep()
 
     def adopt(
@@ -219,6 +223,7 @@ class PinholeTable:
                 self._live.add(entry)
                 agreement = (pinhole.owner, pinhole.cookie)
                 self._live.agree(agreement, entry, pinhole.deadline, pinhole.session)
+                entry.services[agreement] = pinhole.service
                 if greetings is not None:
                     entry.greetings[agreement] = greetings(pinhole.service)
                 self._observer.opened(pinhole)
@@ -304,20 +309,21 @@ class PinholeTable:
             self._remove([entry], reason)
             return
         self._live.leave(agreement)
-        if entry.pinhole.session and not math.isinf(entry.deadline()):
-            self._shorten(entry, reason)
+        self._hand_on(entry)
 
-    def _shorten(self, entry: Entry, reason: str) -> None:
-        """The session is over and others share its pinhole: the kernel must know, or a crash makes it
-        everlasting. A pinhole whose kernel cannot be told is closed."""
-        (owner, cookie), deadline = max(entry.agreements.items(), key=lambda item: item[1])
-        wanted = replace(entry.pinhole, owner=owner, cookie=cookie, deadline=deadline)
-        try:
-            self._firewall.put(wanted, entry.pinhole)
-        except BackendError:
-            self._remove([entry], reason)
-        else:
-            entry.pinhole = wanted
+    def _hand_on(self, entry: Entry) -> None:
+        """The kernel must know an agreement that lives, and no later end than there is, or a crash ends the
+        pinhole too early or makes it everlasting. If it will not, ``expire`` asks again; but a session's
+        pinhole, which would stay, is closed."""
+        pinhole, deadline = entry.pinhole, entry.deadline()
+        if (pinhole.owner, pinhole.cookie) in entry.agreements and pinhole.deadline == deadline:
+            return
+        agreement = max(entry.agreements, key=lambda each: entry.agreements[each])
+        (owner, cookie), service = agreement, entry.services[agreement]
+        wanted = replace(pinhole, owner=owner, cookie=cookie, service=service, deadline=deadline)
+        self._tell(entry, wanted)
+        if entry.pinhole.session and not math.isinf(deadline):
+            self._remove([entry], "its session is over, and the firewall will not give it a deadline")
 
     def _tell(self, entry: Entry, wanted: Pinhole) -> None:
         """Let the kernel admit less of *entry*. If it will not, ``expire`` closes the pinhole in time."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from operator import index
 
-from nfreaim.core.flow import Flow
+from nfreaim.core.flow import Flow, reverse
 from nfreaim.core.nat import Record
 from nfreaim.core.offsets import Edit, OffsetMap
 
@@ -50,6 +50,8 @@ def flow_of(kept: Record, now: float) -> Flow:
     key = bytes.fromhex(kept["key"])
     if len(key) != 12:
         raise ValueError(f"a flow's key has 12 bytes, not {len(key)}")
+    if key == reverse(key):
+        raise ValueError("a flow from an endpoint to itself")
     if not is_skewed(kept):
         flow = Flow(key, 0, 0, None, now)
         flow.seen_from(not kept["server_inside"])

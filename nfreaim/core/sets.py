@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from nfreaim.core.flow import Endpoint, Flow, FlowTable, owner_of
+from nfreaim.core.flow import Endpoint, Flow, FlowTable, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.nat import Kernel
 from nfreaim.errors import BackendError
@@ -49,7 +49,12 @@ class QueueSets:
         self._warned: set[str] = set()
 
     def helper_for(self, key: bytes) -> HelperFactory | None:
-        """The helper for packets of *key* if they run from a client to a server that is read, else None."""
+        """The helper for packets of *key* if they run from a client to a server that is read, else None.
+
+        Nor for packets from an endpoint to itself: which way they run, nobody can tell.
+        """
+        if key == reverse(key):
+            return None
         port = int.from_bytes(key[10:12], "big")
         found = self.helpers.get(port)
         if found is None and self._followed:

@@ -12,9 +12,11 @@ from typing import Final
 
 from nfreaim.capture import Capture, network_offset
 from nfreaim.core.packet import FIN, RST, SYN, Segment
+from tests.fuzz import damaged, peers
+from tests.fuzz.ends import ENDS
 from tests.fuzz.fields import found
+from tests.fuzz.numbers import AS_THEY_ARE, WRONG
 from tests.fuzz.program import MAX_BYTES, Kind, Program, Step, moved, opened, send
-from tests.fuzz.world import ENDS
 from tests.golden import load
 from tests.unit.fakes import CLIENT_SIGNON, HOST_ONLINE, OUTSIDE, SIGNON, packed
 
@@ -24,6 +26,8 @@ GOLDEN: Final = {name: golden.data for name, golden in load().items()}
 REGRESSIONS: Final = Path(__file__).parent / "regressions"
 LONGEST: Final = 16384
 """Of what a fuzzer makes, in bytes: longer inputs only cost time."""
+OWN: Final = {"gate": peers, "records": damaged}
+"""Targets with a format of their own."""
 _CHUNK: Final = (160, 12000)  # steps and bytes of one part of a capture
 
 
@@ -78,9 +82,7 @@ def scripts() -> Iterator[tuple[str, Program]]:
             yield f"neighbours-{offer}", Program(0, tuple(steps))
             yield f"neighbours-{offer}-announced", Program(2, tuple(steps))
     for name in ("login-reply", "service-redirect", "icq-flap-login-reply"):
-        old, new = b"\0\5\0\x10203.0.113.9:5190", b"\0\5\0\x0d10.0.0.9:5190"
-        data = GOLDEN[name].replace(old, new)
-        data = data[:4] + (len(data) - 6).to_bytes(2, "big") + data[6:]
+        data = home_redirect(name)
         steps = [*signed_on(2), send(2, 1, data, 5), send(2, 0, GOLDEN["keepalive"])]
         steps += [Step(Kind.RESTART), Step(Kind.AGAIN, 2, 1, False, (90, 80, 0)), send(2, 1, data)]
         yield f"home-{name}", Program(0, tuple(steps))
@@ -89,6 +91,7 @@ def scripts() -> Iterator[tuple[str, Program]]:
         at = relayed.rfind(tag) + 4
         relayed = relayed[:at] + packed("10.0.0.77") + relayed[at + 4 :] if at > 3 else relayed
     yield "home-relayed", Program(0, (*signed_on(2), send(2, 1, relayed, 9)))
+    yield from _accidents()
     offer = GOLDEN["send-file-proposal"]
     yield "claim", Program(0, (*signed_on(0), send(0, 0, offer), Step(Kind.CLAIM, 0, 0, False, (0, 9))))
     yield (
@@ -100,6 +103,48 @@ def scripts() -> Iterator[tuple[str, Program]]:
     faults = [Step(Kind.FAULT, 0, 0, False, (bits,)) for bits in (2, 0, 4, 1, 0)]
     yield "faults", Program(0, (*signed_on(0), *(s for f in faults for s in (f, send(0, 0, offer)))))
     yield "restart", Program(0, (*signed_on(0), send(0, 0, offer), Step(Kind.RESTART), send(0, 1, offer)))
+
+
+def _accidents() -> Iterator[tuple[str, Program]]:
+    """Restarts, narrow windows, lies, wrong numbers, a connection tracking that is flushed."""
+    offer, ack, alive = GOLDEN["send-file-proposal"], GOLDEN["host-ack"], GOLDEN["keepalive"]
+    again = Step(Kind.AGAIN, 0, 0, False, (400, 400, 0))
+    for died in (0, 1):
+        steps = [*signed_on(0), _after(1), send(0, 0, GOLDEN["text-message"]), send(0, 1, ack)]
+        steps.append(Step(Kind.RESTART, 0, died))
+        if died:  # frames have to be found again
+            for _ in range(4):
+                steps += [_after(2), send(0, 0, alive), send(0, 1, ack)]
+        yield f"resumed-{died}", Program(0, (*steps, send(0, 0, offer), again))
+    redirect = home_redirect("login-reply")
+    for window in (1, len(redirect) - 3, len(redirect), len(redirect) + 3):
+        steps = [Step(Kind.WINDOW, 2, 0, False, (window,)), *signed_on(2), send(2, 0, alive)]
+        steps += [send(2, 1, redirect), Step(Kind.AGAIN, 2, 1, False, (90, 90, 0)), send(2, 1, ack)]
+        yield f"window-{window}", Program(0, tuple(steps))
+    for number in (1, 2):
+        steps = [*signed_on(0), Step(Kind.LIE, 0, 0, False, (number,)), send(0, 0, offer)]
+        yield f"lie-{number}", Program(0, (*steps, Step(Kind.LIE, 0, 0, False, (0,)), again))
+    for off in (1, 16, 17):
+        skipped = ack[:2] + bytes([WRONG, off]) + ack[4:]
+        yield f"off-{off}", Program(0, (*signed_on(0), send(0, 1, skipped), send(0, 0, offer)))
+    wrong = offer[:2] + bytes([WRONG, 1]) + offer[4:]
+    yield "off-client", Program(0, (*signed_on(0), send(0, 0, wrong)))
+    yield "as-they-are", Program(AS_THEY_ARE, (*signed_on(0), send(0, 0, offer)))
+    shared = GOLDEN["direct-im-proposal"]
+    for way in (0, 1):
+        steps = [*signed_on(0), send(0, 0, offer), *signed_on(3), send(3, 0, shared)]
+        yield f"shared-{way}", Program(0, (*steps, Step(Kind.LIFE, 3, way), _after(12), _after(12)))
+
+
+def _after(seconds: int) -> Step:
+    return Step(Kind.TICK, 0, 0, True, (seconds,))
+
+
+def home_redirect(name: str) -> bytes:
+    """A golden redirect that names the server inside."""
+    old, new = b"\0\5\0\x10203.0.113.9:5190", b"\0\5\0\x0d10.0.0.9:5190"
+    data = GOLDEN[name].replace(old, new)
+    return data[:4] + (len(data) - 6).to_bytes(2, "big") + data[6:]
 
 
 def _of_capture(path: Path) -> Iterator[tuple[str, Program]]:
@@ -188,6 +233,8 @@ def seeds(target: str) -> list[bytes]:
     """All seeds of a target, the shared format's or packets."""
     if target == "segment":
         return list(dict.fromkeys(packets()))
+    if target in OWN:
+        return list(dict.fromkeys(OWN[target].seeds()))
     return list(dict.fromkeys(program.encode()[:MAX_BYTES] for _, program in programs()))
 
 

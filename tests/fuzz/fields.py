@@ -43,7 +43,9 @@ class Reader:
 
     signed_on  it began with a sign-on frame of version 1
     lists_icbm it had a SNAC(01,03) that names family 4
-    broken     it was no FLAP from somewhere on
+    broken     it was no FLAP from somewhere on, or a frame had a wrong number
+    due        the number that the next frame should have
+    strict     whether numbers matter: whoever finds the frames again looks no farther back
     fields     of all whole frames so far, ascending
     """
 
@@ -55,13 +57,17 @@ class Reader:
     signed_on: bool = False
     lists_icbm: bool = False
     broken: bool = False
+    due: int | None = None
+    strict: bool = True
     fields: list[Field] = field(default_factory=list)
 
     def feed(self, data: bytes) -> None:
         self.data += data
         while not self.broken and len(self.data) - self.pos >= 6:
             magic, channel, _, length = struct.unpack_from("!BBHH", self.data, self.pos)
-            if magic != 0x2A or not 1 <= channel <= 5:
+            beginning = bytes(self.data[self.pos : self.pos + 6])
+            follows = not self.strict or runs_on(beginning, self.due, self.way)
+            if magic != 0x2A or not 1 <= channel <= 5 or not follows:
                 self.broken = True
                 return
             end = self.pos + 6 + length
@@ -72,6 +78,7 @@ class Reader:
                 self.signed_on = channel == 1 and frame[6:10] == b"\0\0\0\1"
                 self.broken = not self.signed_on
             self.frames += 1
+            self.due = number_of(frame) + 1 & 0xFFFF
             at = self.pos
             self.pos = end
             for low, high, name in sorted(set(found(frame, self.way, self.server_inside))):
@@ -83,6 +90,22 @@ class Reader:
     def within(self, start: int, end: int) -> list[Field]:
         """The fields that have a byte of [start, end)."""
         return [each for each in self.fields if each.start < end and start < each.end]
+
+
+def number_of(frame: bytes) -> int:
+    return int.from_bytes(frame[2:4], "big")
+
+
+def runs_on(frame: bytes, due: int | None, way: int) -> bool:
+    """Whether *frame* may follow where number *due* is expected: a server's may be off by 16, and any
+    counter of 8, 15 or 16 bits may begin anew."""
+    number = number_of(frame)
+    if due is None or number == due:
+        return True
+    if number in (0, 1) and due in (0x100, 0x8000, 0x8001, 0):
+        return True
+    off = (number - due) % 0x10000
+    return way == SERVER and (off <= 16 or off >= 0x10000 - 16)
 
 
 Spans = Iterator[tuple[int, int, Format]]

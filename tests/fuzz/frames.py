@@ -7,6 +7,7 @@ import struct
 from typing import Final
 
 from tests.fuzz.fields import RELAY, REVERSE, frames_of
+from tests.fuzz.numbers import WRONG
 from tests.golden import load
 from tests.unit.fakes import packed
 
@@ -101,7 +102,10 @@ def frame(data: bytes, rng: random.Random) -> bytes:
     else:
         body = flipped(body, rng)
     size = len(body) if rng.random() > 0.03 else _wrong(len(body), rng)
-    return struct.pack("!BBHH", 0x2A, channel, rng.randrange(1 << 16), size & 0xFFFF) + body[:0xFFFF]
+    number = rng.randrange(1 << 16)
+    if rng.random() < 0.04:
+        number = WRONG << 8 | rng.choice((1, 2, 16, 17, 0x80, 0xEF, 0xF0, 0xFF))
+    return struct.pack("!BBHH", 0x2A, channel, number, size & 0xFFFF) + body[:0xFFFF]
 
 
 def snac(data: bytes, rng: random.Random) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from tests.fuzz import frames
-from tests.fuzz.corpus import GOLDEN
+from tests.fuzz.corpus import GOLDEN, OWN
 from tests.fuzz.program import FIELDS, MAX_BYTES, WITH_DATA, Kind, Program, Step, moved, opened, send
 from tests.fuzz.world import SEGMENT
 
@@ -31,6 +31,8 @@ WEIGHTS: Final[dict[Kind, int]] = {
     Kind.MOVE: 1,
     Kind.PIECE: 3,
     Kind.TAKEN: 2,
+    Kind.LIE: 2,
+    Kind.WINDOW: 2,
 }
 PIECES: Final = (0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 10, 17, 30, 47, 64, 100, 150, 255)
 NUMBERS: Final = (
@@ -65,7 +67,7 @@ def program(data: bytes, limit: int, rng: random.Random) -> bytes:
     settings = found.settings
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
         if rng.random() < 0.04:
-            settings ^= 1 << rng.randrange(1, 7)
+            settings ^= 1 << rng.choice((1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 7))
         steps = rng.choice(_CHANGES)(steps, rng)
     out = Program(settings, tuple(steps)).encode()
     while len(out) > min(limit, MAX_BYTES) and steps:
@@ -177,7 +179,7 @@ def _session(steps: list[Step], rng: random.Random) -> list[Step]:
     """Another session, signed on, before or behind everything."""
     slot = rng.randrange(4)
     names = rng.choices(list(GOLDEN), k=rng.randint(1, 4))
-    news = [opened(slot, new=rng.random() < 0.3)]
+    news = [opened(slot, new=rng.random() < 0.8)]
     news += [send(slot, 1, GOLDEN["host-online"][:0] + SIGNON), send(slot, 0, GOLDEN["signon-with-cookie"])]
     news += [send(slot, 1, GOLDEN["host-online"])]
     news += [
@@ -232,6 +234,10 @@ def made(rng: random.Random) -> Step:
         data = packet(rng.randbytes(60), SEGMENT, rng)
     elif kind is Kind.TAKEN:
         numbers = [rng.choice((5190, 4000, 4001, 40000, 40001))]
+    elif kind is Kind.LIE:
+        numbers = [rng.choice((0, 0, 1, 2, 3, 4001))]
+    elif kind is Kind.WINDOW:
+        numbers = [rng.choice((0, 1, 20, 100, 1000, 64240, 64240))]
     return Step(kind, rng.randrange(4), rng.randrange(2), rng.random() < 0.2, tuple(numbers), data)
 
 
@@ -263,4 +269,6 @@ def packet(data: bytes, limit: int, rng: random.Random) -> bytes:
 def mutated(target: str, data: bytes, limit: int, seed: int) -> bytes:
     """The input of *target*, mutated."""
     rng = random.Random(seed)
+    if target in OWN:
+        return OWN[target].mutated(data, limit, rng)
     return packet(data, limit, rng) if target == "segment" else program(data, limit, rng)

@@ -28,14 +28,16 @@ class Kind(IntEnum):
         3  # no data [place relative to the end + 32768:2, TCP flags:1, SACK:1]; with flag from the wrong side
     )
     TICK = 4  # time passes [ms:2]; with flag seconds
-    RESTART = 5  # the daemon starts again; with flag its records are lost
+    RESTART = 5  # the daemon starts again; with flag its records are lost; way 1: it died, places are older
     FAULT = 6  # [1 kernel, 2 firewall refuses to add, 4 firewall refuses to remove]
-    LIFE = 7  # connection tracking loses the flow; with flag it has it again
+    LIFE = 7  # connection tracking has the flow as ended, or (way 1) not at all; with flag it has it again
     CLAIM = 8  # [which pinhole:1, which peer:1] a peer connects
     RAW = 9  # [data] a packet as it is; with flag from the inside
     MOVE = 10  # [which:1] the router has another outside address
     PIECE = 11  # [place:2, TCP flags:1, data] any data at any place
     TAKEN = 12  # [port:2] something else answers at that outside port
+    LIE = 13  # [number:2] acknowledges what cannot be: odd beyond it, even before; 0 tells the truth again
+    WINDOW = 14  # [window:2] what its sender is ready to take from now on
 
 
 # Sizes of a step's numbers, in bytes; and whether data follow (size:2, data).
@@ -53,6 +55,8 @@ FIELDS: Final[dict[Kind, tuple[int, ...]]] = {
     Kind.MOVE: (1,),
     Kind.PIECE: (2, 1),
     Kind.TAKEN: (2,),
+    Kind.LIE: (2,),
+    Kind.WINDOW: (2,),
 }
 WITH_DATA: Final = frozenset({Kind.SEND, Kind.RAW, Kind.PIECE})
 
@@ -94,7 +98,7 @@ class Program:
         while pos < len(data) and len(steps) < MAX_STEPS:
             head = data[pos]
             pos += 1
-            if head & 15 > Kind.TAKEN:
+            if head & 15 > Kind.WINDOW:
                 continue
             kind = Kind(head & 15)
             numbers = []

@@ -23,7 +23,7 @@ from typing import Final
 from tests.fuzz import corpus
 
 FINDINGS: Final = Path(__file__).parent / "findings"
-SHARES: Final = {"segment": 1, "flap": 2, "helper": 3, "engine": 4}
+SHARES: Final = {"engine": 8, "gate": 2, "records": 1, "helper": 4, "flap": 2, "segment": 1}
 """Of the time, for each target."""
 _RESTARTS: Final = 8  # of one process after findings
 _GRACE: Final = 180  # seconds that a process may take longer than it was told to
@@ -75,15 +75,16 @@ class Job:
                 [sys.executable, "-m", "tests.fuzz.worker", *map(str, arguments)], stdout=log, stderr=log
             )
 
-    def finish(self) -> bool:
-        """Wait for the end; whether there is more to do."""
+    def goes_on(self) -> bool:
+        """Whether there is more to do. A process that has ended is begun again."""
         if self.process is None:
             return False
-        try:
-            status = self.process.wait(max(self.until - time.monotonic(), 0) + _GRACE)
-        except subprocess.TimeoutExpired:
+        if time.monotonic() > self.until + _GRACE:
             self.process.kill()
-            status = self.process.wait()
+            self.process.wait()
+        status = self.process.poll()
+        if status is None:
+            return True
         self.process = None
         self._account(status)
         self.start()
@@ -122,8 +123,8 @@ def fuzz(name: str, folder: Path, seconds: float, jobs: int, seed: int) -> Total
     begun = time.monotonic()
     running = [Job(name, folder, begun + seconds, seed + 1000 * n, total) for n in range(jobs)]
     try:
-        while any(job.finish() for job in running):
-            pass
+        while sum(job.goes_on() for job in running):  # each is asked
+            time.sleep(0.5)
     finally:
         for job in running:
             job.stop()

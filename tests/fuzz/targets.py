@@ -10,11 +10,15 @@ from nfreaim.core.packet import Segment
 from nfreaim.errors import Malformed
 from nfreaim.helpers import oscar
 from nfreaim.helpers.flap import MAX_FRAME, FlapReader, Frame
+from tests.fuzz import damaged
 from tests.fuzz.conversation import Conversation
-from tests.fuzz.fields import frames_of
+from tests.fuzz.failures import silence
+from tests.fuzz.fields import frames_of, number_of, runs_on
 from tests.fuzz.line import error
+from tests.fuzz.numbers import numbered
+from tests.fuzz.peers import Peers
 from tests.fuzz.program import Program
-from tests.fuzz.world import World, silence
+from tests.fuzz.world import World
 from tests.unit.fakes import ones_sum
 
 
@@ -80,6 +84,7 @@ def flap(data: bytes) -> None:
     for slot in range(4):
         for way in (0, 1):
             steps = [s for s in program.steps if s.kind == 0 and s.slot == slot and s.way == way]
+            steps = numbered(steps, program.settings)
             if steps:
                 _flap([s.data for s in steps], [s.numbers[0] for s in steps], way)
 
@@ -92,20 +97,29 @@ def _flap(datas: list[bytes], pieces: list[int], way: int) -> None:
         cut += (
             [data[low : low + size] for low in range(0, len(data), size)] if size else [data] if data else []
         )
-    whole, why = _read(FlapReader(wanted, False, bool(way)), [stream])
-    other, why_cut = _read(FlapReader(wanted, False, bool(way)), cut)
+    slack = oscar.OscarHelper.slacks[way]
+
+    def reader() -> FlapReader:
+        return FlapReader(wanted, False, bool(way), slack)
+
+    whole, why = _read(reader(), [stream])
+    other, why_cut = _read(reader(), cut)
     assert whole == other, f"frames differ with the cuts: {whole} {other}"
     assert why == why_cut, f"{why} without cuts and {why_cut} with them"
-    bytewise, why_bytes = _read(
-        FlapReader(wanted, False, bool(way)), [stream[x : x + 1] for x in range(min(len(stream), 3000))]
-    )
+    bytewise, why_bytes = _read(reader(), [stream[x : x + 1] for x in range(min(len(stream), 3000))])
     if len(stream) <= 3000:
         assert (whole, why) == (bytewise, why_bytes), "frames differ byte by byte"
     at = {frame.at: frame for frame in whole}
     pos = 0
+    due = None
     for number, frame in enumerate(frames_of(stream)):
         if not number and (frame[1] != 1 or frame[6:10] != b"\0\0\0\1"):
             break
+        if not runs_on(frame, due, way):
+            assert why == "OutOfSequence", "a frame with a wrong number was read over"
+            assert all(place < pos for place in at), "a frame behind a wrong number was handed out"
+            break
+        due = number_of(frame) + 1 & 0xFFFF
         needed = frame[1] == 2 and frame[6:10] in wanted and len(frame) >= 16 and len(frame) <= MAX_FRAME
         if needed and (not wanted[frame[6:10]] or (not frame[10] & 0x80 and frame[24:26] == b"\0\2")):
             assert at[pos].data == frame, "a frame was not handed out as it stands in the stream"
@@ -130,7 +144,7 @@ def helper(data: bytes) -> None:
     silence()
     program = Program.decode(data)
     for slot in range(4):
-        steps = [s for s in program.steps if s.kind == 0 and s.slot == slot]
+        steps = numbered([s for s in program.steps if s.kind == 0 and s.slot == slot], program.settings)
         if steps:
             home = Endpoint("10.0.0.9", 5190)
             for server_inside in (False, True):
@@ -143,9 +157,22 @@ def engine(data: bytes) -> None:
     World(Program.decode(data)).run()
 
 
+def gate(data: bytes) -> None:
+    """Peers against the peer gate."""
+    Peers(data).run()
+
+
+def records(data: bytes) -> None:
+    """A damaged record of an earlier life, and packets for what is made of it."""
+    silence()
+    damaged.play(data)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "segment": segment,
     "flap": flap,
     "helper": helper,
     "engine": engine,
+    "gate": gate,
+    "records": records,
 }

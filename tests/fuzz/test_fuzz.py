@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from nfreaim.core import gate
 from nfreaim.core.engine import Engine
+from nfreaim.core.gate import PeerGate
 from nfreaim.core.offsets import Edit
 from nfreaim.core.packet import Segment
 from nfreaim.core.pinhole import PinholeTable
-from nfreaim.core.verdict import ACCEPT
+from nfreaim.core.sessions import Sessions
+from nfreaim.core.stream import Stream
+from nfreaim.core.verdict import ACCEPT, Verdict
 from nfreaim.helpers import redirect
 from nfreaim.helpers.oscar import OscarHelper
 from nfreaim.helpers.proposal import Proposal
@@ -25,7 +29,7 @@ from tests.fuzz.program import Kind, Program, Step
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.world import World
 
-MUTATIONS = {"segment": 1500, "flap": 100, "helper": 60, "engine": 60}
+MUTATIONS = {"segment": 1500, "flap": 100, "helper": 60, "engine": 60, "gate": 400, "records": 300}
 PARTS = 4
 REGRESSIONS = [(target, name) for target in TARGETS for name, _ in corpus.regressions(target)]
 
@@ -63,9 +67,20 @@ def test_any_bytes_are_a_program_and_encoding_loses_nothing() -> None:
 
 
 def test_the_seeds_reach_what_they_are_for() -> None:
-    """Pinholes out and back, session-long ones, held packets, skewed flows."""
-    reached = dict.fromkeys(("pinhole", "mapped-back", "skewed", "session", "held"), 0)
-    for _, program in corpus.scripts():
+    """Pinholes out and back, session-long ones, held packets, skewed flows, what is read after a restart."""
+    names = (
+        "pinhole",
+        "mapped-back",
+        "skewed",
+        "session",
+        "held",
+        "resumed-0",
+        "resumed-1",
+        "unsequenced",
+        "handed-on",
+    )
+    reached = dict.fromkeys((*names, "resumed-0", "resumed-1"), 0)
+    for name, program in corpus.scripts():
         world = World(program)
         world.run()
         counters = world.engine.counters
@@ -73,6 +88,10 @@ def test_the_seeds_reach_what_they_are_for() -> None:
         reached["mapped-back"] += counters.mapped_back
         reached["session"] += sum(pinhole.session for pinhole in world.ever)
         reached["held"] += counters.held_packets
+        reached["unsequenced"] += counters.unsequenced_flows
+        if name in reached:
+            reached[name] += len(world.ever)
+        reached["handed-on"] += len(world.ever) > len({pinhole.outside for pinhole in world.ever})
         reached["skewed"] += any(line.out_end != len(line.sent) for line in world.slots[2])
     assert all(reached.values()), reached
 
@@ -115,12 +134,33 @@ def no_sign_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OscarHelper, "__init__", established)
 
 
+def any_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OscarHelper, "slacks", (0x8000, 0x8000))
+
+
+def believes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stream, "acknowledges", lambda *_: True)
+
+
+def no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered(self: Stream, segment: Segment) -> None:
+        listen(self, segment)
+        self.edge = None
+
+    listen = Stream.answered
+    monkeypatch.setattr(Stream, "answered", answered)
+
+
+def record_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sessions, "over", lambda *_: None)
+
+
 def lost_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "_gap", lambda *_: [])
 
 
 def edit_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "_again", lambda *_: ACCEPT)
+    monkeypatch.setattr(Engine, "_again", lambda *them: [(them[3], ACCEPT)])
 
 
 def pinholes_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +196,10 @@ WRONGS: list[Callable[[pytest.MonkeyPatch], None]] = [
     wrong_address,
     wrong_checksum,
     no_sign_on,
+    any_numbers,
+    believes,
+    no_window,
+    record_stays,
     lost_token,
     edit_not_repeated,
     pinholes_stay,
@@ -165,15 +209,8 @@ WRONGS: list[Callable[[pytest.MonkeyPatch], None]] = [
 ]
 
 
-def play(inputs: list[bytes]) -> None:
-    for data in inputs:
-        TARGETS["engine"](data)
-
-
-@pytest.mark.parametrize("wrong", WRONGS, ids=lambda wrong: wrong.__name__)
-def test_an_engine_that_does_wrong_is_caught(
-    wrong: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def inputs() -> list[bytes]:
+    """What shows each of them."""
     offer, status = corpus.GOLDEN["send-file-proposal"], corpus.GOLDEN["icq-status"]
     send, signed_on = corpus.send, corpus.signed_on
     programs = [
@@ -183,9 +220,39 @@ def test_an_engine_that_does_wrong_is_caught(
         [*signed_on(0)[:2], send(0, 0, corpus.CLIENT_SIGNON), send(0, 0, offer)],
         [*signed_on(0), send(0, 0, offer[:40], lost=True), send(0, 0, offer[40:])],
     ]
-    inputs = [Program(0, tuple(steps)).encode() for steps in programs]
-    inputs += [program.encode() for name, program in corpus.scripts() if name.startswith("home-")]
-    play(inputs)
+    wanted = ("home-", "window-", "lie-", "off-", "resumed-")
+    named = [program for name, program in corpus.scripts() if name.startswith(wanted)]
+    return [program.encode() for program in (*(Program(0, tuple(steps)) for steps in programs), *named)]
+
+
+def play(target: str, datas: list[bytes]) -> None:
+    for data in datas:
+        TARGETS[target](data)
+
+
+def test_an_engine_that_does_right_is_not() -> None:
+    play("engine", inputs())
+
+
+@pytest.mark.parametrize("wrong", WRONGS, ids=lambda wrong: wrong.__name__)
+def test_an_engine_that_does_wrong_is_caught(
+    wrong: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong(monkeypatch)
     with pytest.raises((AssertionError, KeyError)):
-        play(inputs)
+        play("engine", inputs())
+
+
+def test_a_gate_that_does_wrong_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes any first word, or releases what has not arrived."""
+    right = PeerGate._from_inside
+
+    def early(self: PeerGate, key: bytes, connection: Any, segment: Segment) -> Verdict:
+        verdict = right(self, key, connection, segment)
+        return Verdict(True, release=True) if len(connection.read) > 8 else verdict
+
+    for name, wrong in (("match", lambda *_: True), ("_from_inside", early)):
+        with monkeypatch.context() as patch:
+            patch.setattr(gate if name == "match" else PeerGate, name, wrong)
+            with pytest.raises(AssertionError):
+                play("gate", corpus.seeds("gate"))

@@ -20,7 +20,7 @@ import atheris
 
 with atheris.instrument_imports(include=["nfreaim"]):
     from tests.fuzz import mutate
-    from tests.fuzz.corpus import LONGEST
+    from tests.fuzz.corpus import LONGEST, OWN
     from tests.fuzz.targets import TARGETS
 
 WARM_UP: Final = 2000
@@ -131,7 +131,7 @@ def main() -> None:
         return mutate.mutated(name, data, limit, number)
 
     def crossed(one: bytes, other: bytes, limit: int, number: int) -> bytes:
-        if name == "segment":
+        if name == "segment" or name in OWN:
             return one[:limit]
         return mutate.crossed(one, other, limit, random.Random(number))
 

@@ -1,47 +1,48 @@
 """World: plays a program through an engine that stands on fakes, and checks after every step what must hold.
 
 settings   1 midstream, 2 another address is announced, 4 small limits, 8 names of inside servers,
-           16 sequence numbers about to wrap, 32 private outside address, 64 ends at once
+           16 sequence numbers about to wrap, 32 private outside address, 64 ends at once,
+           128 frames have the numbers that are in the program
 slots      0 Alice, 1 Amy beside her, 2 Bob outside with the server inside, 3 Alice again
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, FlowLimits, Owner
+from nfreaim.core.flow import Endpoint, FlowLimits, Owner, owner_of
 from nfreaim.core.packet import ACK, RST, SYN, Segment
 from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import BackendError
 from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.peers import greetings
+from tests.fuzz.ends import ANNOUNCED, ENDS, OUTSIDES
+from tests.fuzz.failures import failures
 from tests.fuzz.fields import CLIENT, SERVER
 from tests.fuzz.line import Line
+from tests.fuzz.numbers import RENEWALS, Numbers
 from tests.fuzz.program import Kind, Program, Step
-from tests.unit.fakes import CLIENT as ALICE
-from tests.unit.fakes import PSH_ACK, Router, kept_bytes, packed
+from tests.unit.fakes import PSH_ACK, Router, kept_bytes
 from tests.unit.fakes import SERVER as OSCAR
 
-HOME: Final = Endpoint("10.0.0.9", 5190)
-ENDS: Final = (
-    (ALICE, OSCAR),
-    (Endpoint("10.0.0.6", 40200), OSCAR),
-    (Endpoint("203.0.113.20", 51000), HOME),
-    (Endpoint("10.0.0.5", 40124), OSCAR),
-)
-OUTSIDES: Final = ("203.0.113.1", "198.51.100.200", "192.0.2.7", "10.9.9.9")
-ANNOUNCED: Final = "198.51.100.7"
 SEGMENT: Final = 1400
 HOLD: Final = 0.030
 MOST: Final = 2000
 """Packets of one execution before what is sent is no longer cut."""
-_RENEWALS: Final = 6  # more, and sequence numbers of two connections would be near each other
+SMALL: Final = {
+    "per_flow": 2,
+    "per_host": 2,
+    "total": 3,
+    "sessions_per_host": 1,
+    "rate_per_host": 4,
+    "rate_total": 6,
+}
 
 
 class World:
@@ -51,6 +52,7 @@ class World:
         failures.clear()
         settings = program.settings
         self.program = program
+        self.numbers = Numbers(settings)
         self.quick = bool(settings & 64)
         self.midstream = bool(settings & 1)
         small = bool(settings & 4)
@@ -60,21 +62,22 @@ class World:
             home_names=frozenset({"home.example"} if settings & 8 else ()),
             limits=FlowLimits(flows=2, half_open=2) if small else FlowLimits(flows=16, half_open=16),
             hold_packets=3 if small else 64,
-            gap_packets=4 if small else 16,
         )
-        caps = {"per_flow": 2, "per_host": 2, "total": 3, "sessions_per_host": 1} if small else {}
+        caps = SMALL if small else {}
         ports = range(40000, 40003) if small else range(40000, 40032)
         announce = ANNOUNCED if settings & 2 else None
         self.policy = PinholePolicy(ports=ports, announce=announce, **caps)
-        self.router = Router(self.settings, self.policy)
+        self.router = Router(self.settings, self.policy, OscarHelper)
         self.kernel, self.firewall = self.router.kernel, self.router.firewall
+        self._put, self.puts = self.firewall.put, list[Pinhole]()
+        self.firewall.put = self.put  # type: ignore[method-assign]
         self.kernel.reclaim = self.reclaim  # type: ignore[method-assign]
         self.engine = self.router.engine
         if settings & 32:
             self.kernel.outside = OUTSIDES[3]
         self.kernel.reached_at = Endpoint("198.51.100.200", 45190)
         self.now = 1000.0
-        self.tokens: dict[int, tuple[Line | None, bytes]] = {}
+        self.tokens: dict[int, tuple[Line | None, bytes, bool]] = {}
         self.token = 0
         self.renewed = [0] * len(ENDS)
         self.slots = [
@@ -88,7 +91,7 @@ class World:
         self.lines = {bytes(line.packet(0, 0, 0)[12:24]): line for pair in self.slots for line in pair}
         self.flows: dict[int, object] = {}
         self.ever: list[Pinhole] = []
-        self.commits = 0
+        self.refused = False  # a wish of the table, and it was not asked again
         self.signed_on: set[Owner] = set()
         self.lost: dict[bytes, object] = {}
 
@@ -103,6 +106,7 @@ class World:
         self.forget(*self.slots[2])
 
     def step(self, step: Step) -> None:
+        step = self.numbers.of(step)
         line, other = self.slots[step.slot][step.way], self.slots[step.slot][1 - step.way]
         numbers, kind = step.numbers, step.kind
         if kind is Kind.SEND:
@@ -113,14 +117,14 @@ class World:
                 piece, at = step.data[low : low + size], len(line.sent)
                 line.sent += piece
                 if not step.flag:
-                    self.arrive(line.packet(at, self.ack(other), PSH_ACK, piece), self.inside(line))
+                    self.arrive(line.packet(at, self.ack(line, other), PSH_ACK, piece), self.inside(line))
         elif kind is Kind.AGAIN:
             at = max(len(line.sent) - numbers[0], 0)
             piece = bytes(line.sent[at : at + min(numbers[1], SEGMENT)])
             if numbers[2]:
                 line.steady = False
                 piece = bytes(byte ^ numbers[2] for byte in piece)
-            self.arrive(line.packet(at, self.ack(other), PSH_ACK, piece), self.inside(line))
+            self.arrive(line.packet(at, self.ack(line, other), PSH_ACK, piece), self.inside(line))
         elif kind is Kind.OPEN:
             self.open(step)
         elif kind is Kind.BARE:
@@ -129,12 +133,12 @@ class World:
             if numbers[2] & 7:
                 edges = [(other.base + other.out_end + x * numbers[2]) & 0xFFFFFFFF for x in (1, 2)]
                 sack = bytes([1, 1, 5, 10]) + b"".join(edge.to_bytes(4, "big") for edge in edges)
-            raw = line.packet(at, self.ack(other), numbers[1] & ~SYN, options=sack)
+            raw = line.packet(at, self.ack(line, other), numbers[1] & ~SYN, options=sack)
             self.arrive(raw, self.inside(line) is not step.flag)
         elif kind is Kind.PIECE:
             at = len(line.sent) + numbers[0] - 32768
             line.steady = False
-            raw = line.packet(at, self.ack(other), numbers[1], step.data[:SEGMENT])
+            raw = line.packet(at, self.ack(line, other), numbers[1], step.data[:SEGMENT])
             self.arrive(raw, self.inside(line) is not step.flag)
         elif kind is Kind.RAW:
             self.arrive(step.data, step.flag)
@@ -147,13 +151,14 @@ class World:
         if kind is Kind.TICK:
             self.tick(float(numbers[0]) if step.flag else numbers[0] / 1000)
         elif kind is Kind.RESTART:
-            self.restart(step.flag)
+            self.restart(step.flag, died=bool(step.way))
         elif kind is Kind.FAULT:
             self.kernel.broken = bool(numbers[0] & 1)
             self.firewall.refuse_add = bool(numbers[0] & 2)
             self.firewall.refuse_remove = bool(numbers[0] & 4)
         elif kind is Kind.LIFE:
-            change = self.kernel.dead.discard if step.flag else self.kernel.dead.add
+            gone = self.kernel.flushed if step.way else self.kernel.dead
+            change = gone.discard if step.flag else gone.add
             change(Owner(*ENDS[step.slot]))
         elif kind is Kind.CLAIM:
             pinholes = list(self.engine.pinholes)
@@ -162,6 +167,10 @@ class World:
                 self.engine.pinholes.claimed(pinhole.outside, f"192.0.2.{numbers[1]}", self.now)
         elif kind is Kind.MOVE:
             self.kernel.outside = OUTSIDES[numbers[0] % len(OUTSIDES)]
+        elif kind is Kind.LIE:
+            self.slots[step.slot][step.way].lie = numbers[0]
+        elif kind is Kind.WINDOW:
+            self.slots[step.slot][step.way].window = numbers[0]
         elif kind is Kind.TAKEN:
             self.firewall.taken.add(Endpoint(self.kernel.outside, numbers[0]))
 
@@ -175,12 +184,15 @@ class World:
     def inside(self, line: Line) -> bool:
         return (line.way == CLIENT) is not line.server_inside
 
-    def ack(self, other: Line) -> int:
-        return other.base + max(other.out_end, 0 if other.server_inside else len(other.sent))
+    def ack(self, line: Line, other: Line) -> int:
+        """What *line* acknowledges of *other*."""
+        if not line.lie:
+            return other.base + other.out_end
+        return other.base + (len(other.sent) + 0x20000 + line.lie if line.lie & 1 else -1 - line.lie)
 
     def open(self, step: Step) -> None:
         client, server = self.slots[step.slot]
-        if step.flag and self.renewed[step.slot] < _RENEWALS:
+        if step.flag and self.renewed[step.slot] < RENEWALS:
             self.renewed[step.slot] += 1
             self.forget(client, server)
             for line in (client, server):
@@ -197,15 +209,20 @@ class World:
         """A packet reaches the engine."""
         segment = Segment.parse(raw)
         line = self.lines.get(segment.key) if segment else None
-        skewed = False
+        skewed = counts = False
         if segment and line:
+            other = self.lines[flipped(segment.key)]
+            right = self.inside(line) is from_inside and not segment.flags & (SYN | RST)
+            counts = right and line.acknowledges(raw, other)
             client = segment.key if line.way == CLIENT else flipped(segment.key)
             skewed = client in self.kernel.protected
             known = segment.key in self.engine.flows.streams
-            if known and self.inside(line) is from_inside and not segment.flags & (SYN | RST):
+            if right and segment.flags & ACK:
+                other.offered(segment.ack, segment.window)
+            if known and counts:
                 line.arrived(line.offset(segment.seq), raw[segment.start :])
         self.token += 1
-        self.tokens[self.token] = (line, raw)
+        self.tokens[self.token] = (line, raw, counts)
         verdicts = self.engine.process(raw, self.token, from_inside, self.now, skewed)
         assert self.token not in [token for token, _ in verdicts[:-1]], "a packet overtakes a held one"
         self.settle(verdicts)
@@ -220,6 +237,9 @@ class World:
             if flow is not self.flows.get(number):
                 self.flows[number] = flow
                 self.forget(client, server)
+                for line in (client, server):
+                    line.resumed = False
+                    line.blind = line.blind or bool(line.sent)  # begun anew in the middle
 
     def forget(self, *lines: Line) -> None:
         """What was seen so far has to be right, and does not count any more."""
@@ -233,43 +253,74 @@ class World:
         self.opened()
         for token, verdict in verdicts:
             assert token in self.tokens, "a second verdict, or one for a packet that never came"
-            line, raw = self.tokens.pop(token)
+            line, raw, counts = self.tokens.pop(token)
             assert verdict.accept or verdict.payload is None
             if not verdict.accept:
                 continue
             if line is None:
                 assert verdict.payload is None, "a packet of no flow was changed"
-            elif not self.midstream:
+                continue
+            out = raw if verdict.payload is None else verdict.payload
+            if not self.midstream:
                 moves = (
                     self.moves_out
                     if line.way is (SERVER if line.server_inside else CLIENT)
                     else self.moves_in
                 )
-                line.judge(raw, raw if verdict.payload is None else verdict.payload, moves)
+                line.judge(raw, out, counts, moves)
+            if counts:
+                line.taken(out)
 
     def tick(self, seconds: float) -> None:
         self.now += seconds
+        self.refused = False
         self.settle(self.engine.tick(self.now))
+        self.engine.sessions.keep()
         self.follow()
         wakeup = self.engine.wakeup()
         assert wakeup is None or wakeup > self.now, "a packet is held for longer than it may"
 
-    def restart(self, lost: bool) -> None:
-        """The kernel drops what waits in the queue; pinholes and records are what remains."""
+    def restart(self, lost: bool, died: bool) -> None:
+        """The kernel drops what waits in the queue; pinholes and records are what remains.
+
+        lost  not even these, but for the pinholes; *died*: where flows stand was not written down any more
+        """
         self.tokens.clear()
         kernel = self.kernel
+        if not died:
+            self.engine.sessions.keep()
         if lost:
             self.lost = dict(kernel.protected)
+            kernel.kept.clear()
+            kernel.noted.clear()
         table = PinholeTable(self.policy, self.firewall, self.router.watcher)
-        table.adopt(lambda owner: owner not in kernel.dead, self.now)
         self.engine = Engine({OSCAR.port: OscarHelper}, table, kernel, self.router.watcher, self.settings)
-        kept = [record for key, record in kernel.protected.items() if self.lost.get(key) is not record]
-        self.engine.restore(json.loads(json.dumps(kept)), self.now)
+        for key, record in {**kernel.kept, **kernel.protected}.items():
+            if self.lost.get(key) is record:
+                continue
+            if owner_of(key) in kernel.dead | kernel.flushed:  # as the host's state does it
+                kernel.unprotect(key)
+                kernel.drop(key, False)
+                continue
+            again = json.loads(json.dumps(record))
+            place = {"place": kernel.noted[key]} if key in kernel.noted else {}
+            self.engine.sessions.restore(again | place, self.now)
+        table.adopt(lambda owner: owner not in kernel.dead | kernel.flushed, self.now, greetings)
+        self.opened()
         for number, pair in enumerate(self.slots):
             stream = self.engine.flows.streams.get(pair[0].packet(0, 0, 0)[12:24])
             self.flows[number] = stream.flow if stream else None
             if stream is None:
                 self.forget(*pair)
+                continue
+            self.signed_on.add(stream.flow.owner)
+            for line in pair:
+                line.resume(stream.flow.skewed)
+
+    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+        self.refused |= self.firewall.refuse_add is True
+        self._put(pinhole, earlier)
+        self.puts.append(pinhole)
 
     # --- judging ---
 
@@ -284,34 +335,31 @@ class World:
 
     def opened(self) -> None:
         """Each new pinhole: for whom, where to, and whether that flow may have any."""
-        for added, _ in self.firewall.commits[self.commits :]:
-            for pinhole in added:
-                slot = ENDS.index((pinhole.owner.client, pinhole.owner.server))
-                client, server = self.slots[slot]
-                if self.midstream or (
-                    client.reader.signed_on and server.reader.signed_on and server.reader.lists_icbm
-                ):
-                    self.signed_on.add(pinhole.owner)
-                assert pinhole.owner in self.signed_on, "a pinhole for a flow that is not past sign-on"
-                host = pinhole.inside.address
-                if slot == 2:
-                    assert IPv4Address(host) in self.kernel.networks[0], (
-                        "a pinhole out of the inside networks"
-                    )
-                else:
-                    assert host == client.here.address, "a pinhole to somebody else"
-                assert 1024 <= pinhole.inside.port <= 65535
-                assert 1024 <= pinhole.outside.port <= 65535
-                assert pinhole.inside.port not in self.policy.deny_ports
-                allowed = self.now + self.policy.lifetime
-                assert pinhole.deadline <= allowed or (pinhole.session and slot != 2), "no deadline"
-                self.ever.append(pinhole)
-        self.commits = len(self.firewall.commits)
+        puts, self.puts = self.puts, []
+        for pinhole in puts:
+            slot = ENDS.index((pinhole.owner.client, pinhole.owner.server))
+            client, server = self.slots[slot]
+            if self.midstream or (
+                client.reader.signed_on and server.reader.signed_on and server.reader.lists_icbm
+            ):
+                self.signed_on.add(pinhole.owner)
+            assert pinhole.owner in self.signed_on, "a pinhole for a flow that is not past sign-on"
+            host = pinhole.inside.address
+            if slot == 2:
+                assert IPv4Address(host) in self.kernel.networks[0], "a pinhole out of the inside networks"
+            else:
+                assert host == client.here.address, "a pinhole to somebody else"
+            assert 1024 <= pinhole.inside.port <= 65535
+            assert 1024 <= pinhole.outside.port <= 65535
+            assert pinhole.inside.port not in self.policy.deny_ports
+            allowed = self.now + self.policy.lifetime
+            assert pinhole.deadline <= allowed or (pinhole.session and slot != 2), "no deadline"
+            self.ever.append(pinhole)
 
     def bounded(self) -> None:
         engine, policy, limits = self.engine, self.policy, self.settings.limits
         assert len(engine.flows) <= limits.flows + len(engine.flows.skewed)
-        assert len(engine.flows._half_open) <= limits.half_open
+        assert len(engine.flows.half_open) <= limits.half_open
         assert len(engine.pinholes) <= policy.total
         hosts = [pinhole.inside.address for pinhole in engine.pinholes]
         assert all(hosts.count(host) <= policy.per_host for host in set(hosts)), "more than per_host"
@@ -329,11 +377,15 @@ class World:
         self.kernel.broken = self.firewall.refuse_add = self.firewall.refuse_remove = False
         if not self.quick:
             self.kernel.dead = {Owner(*ends) for ends in ENDS}
+            self.kernel.flushed.clear()
             for _ in range(3):
                 self.tick(5 * 3600.0)
             assert not self.engine.flows.streams, "a flow without a connection is remembered"
             assert not len(self.engine.pinholes), "a pinhole has outlived its flow"
             assert not self.firewall.pinholes, "a rule has outlived its pinhole"
+            assert not self.kernel.kept, "the record of a flow has outlived it"
+            assert not self.kernel.noted, "the place of a flow has outlived it"
+            assert not {k for k, v in self.kernel.protected.items() if self.lost.get(k) is not v}
         self.settle(self.engine.shutdown("the daemon stops"))
         assert not self.tokens, "packets without a verdict"
         assert not self.firewall.pinholes, "a rule has outlived the daemon"
@@ -341,25 +393,3 @@ class World:
 
 def flipped(key: bytes) -> bytes:
     return key[4:8] + key[:4] + key[10:12] + key[8:10]
-
-
-failures: list[BaseException] = []
-"""What the engine caught and only wrote to its log: an error of a helper, or of a fake."""
-
-
-class _Failures(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[1]:
-            failures.append(record.exc_info[1])
-
-
-def silence() -> None:
-    """Log nothing; what comes with an exception is kept in *failures*."""
-    log = logging.getLogger("nfreaim")
-    if not any(isinstance(handler, _Failures) for handler in log.handlers):
-        log.handlers = [_Failures()]
-        log.propagate = False
-        log.setLevel(logging.ERROR)
-
-
-__all__ = ["World", "failures", "packed", "silence"]

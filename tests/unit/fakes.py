@@ -138,6 +138,7 @@ class FakeKernel:
 
     def protect(self, key: bytes, record: Record) -> None:
         self._fail_if_broken()
+        self.kept.pop(key, None)  # a flow has one record
         self.protected[key] = record
 
     def unprotect(self, key: bytes) -> None:

@@ -240,6 +240,17 @@ def test_hostile_server_that_relays_forged_proposals_opens_nothing() -> None:
     assert not wire.router.watcher.opens
 
 
+@pytest.mark.parametrize("skewed", [False, True])
+def test_packets_from_an_endpoint_to_itself_leave_no_flow_behind(skewed: bool) -> None:
+    """Which way they run nobody can tell, and a flow whose directions share a key is never found again."""
+    router = Router()
+    for flags, inside, ack in ((SYN, True, 0), (SYN | ACK, False, 8), (PSH_ACK, True, 8)):
+        raw = packet(SERVER, SERVER, 7, ack, flags, b"" if flags & SYN else b"*")
+        router.engine.process(raw, 1, inside, 5.0, skewed)
+    assert not router.engine.flows.streams
+    assert not router.kernel.offloaded
+
+
 def test_other_server_port_is_never_read() -> None:
     wire = Wire(server=Endpoint(SERVER.address, 80)).sign_on()
     assert wire.client(PROPOSAL) == PROPOSAL

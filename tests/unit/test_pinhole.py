@@ -106,6 +106,18 @@ def test_one_announced_address_for_several_needs_a_port_of_its_own_for_each_pinh
     assert table.inside_of(Endpoint("198.51.100.1", 1)) is None
 
 
+def test_what_could_not_be_closed_is_closed_when_the_daemon_stops() -> None:
+    """Nobody would try again: what has no deadline would stay open for ever."""
+    table = Table()
+    table.ask()
+    table.firewall.refuse_remove = True
+    table.close(ALICE, A, "cancelled")
+    assert table.firewall.pinholes
+    table.firewall.refuse_remove = False
+    table.close_all("the daemon stops")
+    assert not table.firewall.pinholes
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 

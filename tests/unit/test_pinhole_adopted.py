@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint
+from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.core.pinhole import Pinhole
 from tests.unit.fakes import OUTSIDE
-from tests.unit.test_pinhole import ALICE, AMY, A, B, C, Table
+from tests.unit.test_pinhole import ALICE, AMY, SERVER, A, B, C, Table
+
+AGAIN = Owner(Endpoint("10.0.0.5", 40999), SERVER)
 
 
 def test_survivors_are_kept_and_strays_removed() -> None:
@@ -36,6 +38,41 @@ def test_strays_that_cannot_be_removed_are_tried_again() -> None:
     table.firewall.refuse_remove = False
     table.expire(61.0)
     table.consistent()
+
+
+def test_what_is_shared_survives_a_crash_after_the_agreement_that_it_was_opened_for_has_ended() -> None:
+    """Of several agreements the kernel knows one: it has to be one that lives."""
+    for end in ("closed", "its flow is over", "expired", "moved"):
+        table = Table()
+        table.ask(A, owner=ALICE, service="send-file", now=20.0)
+        table.ask(B, owner=AGAIN, service="direct-im")
+        if end == "closed":
+            table.close(AGAIN, B, "cancelled")
+        elif end == "its flow is over":
+            table.close_owner(AGAIN, "control connection closed")
+        elif end == "expired":
+            table.expire(610.0)
+        else:
+            table.ask(B, 4443, owner=AGAIN, service="direct-im", now=30.0)
+        table.consistent()
+        left = next(pinhole for pinhole in table.firewall.pinholes if pinhole.inside.port == 5190)
+        assert (left.owner, left.cookie, left.service, left.deadline) == (ALICE, A, "send-file", 620.0), end
+        later = Table()
+        later.firewall.pinholes = [left]
+        later.adopt(lambda owner: owner == ALICE, 40.0)
+        assert list(later) == [left]
+
+
+def test_a_kernel_that_refuses_to_hand_a_shared_pinhole_on_is_asked_again() -> None:
+    table = Table()
+    table.ask(A, owner=ALICE)
+    table.ask(B, owner=AGAIN)
+    table.firewall.refuse_add = True
+    table.close_owner(AGAIN, "control connection closed")
+    assert len(table) == 1, "it is still wanted, and has a deadline"
+    table.firewall.refuse_add = False
+    table.expire(1.0)
+    assert [pinhole.owner for pinhole in table.firewall.pinholes] == [ALICE]
 
 
 def test_a_claimed_pinhole_is_taken_over_as_the_peer_s_own() -> None:

@@ -336,6 +336,7 @@ def test_damaged_place_never_lets_anything_be_misread_or_fail(number: int) -> No
         {"key": 5, "server_inside": False},
         {"key": "zz" * 12, "server_inside": False},
         {"key": "00" * 12},
+        {"key": "0a0000050a0000059cbb9cbb", "server_inside": False, "followed": True},
     ],
 )
 def test_damaged_record_is_refused_whole(record: dict[str, object]) -> None:
