@@ -40,6 +40,9 @@ from nfreaim.host.watch import Watch
 log = logging.getLogger("nfreaim")
 
 _TICK: Final = 1.0
+# So long packets have the loop to themselves, as long as they come without a pause. It is also how late a
+# signal, an event or the status may be noticed meanwhile, and where a flow stands be written down.
+_STAY: Final = 0.05
 _BUSY_TICK: Final = 0.1  # while the watch waits for a program
 _FAILURES: Final = 5  # in a row, of one part of the loop; then the daemon ends, and is started anew
 _CHORES: Final = 30.0  # seconds between looks at other programs' forwards and at the kernel's drop counters
@@ -170,7 +173,7 @@ class Daemon:
         half alive: pinholes that nobody closes. Without it packets pass, and it is started anew.
         """
         with selectors.DefaultSelector() as selector:
-            selector.register(self._queue, selectors.EVENT_READ, self._queue.serve)
+            selector.register(self._queue, selectors.EVENT_READ, self._serve)
             selector.register(self._events, selectors.EVENT_READ, lambda: self._try(self._read_events))
             selector.register(signals, selectors.EVENT_READ)
             self._status.attach(selector)
@@ -192,6 +195,10 @@ class Daemon:
                 if now >= chores:
                     self._try(self._chores)
                     chores = now + _CHORES
+
+    def _serve(self) -> None:
+        held = self._engine.wakeup() is not None
+        self._queue.serve(0.0 if held else _STAY)
 
     def _try(self, part: Callable[[], None]) -> None:
         name = part.__name__.strip("_")
