@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nfreaim.core.engine import Engine
@@ -60,7 +61,7 @@ def flow() -> tuple[PacketQueue, Callable[[str, bytes], Packet]]:
     nothing: Any = Nothing()
     table = PinholeTable(PinholePolicy(), nothing, nothing)
     engine = Engine({5190: HELPERS["oscar"]}, table, nothing, nothing)
-    queue = PacketQueue(0, engine, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+    queue = PacketQueue(0, engine, partial(time.clock_gettime, time.CLOCK_BOOTTIME))
     ends = {"client": [1000, CLIENT, SERVER], "server": [9000, SERVER, CLIENT]}
 
     def packet(side: str, payload: bytes, flags: int = ACK | PSH) -> Packet:

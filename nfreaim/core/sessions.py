@@ -54,8 +54,8 @@ class Sessions:
 
     def keep(self) -> None:
         """Write down where the moved flows stand. A refusal costs the restart ability only: one warning."""
-        moved, self.moved = self.moved, {}
-        for key, flow in moved.items():
+        while self.moved:
+            key, flow = self.moved.popitem()
             helper = flow.helper
             known = key in self._kept
             # Asked once: whether an object has the methods of a protocol takes longer than all the rest.

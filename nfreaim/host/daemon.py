@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Final
 
 from nfreaim.config import Config
@@ -49,9 +50,8 @@ _CHORES: Final = 30.0  # seconds between looks at other programs' forwards and a
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def clock() -> float:
-    """Seconds since boot, suspend included: deadlines in the kernel survive a restart and any clock step."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+clock: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Seconds since boot, suspend included: deadlines in the kernel survive a restart and any clock step."""
 
 
 Greetings = Callable[[str], tuple[Greeting, ...]]

@@ -59,7 +59,8 @@ class PacketQueue:
         self, number: int, engine: Engine, clock: Callable[[], float], gate: PeerGate | None = None
     ) -> None:
         self.number = number
-        self._process = engine.process
+        self._passes = engine.passes
+        self._consider = engine.consider
         self._gate = gate
         self._clock = clock
         self._until = math.inf
@@ -146,19 +147,29 @@ class PacketQueue:
         if packet.hook == _GATE and self._gate is not None:
             self._forwarded(self._gate, packet, now)
             return
-        skewed = bool(packet.get_mark() & SKEW_MARK)
+        raw, from_inside = packet.get_payload(), packet.hook in _FROM_INSIDE
         try:
-            verdicts = self._process(packet.get_payload(), packet, packet.hook in _FROM_INSIDE, now, skewed)
+            if self._passes(raw, from_inside, now):
+                packet.accept()
+                if now < self._until:
+                    return
+                verdicts: Verdicts = []
+            else:
+                skewed = bool(packet.get_mark() & SKEW_MARK)
+                verdicts = self._consider(raw, packet, from_inside, now, skewed)
         except Exception as error:
-            # Each packet of a flow may fail alike: the first of a kind says where, the others that they did.
-            first = type(error) not in self._failed
-            self._failed.add(type(error))
-            what = "is dropped" if skewed else "passes as it came"
-            log.error(
-                "a packet failed in the engine and %s: %r", what, error, exc_info=error if first else None
-            )
-            verdicts = [(packet, DROP if skewed else ACCEPT)]
+            verdicts = [(packet, self._failure(packet, error))]
         self._answer(verdicts, now)
+
+    def _failure(self, packet: Any, error: Exception) -> Verdict:
+        """The verdict for a packet that made the engine fail."""
+        # Each packet of a flow may fail alike: the first of a kind says where, the others that they did.
+        first = type(error) not in self._failed
+        self._failed.add(type(error))
+        skewed = packet.get_mark() & SKEW_MARK
+        what = "is dropped" if skewed else "passes as it came"
+        log.error("a packet failed in the engine and %s: %r", what, error, exc_info=error if first else None)
+        return DROP if skewed else ACCEPT
 
     def _forwarded(self, gate: PeerGate, packet: Any, now: float) -> None:
         """A packet through a pinhole. What fails in the gate is not verified, so it does not pass."""
