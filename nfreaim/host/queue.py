@@ -40,7 +40,7 @@ _STATISTICS: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 _LENGTH: Final = 16384
 _SOCKET_BYTES: Final = 8 << 20
 _TURN: Final = 0.005  # seconds, then the loop gets to look at its clock and at everything else
-_PAUSE: Final = 0.05  # seconds without a packet end a longer turn
+_PAUSE: Final = 0.005  # seconds without a packet end a longer turn
 _TIMEVAL: Final = struct.Struct("ll")
 
 
@@ -91,7 +91,7 @@ class PacketQueue:
     def serve(self, stay: float = 0.0) -> None:
         """Give verdicts for what waits, for some milliseconds at most. Raises OSError if the queue breaks.
 
-        stay  for so many seconds wait for more, until a packet is held or none comes for 50 ms. Asking first
+        stay  for so many seconds wait for more, until a packet is held or none comes for 5 ms. Asking first
               whether there is one, and for others afterwards, would double the system calls of each.
         """
         self._until = self._clock() + (stay or _TURN)
