@@ -88,15 +88,19 @@ class PacketQueue:
         """For a selector: readable when packets wait."""
         return int(self._queue.get_fd())
 
-    def serve(self, stay: float = 0.0) -> None:
+    def serve(self, stay: float = 0.0) -> bool:
         """Give verdicts for what waits, for some milliseconds at most. Raises OSError if the queue breaks.
 
         stay  for so many seconds wait for more, until a packet is held or none comes for 5 ms. Asking first
               whether there is one, and for others afterwards, would double the system calls of each.
+
+        Returns whether none came for so long.
         """
         self._until = self._clock() + (stay or _TURN)
         with suppress(_TurnOver):
             self._queue.run(block=stay > 0)
+            return stay > 0
+        return False
 
     def apply(self, verdicts: Verdicts) -> None:
         """Carry out *verdicts*, whose tokens are packets of this queue. One that fails keeps none waiting."""
