@@ -6,9 +6,11 @@ copied out, read, verdict given. Both callbacks run in turn, round after round, 
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nfreaim.core.engine import Engine
@@ -59,7 +61,7 @@ def flow() -> tuple[PacketQueue, Callable[[str, bytes], Packet]]:
     nothing: Any = Nothing()
     table = PinholeTable(PinholePolicy(), nothing, nothing)
     engine = Engine({5190: HELPERS["oscar"]}, table, nothing, nothing)
-    queue = PacketQueue(0, engine, lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+    queue = PacketQueue(0, engine, partial(time.clock_gettime, time.CLOCK_BOOTTIME))
     ends = {"client": [1000, CLIENT, SERVER], "server": [9000, SERVER, CLIENT]}
 
     def packet(side: str, payload: bytes, flags: int = ACK | PSH) -> Packet:
@@ -127,7 +129,7 @@ def main() -> dict[str, float]:
     result = {}
     chunk = REPEAT // ROUNDS // 5 * 5
     for name, (queue, packets) in cases().items():
-        queue._left = len(packets) + 1  # one turn: the exception at its end belongs to the loop
+        queue._until = math.inf  # one turn: the exception at its end belongs to the loop
         above, ratios = [], []
         for number in range(ROUNDS):
             part = packets[number * chunk : (number + 1) * chunk]

@@ -118,6 +118,9 @@ def _run(arguments: argparse.Namespace) -> int:
     # scapy would keep pickles in the home directory, and believe them at the next start.
     os.environ.update(XDG_CACHE_HOME=os.devnull, XDG_CONFIG_HOME=os.devnull, XDG_DATA_HOME=os.devnull)
     try:
+        from nfreaim.host.thrift import forget_names
+
+        forget_names()
         from nfreaim.helpers import HELPERS
         from nfreaim.helpers.peers import greetings
         from nfreaim.host import daemon

@@ -29,7 +29,6 @@ from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import ConfigError
-from nfreaim.helpers import HELPERS
 
 DEFAULT_PORTS: Final = (5190,)
 
@@ -223,6 +222,8 @@ class _Player:
         self._now = 0.0
         self._dropped: dict[bytes, list[_Packet]] = {}
         self._kernel = _OneAddress(outside, inside)
+        from nfreaim.helpers import HELPERS  # with scapy, which the other commands do without
+
         self._engine = Engine(
             helpers=dict.fromkeys(self._ports, HELPERS["oscar"]),
             pinholes=PinholeTable(PinholePolicy(announce=outside), _OpenFirewall(), self),

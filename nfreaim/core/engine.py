@@ -13,6 +13,7 @@ from typing import Any
 
 from nfreaim.core.counters import Counters
 from nfreaim.core.editing import Editing
+from nfreaim.core.fastpath import FastPath
 from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
@@ -57,6 +58,7 @@ class Engine:
         self.sessions = Sessions(self.kernel, self.flows, self._sets, self._nat_for)
         self._liveness = Liveness(self.kernel, self.settings.grace)
         self._next_poll = 0.0
+        self.passes = FastPath(self.flows.streams, self.sessions.moved, self.counters).passes
 
     def process(
         self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool = False
@@ -70,6 +72,12 @@ class Engine:
         The packet's own verdict, if it has one yet, is the last of the list; without one its token must be
         kept until ``process``, ``tick`` or ``shutdown`` returns it.
         """
+        if self.passes(raw, from_inside, now):
+            return [(token, ACCEPT)]
+        return self.consider(raw, token, from_inside, now, skewed)
+
+    def consider(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
+        """``process``, for a packet that does not pass at once (``passes``)."""
         counters = self.counters
         counters.packets += 1
         segment = Segment.parse(raw)

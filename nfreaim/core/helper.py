@@ -154,6 +154,13 @@ class Helper(Protocol):
         flow never was this protocol.
         """
 
+    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
+        """Whether *data*, the next bytes of that direction, is of no interest: then it counts as read.
+
+        If not, nothing has happened, and ``scan`` gets it. Meant for what is most of the traffic and can be
+        told at once; False is always right. Raises nothing.
+        """
+
 
 @runtime_checkable
 class Resumable(Helper, Protocol):

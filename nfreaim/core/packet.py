@@ -13,11 +13,12 @@ from typing import Final
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
+PSH: Final = 0x08
 ACK: Final = 0x10
 URG: Final = 0x20
 
-_TCP_PROTOCOL: Final = 6
-_FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset; the don't-fragment bit is not in it
+TCP_PROTOCOL: Final = 6
+FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset; the don't-fragment bit is not in it
 _FLAGS: Final = 13  # of these in the TCP header
 _WINDOW: Final = 14
 _CHECKSUM: Final = 16
@@ -29,7 +30,7 @@ _SCALE: Final = 3
 
 # version+header length, total length, flags+fragment offset, protocol, then (header without options) TCP:
 # sequence number, acknowledgement number, data offset, flags. One call reads all that the engine looks at.
-_HEADERS: Final = struct.Struct("!BxHxxHxB14xIIBB")
+HEADERS: Final = struct.Struct("!BxHxxHxB14xIIBB")
 _TCP: Final = struct.Struct("!IIBB")
 _NUMBERS: Final = struct.Struct("!II")
 _BARE_IP: Final = struct.Struct("!BBHHHBBH8s")
@@ -69,8 +70,8 @@ class Segment:
         size = len(raw)
         if size < 40:
             return None
-        first, total, fragment, protocol, seq, ack, offset, flags = _HEADERS.unpack_from(raw)
-        if total != size or protocol != _TCP_PROTOCOL or fragment & _FRAGMENT:
+        first, total, fragment, protocol, seq, ack, offset, flags = HEADERS.unpack_from(raw)
+        if total != size or protocol != TCP_PROTOCOL or fragment & FRAGMENT:
             return None
         if first == 0x45:
             segment = cls(raw, raw[12:24], 20, seq, ack, offset, flags)
@@ -150,9 +151,9 @@ class Segment:
 def bare_packet(key: bytes, seq: int, ack: int, flags: int) -> bytes:
     """An IPv4 packet with the addresses and ports of *key*, a bare TCP header, no payload and no options."""
     tcp = _BARE_TCP.pack(key[8:12], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0x50, flags, 0, 0, 0)
-    pseudo = key[:8] + struct.pack("!HH", _TCP_PROTOCOL, len(tcp))
+    pseudo = key[:8] + struct.pack("!HH", TCP_PROTOCOL, len(tcp))
     tcp = tcp[:16] + _checksum(pseudo + tcp) + tcp[18:]
-    header = _BARE_IP.pack(0x45, 0, 20 + len(tcp), 0, 0x4000, _TTL, _TCP_PROTOCOL, 0, key[:8])
+    header = _BARE_IP.pack(0x45, 0, 20 + len(tcp), 0, 0x4000, _TTL, TCP_PROTOCOL, 0, key[:8])
     return header[:10] + _checksum(header) + header[12:] + tcp
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import logging
 import struct
+import sys
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, cast
 
 from nfreaim.core import records
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 _PLACE: Final = struct.Struct("!II")
 # A segment this far behind is a repetition; farther, it is somewhere else altogether.
 _BEHIND: Final = 1 << 16
+_RECORD: Final = 31  # how much longer than a place it takes to write a record, in places
 # So long a hole in a flow that goes on may be of bytes that passed before, which never come again.
 _PROBATION: Final = 120.0  # seconds
 
@@ -52,10 +55,17 @@ class Sessions:
         self._kept: set[bytes] = set()
         self._warned = self._said = False
 
-    def keep(self) -> None:
-        """Write down where the moved flows stand. A refusal costs the restart ability only: one warning."""
-        moved, self.moved = self.moved, {}
-        for key, flow in moved.items():
+    def keep(self, effort: int = sys.maxsize) -> None:
+        """Write down where the moved flows stand. A refusal costs the restart ability only: one warning.
+
+        effort  so many places are written, a record of a new flow counting as 32: packets wait meanwhile.
+                What is left stays in ``moved``, and those that move again stand behind it.
+        """
+        for key in list(islice(self.moved, effort)):
+            if effort <= 0:
+                break
+            flow = self.moved.pop(key)
+            effort -= 1
             helper = flow.helper
             known = key in self._kept
             # Asked once: whether an object has the methods of a protocol takes longer than all the rest.
@@ -63,6 +73,7 @@ class Sessions:
                 continue
             try:
                 if not known:
+                    effort -= _RECORD
                     self._kept.add(key)
                     if not flow.skewed:  # else there is a record, with more in it
                         self._kernel.keep(key, records.session(flow, self._sets.serves(key)))

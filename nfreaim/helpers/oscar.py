@@ -113,10 +113,7 @@ class OscarHelper:
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         """See core.helper.Helper."""
-        reader = self._readers[direction]
-        if direction is _REPLY:
-            infos = nat.sessions() and not nat.server_inside
-            reader.wanted = _WANTED_WITH_INFOS if infos else _WANTED[1]
+        reader = self._reader(direction, nat)
         try:
             frames = reader.feed(data, start)
         except OutOfSequence:
@@ -136,6 +133,17 @@ class OscarHelper:
             edits += self._frame(direction, frame, nat)
         hold = self._hold(direction, nat) if reader.kept else None
         return Scan(tuple(edits), hold) if edits or hold is not None else None
+
+    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
+        """See core.helper.Helper."""
+        return self._reader(direction, nat).skips(data)
+
+    def _reader(self, direction: Direction, nat: Nat) -> FlapReader:
+        reader = self._readers[direction]
+        if direction is _REPLY:
+            infos = nat.sessions() and not nat.server_inside
+            reader.wanted = _WANTED_WITH_INFOS if infos else _WANTED[1]
+        return reader
 
     def places(self) -> tuple[bytes, bytes]:
         """See core.helper.Resumable."""

@@ -24,12 +24,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import iptc
-
 from nfreaim.core.flow import Endpoint
 from nfreaim.core.policy import Forward
 from nfreaim.errors import BackendError
 from nfreaim.host.ipset import PIN_SET
+from nfreaim.host.thrift import quick_search
+
+with quick_search():
+    import iptc
 
 CHAIN: Final = "NFREAIM"
 PINHOLE_MARK: Final = 0x200000

@@ -279,7 +279,10 @@ class _Broken:
 
     seen = 0
 
-    def process(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Any:
+    def passes(self, raw: bytes, from_inside: bool, now: float) -> bool:
+        return False
+
+    def consider(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Any:
         self.seen += 1
         raise RuntimeError(f"packet of {len(raw)} bytes")
 

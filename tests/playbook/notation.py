@@ -102,6 +102,9 @@ class Planned:
     edits: tuple[list[Edit], list[Edit]] = field(default_factory=lambda: ([], []))
     established: bool = True
 
+    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
+        return False
+
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         pending, made = self.edits[direction], list[Edit]()
         while pending and pending[0].start < start + len(data):

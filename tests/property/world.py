@@ -37,6 +37,9 @@ class Script:
         self.made: tuple[list[Edit], list[Edit]] = ([], [])
         self.late = 0
 
+    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
+        return False
+
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         end, pending = start + len(data), self.pending[direction]
         edits: list[Edit] = []

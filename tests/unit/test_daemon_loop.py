@@ -48,7 +48,10 @@ class Packet:
 class Broken:
     """An engine that fails with every packet."""
 
-    def process(self, *_: Any) -> Any:
+    def passes(self, *_: Any) -> bool:
+        return False
+
+    def consider(self, *_: Any) -> Any:
         raise RuntimeError("nobody thought of this")
 
 

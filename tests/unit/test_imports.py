@@ -1,6 +1,7 @@
 """Who may import whom, and how long a file may be."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ ALLOWED = {
     "nfreaim.host": {"nfreaim.core", "nfreaim.errors", "nfreaim.config"},
     "nfreaim.host.queue": {"netfilterqueue"},
     "nfreaim.host.iptables": {"iptc"},
+    "nfreaim.host.thrift": {"scapy"},
     "nfreaim.host.conntrack": {"pyroute2"},
     "nfreaim.host.status": {"nfreaim.__version__"},
     "nfreaim.cli": {"nfreaim"},
@@ -130,3 +132,11 @@ def test_no_file_is_longer_than_a_sitting() -> None:
     }
     assert lengths, "no files found: the test looks in the wrong place"
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+
+
+def test_the_command_line_alone_loads_no_library_that_reads_files_when_it_is_imported() -> None:
+    script = "import sys, nfreaim.cli; print(sorted({'scapy', 'iptc', 'pyroute2'} & set(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=60
+    )
+    assert found.stdout == "[]\n", found.stderr

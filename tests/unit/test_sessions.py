@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
 from nfreaim.core.flow import Endpoint
 from nfreaim.helpers.oscar import OscarHelper
 from tests.golden import load
-from tests.unit.fakes import CLIENT, Router, packed
+from tests.unit.fakes import CLIENT, Router, Wire, packed
 from tests.unit.test_recognition import COOKIE, KEEPALIVE, PROPOSAL, RECEIVED, Numbered, snac
 
 GOLDEN = load()
@@ -380,3 +381,16 @@ def test_sign_on_frame_of_a_new_connection_replaces_what_was_kept() -> None:
     again.handshake()
     again.say(0, COOKIE)
     assert not opened(again)
+
+
+def test_many_that_sign_on_at_once_are_written_down_bit_by_bit_and_all_of_them() -> None:
+    router = Router()
+    for number in range(5):
+        Wire(router, client=Endpoint("10.0.0.5", 41000 + number)).sign_on()
+    waiting = [list(router.engine.sessions.moved)]
+    while router.engine.sessions.moved:
+        router.engine.sessions.keep(40)
+        waiting.append(list(router.engine.sessions.moved))
+    assert [len(keys) for keys in waiting] == [5, 3, 1, 0]
+    assert all(one[-len(two) :] == two for one, two in pairwise(waiting) if two)
+    assert len(router.kernel.kept) == 5

@@ -1,0 +1,141 @@
+"""The fast path answers as the engine would without it, for packets that are fine and for all others."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from nfreaim.core.engine import Engine
+from nfreaim.core.packet import ACK, FIN, PSH, RST, SYN, URG
+from nfreaim.errors import Malformed
+from nfreaim.helpers.flap import FlapReader
+from tests.golden import load
+from tests.unit.fakes import Router, Wire, packet
+from tests.unit.test_flap_reader import numbered
+
+GOLDEN = {name: golden.data for name, golden in load().items()}
+TEXT = GOLDEN["text-message"]
+WANTED = {b"\x00\x04\x00\x06": True, b"\x00\x04\x00\x07": True, b"\x00\x01\x00\x03": False}
+
+
+def altered(random_: random.Random, data: bytes) -> bytes:
+    """*data* with some bytes near its beginning changed, or cut, or with more behind it; or as it is."""
+    made = bytearray(data)
+    match random_.randrange(8):
+        case 0 | 1:
+            for _ in range(random_.randint(1, 3)):
+                made[random_.randrange(min(len(made), 40))] = random_.choice((0, 1, 2, 4, 0x2A, 0x80, 255))
+        case 2:
+            del made[random_.randrange(1, len(made)) :]
+        case 3:
+            made += random_.choice((b"\x2a", TEXT, b"\0\0\0\0\0\0\0"))
+    return bytes(made)
+
+
+def told(reader: FlapReader, data: bytes, at: int) -> object:
+    try:
+        return reader.feed(data, at)
+    except Malformed as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_reader_that_skips_finds_and_keeps_what_another_does(seed: int) -> None:
+    random_ = random.Random(seed)
+    frames = [data for data in GOLDEN.values() if data[:1] == b"\x2a"]
+    skipped = 0
+    for _ in range(30):
+        one, other = (FlapReader(WANTED, False, True, slack=random_.choice((0, 16))) for _ in "ab")
+        other.slack = one.slack
+        for reader in (one, other):
+            reader.begun, reader.due = True, 7
+        at = 0
+        for number in range(12):
+            data = altered(random_, numbered(random_.choice(frames), 7 + number))
+            if one.skips(data):
+                skipped += 1
+                assert told(other, data, at) == []
+            else:
+                found = told(one, data, at)
+                assert told(other, data, at) == found
+                if isinstance(found, type):
+                    break
+            at += len(data)
+            assert one.place() == other.place()
+            assert (one.kept, one.broken is None) == (other.kept, other.broken is None)
+    assert skipped > 5
+
+
+def signed_on() -> tuple[Wire, Engine]:
+    wire = Wire(Router()).sign_on()
+    return wire, wire.router.engine
+
+
+def without_fast_path() -> tuple[Wire, Engine]:
+    wire, engine = signed_on()
+    engine.passes = lambda raw, from_inside, now: False  # type: ignore[method-assign]
+    return wire, engine
+
+
+def state(engine: Engine) -> object:
+    counters = replace(engine.counters)
+    flows = [
+        (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.finished, s.flow.helper is None)
+        for s in engine.flows.streams.values()
+    ]
+    places = [flow.helper.places() for flow in engine.flows if flow.helper]  # type: ignore[attr-defined]
+    return counters, flows, places, list(engine.sessions.moved)
+
+
+FLAGS = (ACK, ACK | PSH, ACK | PSH, ACK | FIN, RST, ACK | RST, SYN, ACK | URG, 0, ACK | 0x40)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
+    random_ = random.Random(seed)
+    (wire, fast), (_, slow) = signed_on(), without_fast_path()
+    for token in range(400):
+        if not fast.flows.streams or random_.random() < 0.01:
+            (wire, fast), (_, slow) = signed_on(), without_fast_path()
+        way = random_.randrange(2)
+        stream = next(iter(fast.flows)).streams[way] if len(fast.flows) else None
+        if stream is None or stream.flow.helper is None:
+            (wire, fast), (_, slow) = signed_on(), without_fast_path()
+            continue
+        plain = random_.random() < 0.7
+        due = stream.flow.helper._readers[way].due  # type: ignore[attr-defined]
+        data = random_.choice((b"", numbered(TEXT, due), numbered(TEXT, due)))
+        raw = packet(
+            wire.ends[way],
+            wire.ends[1 - way],
+            (stream.expected + (0 if plain else random_.choice((0, 0, -1, 1, -90, 5000)))) & 0xFFFFFFFF,
+            (stream.flow.streams[1 - way].expected + (0 if plain else random_.choice((0, -1, 1))))
+            & 0xFFFFFFFF,
+            ACK | PSH if plain else random_.choice(FLAGS),
+            data if plain or not data else altered(random_, data),
+            tcp_options=random_.choice((b"", bytes(12))),
+            ip_options=random_.choice((b"", b"", b"", bytes(4))),
+        )
+        if not plain and random_.random() < 0.3:
+            raw = altered(random_, raw)
+        from_inside = (way == 0) is (random_.random() < 0.97)
+        now = 1000.0 + token
+        assert fast.process(raw, token, from_inside, now) == slow.process(raw, token, from_inside, now)
+        assert state(fast) == state(slow)
+
+
+def test_data_that_nobody_wants_takes_the_fast_path_and_nothing_that_could_be_edited() -> None:
+    wire, engine = signed_on()
+    due = wire.stored.helper._readers[0].due  # type: ignore[union-attr]
+    at = len(wire.sent[0])
+    for data, expected in (
+        (numbered(TEXT, due), True),
+        (numbered(GOLDEN["send-file-proposal"], due + 1), False),
+        (TEXT[:10], False),
+    ):
+        raw = wire.raw(0, at, data)
+        assert engine.passes(raw, True, 1000.0) is expected
+        at += len(data) if expected else 0
+    assert not engine.passes(wire.raw(0, at, b"", ACK), False, 1000.0), "from the wrong side"
