@@ -1,4 +1,4 @@
-"""Editing: a helper's edits enter their stream here, or are refused. Translates nothing."""
+"""Editing: a helper's edits enter their stream here, or are refused; and every segment leaves with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from nfreaim.core.counters import Counters
 from nfreaim.core.flow import FlowTable
 from nfreaim.core.nat import Kernel
 from nfreaim.core.offsets import Edit
+from nfreaim.core.packet import Segment
 from nfreaim.core.stream import Stream
+from nfreaim.core.verdict import ACCEPT, DROP, Verdict
 from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
@@ -53,3 +55,21 @@ class Editing:
             log.error("%s: an edit is not made, the flow cannot be protected: %s", flow.owner, error)
             stream.map.undo(len(edits))
             nat.undo_scan("edit refused")
+
+    def rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
+        """What becomes of *segment*, whose payload stands at offset *at*: as it came, or with its edits."""
+        if stream.unsent is not None:
+            stream.left(at + len(segment.raw) - segment.start)
+        if not stream.map.edits and not stream.flow.skewed:
+            return ACCEPT
+        try:
+            rendered = stream.rendered(segment, at)
+        except Exception as error:  # those that were held before this one need their verdicts all the same
+            if not self._counters.failed_packets:
+                log.error("%s: a packet cannot be edited", stream.flow.owner, exc_info=error)
+            self._counters.failed_packets += 1
+            return DROP if stream.flow.skewed else ACCEPT
+        if rendered.raw == segment.raw:
+            return ACCEPT
+        self._counters.changed_packets += 1
+        return Verdict(True, rendered.raw)

@@ -54,6 +54,7 @@ class Engine:
         self.flows = FlowTable(self.settings.limits)
         self._holding = Holding(self.settings, self.counters)
         self._editing = Editing(self.kernel, self.flows, self.counters)
+        self._rendered = self._editing.rendered
         self._sets = QueueSets(helpers, self.kernel, self.settings.limits.flows)
         self.sessions = Sessions(self.kernel, self.flows, self._sets, self._nat_for)
         self._liveness = Liveness(self.kernel, self.settings.grace)
@@ -181,23 +182,6 @@ class Engine:
         """Verdicts for what *stream* holds (up to offset *below*), in order, with the edits made so far."""
         freed = self._holding.let_go(stream, below)
         return [(held.token, self._rendered(stream, held.segment, held.at)) for held in freed]
-
-    def _rendered(self, stream: Stream, segment: Segment, at: int) -> Verdict:
-        if stream.unsent is not None:
-            stream.left(at + len(segment.raw) - segment.start)
-        if not stream.map.edits and not stream.flow.skewed:
-            return ACCEPT
-        try:
-            rendered = stream.rendered(segment, at)
-        except Exception as error:  # those that were held before this one need their verdicts all the same
-            if not self.counters.failed_packets:
-                log.error("%s: a packet cannot be edited", stream.flow.owner, exc_info=error)
-            self.counters.failed_packets += 1
-            return DROP if stream.flow.skewed else ACCEPT
-        if rendered.raw == segment.raw:
-            return ACCEPT
-        self.counters.changed_packets += 1
-        return Verdict(True, rendered.raw)
 
     def _bare(self, stream: Stream, segment: Segment, token: Any, now: float) -> Verdicts:
         """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
