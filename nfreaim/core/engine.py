@@ -207,7 +207,8 @@ class Engine:
         # Progress still counts: offsets are relative to it, and 4 GiB on new bytes would pass for edited.
         at = stream.offset(segment.seq)
         end = at + len(segment.raw) - segment.start
-        if 0 < end - stream.next <= FAR:
+        resuming = stream.flow.resuming
+        if 0 < end - stream.next <= FAR and not (resuming and resuming.strange(stream, segment)):
             stream.advance(end)
         if segment.flags & FIN:
             self._finish(stream, segment, now)

@@ -25,7 +25,7 @@ from nfreaim.core.helper import HelperFactory, Resumable
 from nfreaim.core.nat import FlowNat, Kernel, Record
 from nfreaim.core.packet import ACK, Segment
 from nfreaim.core.sets import QueueSets
-from nfreaim.core.stream import Stream
+from nfreaim.core.stream import FAR, Stream
 from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
@@ -150,6 +150,8 @@ class Resuming:
         at = stream.offset(segment.seq)
         end = at + len(segment.raw) - segment.start
         flow, way = stream.flow, stream.direction
+        if self.strange(stream, segment):
+            return False
         if self._exact:
             if stream.next - _BEHIND <= at and end <= stream.next:
                 return False
@@ -173,6 +175,18 @@ class Resuming:
             log.info("%s: read again", flow.owner)
         return False
 
+    def strange(self, stream: Stream, segment: Segment) -> bool:
+        """Whether *segment* is so far from the known places that this flow's ends cannot have sent it.
+
+        Packets of inside hosts come before any check of the kernel's. What passed while nobody looked may be
+        missed, but no more than fits into a window.
+        """
+        if not self._exact:
+            return False
+        ahead = _ahead(stream.flow.streams[1 - stream.direction], segment)
+        apart = max(abs(ahead), abs(stream.offset(segment.seq) - stream.next))
+        return not segment.flags & ACK or apart > FAR
+
     def gives_way(self, flow: Flow, now: float) -> bool:
         """A hole in *flow*: whether it is taken for bytes that passed before, and nothing waits for them."""
         if self._since is None or now - self._since > _PROBATION:
@@ -185,5 +199,9 @@ class Resuming:
 
 def _nothing_beyond(other: Stream, segment: Segment) -> bool:
     """Whether the sender of *segment* has got nothing of *other* from behind where it stands."""
-    ahead = other.edited_offset(segment.ack) - other.map.fwd(other.next)
-    return bool(segment.flags & ACK) and -_BEHIND <= ahead <= 0
+    return bool(segment.flags & ACK) and -_BEHIND <= _ahead(other, segment) <= 0
+
+
+def _ahead(other: Stream, segment: Segment) -> int:
+    """By how much *segment* acknowledges more of *other* than where that stands."""
+    return other.edited_offset(segment.ack) - other.map.fwd(other.next)

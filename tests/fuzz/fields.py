@@ -71,12 +71,15 @@ class Reader:
                 self.broken = True
                 return
             end = self.pos + 6 + length
+            if not self.frames and len(self.data) >= self.pos + 10:  # it may end later
+                first = bytes(self.data[self.pos + 6 : min(end, self.pos + 10)])
+                self.signed_on = channel == 1 and first == b"\0\0\0\1"
+                self.broken = not self.signed_on
             if len(self.data) < end:
                 return
             frame = bytes(self.data[self.pos : end])
-            if not self.frames:
-                self.signed_on = channel == 1 and frame[6:10] == b"\0\0\0\1"
-                self.broken = not self.signed_on
+            if not self.signed_on:
+                self.broken = True
             self.frames += 1
             self.due = number_of(frame) + 1 & 0xFFFF
             at = self.pos

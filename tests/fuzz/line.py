@@ -30,7 +30,7 @@ class Line:
     sent        what its sender sent
     steady      nobody sent two different bytes for one place
     resumed     the flow is one of an earlier daemon's life: what passes meanwhile need not be read
-    blind       what the router has read cannot be told any more, so its edits are not judged
+    blind       what the router has read of it, if it knows it, cannot be told: its edits are not judged
     before      the end of what left in that life: a repetition of it need not be edited as it was then
     edge        how far its receiver has offered to take what leaves, or None while nobody knows
     lie, window what its sender acknowledges wrongly (see Kind.LIE), and offers to take
@@ -69,7 +69,7 @@ class Line:
         self.steady = True
         self.out_end = self.lie = 0
         self.window = 64240
-        self.blind = False
+        self.blind = True
         self.forget()
 
     def forget(self) -> None:
@@ -125,8 +125,8 @@ class Line:
         if self.server_inside:
             if out is not raw:
                 same_headers(raw, out)
-                if payload_at(out) < len(out):
-                    self._fits(raw, out)
+            if not blind:
+                self._fits(raw, out)
             if counts and not blind:
                 self._collect(out)
             return
@@ -169,7 +169,7 @@ class Line:
     def offered(self, ack: int, window: int) -> None:
         """Its receiver says so much."""
         place = ((ack - self.base - self.out_end + 2**31) & 0xFFFFFFFF) - 2**31
-        if place <= 0x10000:  # else nobody believes it
+        if place <= 0x10000 and not self.blind:  # else nobody believes it
             self.edge = max(self.edge or 0, self.out_end + place + window)
 
     def _fits(self, raw: bytes, out: bytes) -> None:

@@ -239,7 +239,7 @@ class World:
                 self.forget(client, server)
                 for line in (client, server):
                     line.resumed = False
-                    line.blind = line.blind or bool(line.sent)  # begun anew in the middle
+                    line.blind = flow is None or bool(line.sent)  # or it is begun anew in the middle
 
     def forget(self, *lines: Line) -> None:
         """What was seen so far has to be right, and does not count any more."""

@@ -10,9 +10,10 @@ from itertools import pairwise
 import pytest
 
 from nfreaim.core.flow import Endpoint
+from nfreaim.core.verdict import ACCEPT
 from nfreaim.helpers.oscar import OscarHelper
 from tests.golden import load
-from tests.unit.fakes import CLIENT, Router, Wire, packed
+from tests.unit.fakes import CLIENT, PSH_ACK, Router, Wire, packed, packet
 from tests.unit.test_recognition import COOKIE, KEEPALIVE, PROPOSAL, RECEIVED, Numbered, snac
 
 GOLDEN = load()
@@ -124,6 +125,23 @@ def test_daemon_that_dies_in_the_midst_of_a_frame_lets_that_one_pass(cut: int) -
     # Only its header had come: then it can still be read, and its addresses edited.
     assert bool(wire.router.firewall.pinholes) is (cut < 6)
     assert opened(wire) is (cut >= 6)
+    assert wire.read
+
+
+@pytest.mark.parametrize("way", [0, 1])
+@pytest.mark.parametrize(
+    ("at", "ack"), [(0, 5 << 20), (0, -(5 << 20)), (5 << 20, 0), (-(5 << 20), 0), (7, 1 << 31)]
+)
+def test_forged_packet_after_a_restart_does_not_cost_the_place(way: int, at: int, ack: int) -> None:
+    """Packets of inside hosts are seen before any check of the kernel's: whoever forges one has to guess."""
+    wire = restarted(Numbered().online())
+    seq, acknowledged = (wire.isn[each] + 1 + len(wire.sent[each]) for each in (way, 1 - way))
+    ends = wire.ends[way], wire.ends[1 - way]
+    raw = packet(*ends, seq + at & 0xFFFFFFFF, acknowledged + ack & 0xFFFFFFFF, PSH_ACK, b"forged")
+    (verdict,) = wire.router.engine.process(raw, "forged", way == 0, wire.router.now)
+    assert verdict == ("forged", ACCEPT)
+    assert opened(wire)
+    wire.say(1, RECEIVED)
     assert wire.read
 
 
