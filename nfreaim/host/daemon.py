@@ -79,9 +79,9 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
 
 def _install_rules(config: Config, stack: ExitStack) -> bool:
     """Complete the static rules; if there were none before (returns True), they go again in the end."""
-    if rules.installed():
-        found = rules.difference(rules.run(["show"]).stdout, config.ports, config.queue)
-        if found:
+    shown, complete = rules.shown()
+    if complete:
+        if found := rules.difference(shown, config.ports, config.queue):
             raise BackendError(found)
         return False
     if not config.lan or not config.wan:
@@ -89,7 +89,7 @@ def _install_rules(config: Config, stack: ExitStack) -> bool:
             "the rules are not installed and the interfaces are not known: run make install-rules "
             "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
         )
-    temporary = not rules.present()
+    temporary = rules.CHAIN not in shown
     if temporary:
         stack.callback(rules.remove, force=True)  # what waits for us was reset before
     rules.install(config.lan, config.wan, config.ports, config.queue)

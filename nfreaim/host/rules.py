@@ -80,12 +80,14 @@ def remove(force: bool = False) -> None:
     _checked(["remove", *(["--force"] if force else [])])
 
 
-def installed() -> bool:
-    """True if all parts are there, the accept in every firewall in use included. Raises BackendError."""
+def shown() -> tuple[str, bool]:
+    """What there is of our rules, as the script shows it, and whether that is all of it, the accept in every
+    firewall in use included. Raises BackendError.
+    """
     result = run(["show"])
     if result.returncode not in (0, ABSENT):
         raise BackendError(message(result.stderr))
-    return result.returncode == 0
+    return result.stdout, result.returncode == 0
 
 
 def difference(shown: str, ports: Iterable[int], queue: int) -> str:
@@ -124,11 +126,6 @@ def settings(shown: str) -> Settings | None:
     lan = tuple(sorted(interface for interface, _ in lans.pop()))
     numbers = tuple(sorted(int(port) for port in ports.pop().split(",")))
     return Settings(lan, tuple(sorted(wans.pop())), numbers, queues.pop())
-
-
-def present() -> bool:
-    """True if any rule of ours is there, complete or not. Raises BackendError."""
-    return CHAIN in run(["show"]).stdout
 
 
 def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
