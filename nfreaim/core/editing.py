@@ -52,7 +52,7 @@ class Editing:
             flow.skewed = True
             self._flows.skewed[flow.owner] = flow
         except BackendError as error:
-            log.error("%s: an edit is not made, the flow cannot be protected: %s", flow.owner, error)
+            log.debug("%s: an edit is not made: %s", flow.owner, error)  # the seam has said why, once
             stream.map.undo(len(edits))
             nat.undo_scan("edit refused")
 

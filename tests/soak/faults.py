@@ -10,7 +10,6 @@ import random
 import re
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -115,12 +114,6 @@ def fill_disk(router: Router) -> None:
     hog.unlink()
 
 
-def read_only(router: Router) -> None:
-    for how in ("ro", "rw"):
-        subprocess.run(["mount", "-o", f"remount,{how}", router.state], check=True, timeout=30)
-        router.pause(2.0)
-
-
 def descriptors(router: Router) -> None:
     pid = router.daemon.pid
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -173,7 +166,7 @@ def normal(rules: str) -> str:
 # With connections running, and how often each is drawn.
 RUNNING: dict[Callable[[Router], None], int] = {
     kill: 10, kill_in_a_row: 2, stop_and_start: 1, freeze: 2, flush: 3, link: 2, lock: 2, commit: 2,
-    fill_disk: 2, read_only: 1, descriptors: 2, second_daemon: 1, damage: 4,
+    fill_disk: 2, descriptors: 2, second_daemon: 1, damage: 4,
 }  # fmt: skip
 # Connection tracking loses connections by these.
 FLUSHING = (flush, link)
