@@ -158,7 +158,7 @@ class Campaign:
         state = self.router.state / "flows"
         # Those that nobody saw end are kept for hours: they must never be read untranslated.
         unseen = self.counts["connections cut off by a flush"]
-        eventually(lambda: len(list(state.iterdir())) <= unseen, 300.0)
+        eventually(lambda: len(list(state.glob("*.json"))) <= unseen, 300.0)
         eventually(lambda: self.lab.firewall_rules("A").count("add nfreaim_skew") <= unseen, 60.0)
         left = faults.normal(self.lab.firewall_rules("A"))
         assert left == rules, f"{rules}\n---\n{left}"
