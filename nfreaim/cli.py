@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nfreaim import __version__, replay
-from nfreaim.config import DEFAULT_PATH, LOG_LEVELS, MOST_PORTS, Config, load
+from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_PORTS, MOST_WORKERS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host import check, rules
 from nfreaim.host.journal import QuietFormatter
@@ -78,6 +78,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     port, queue = _number(1, 65535), _number(0, 65535)
     parser.add_argument("--port", action="append", type=port, metavar="N", help="server port; default 5190")
     parser.add_argument("--queue", type=queue, metavar="N", help="netfilter queue number; default 5190")
+    workers = _number(1, MOST_WORKERS)
+    parser.add_argument("--workers", type=workers, metavar="N", help="processes that read; default 1")
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:
@@ -94,14 +96,21 @@ def _settings(arguments: argparse.Namespace) -> Config:
     config = load(arguments.config)
     if len(arguments.port or ()) > MOST_PORTS:
         raise ConfigError(f"--port: at most {MOST_PORTS} ports fit into one rule")
-    return replace(
+    config = replace(
         config,
         lan=tuple(arguments.lan or config.lan),
         wan=tuple(arguments.wan or config.wan),
         ports=tuple(arguments.port or config.ports),
         queue=config.queue if arguments.queue is None else arguments.queue,
+        workers=arguments.workers or config.workers,
         log_level=getattr(arguments, "log_level", None) or config.log_level,
     )
+    if config.reading[-1] > LAST_QUEUE:
+        raise ConfigError(
+            f"{config.workers} workers take as many queues behind number {config.queue}, and the last one is "
+            f"{LAST_QUEUE}; choose a lower queue"
+        )
+    return config
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -138,7 +147,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _install_rules(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    rules.install(config.lan, config.wan, config.ports, config.queue)
+    rules.install(config.lan, config.wan, config.ports, config.queue, config.workers)
     return 0
 
 
