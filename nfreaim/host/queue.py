@@ -23,6 +23,7 @@ from nfreaim.core.engine import Engine
 from nfreaim.core.gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
+from nfreaim.host.journal import origin
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,8 @@ class PacketQueue:
         self._failed.add(type(error))
         skewed = packet.get_mark() & SKEW_MARK
         what = "is dropped" if skewed else "passes as it came"
-        log.error("a packet failed in the engine and %s: %r", what, error, exc_info=error if first else None)
+        trace = error if first else None
+        log.error("a packet failed in the engine and %s: %s", what, origin(error), exc_info=trace)
         return DROP if skewed else ACCEPT
 
     def _forwarded(self, gate: PeerGate, packet: Any, now: float) -> None:
