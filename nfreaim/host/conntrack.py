@@ -40,6 +40,7 @@ _GET: Final = 0x0101  # IPCTNL_MSG_CT_GET of the subsystem of connection trackin
 _REQUEST: Final = 1
 _ERROR: Final = 2
 _SEQUENCE: Final = 8  # where it is in a message; 4 bytes
+_PATIENCE: Final = 1.0  # seconds for the kernel to answer; every packet waits meanwhile
 # A question about ends that are easily found in the message, to be replaced by others.
 _ENDS: Final = Owner(Endpoint("1.2.3.4", 0x5152), Endpoint("5.6.7.8", 0x5354))
 
@@ -56,6 +57,7 @@ class Conntrack:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+        self._socket.settimeout(_PATIENCE)
         self._question = bytearray(_question(_ENDS))
         self._places = [self._question.index(part) for part in _parts(_ENDS)]
         self._sequence = 0
@@ -133,7 +135,7 @@ class Conntrack:
         struct.pack_into("=I", question, _SEQUENCE, self._sequence)
         try:
             self._socket.send(question)
-            while True:
+            while True:  # what else comes answers an earlier question, which was given up
                 answer = self._socket.recv(65536)
                 kind, sequence = struct.unpack_from("=4xH2xI", answer)
                 if sequence == self._sequence:
