@@ -30,6 +30,7 @@ FEATURES = {
     "MARK target": "-t raw -A PREROUTING -j MARK --set-xmark 0x1/0x1",
     "mark match": "-t raw -A OUTPUT -m mark --mark 0x1/0x1",
     "addrtype match": "-t raw -A PREROUTING -m addrtype --dst-type LOCAL",
+    "limit match": "-t raw -A PREROUTING -m limit --limit 5000/second --limit-burst 5000",
     "multiport match": "-t mangle -A POSTROUTING -p tcp -m multiport --sports 1,2",
     "set match of counters": "-t nat -A PREROUTING -m set --match-set probe3 dst,dst,src"
     " ! --update-counters --bytes-lt 2",
