@@ -35,7 +35,7 @@ def of_daemon(engine: Engine, forwards: Iterable[Forward], uptime: float, now: f
         "running": True,
         "uptime": round(uptime, 1),
         **_opened(engine.pinholes, forwards, now),
-        "flows": {"known": len(engine.flows), "kept": [_flow(owner) for owner in engine.flows.skewed]},
+        "flows": {"known": len(engine.flows), "edited": [_flow(owner) for owner in engine.flows.skewed]},
         "counters": engine.counters.as_dict(),
         "queues": _queues(),
     }
