@@ -52,9 +52,8 @@ class LinuxKernel:
         self._resets = Resets(lambda address: self._inside(address) or is_own(address))
         stack.callback(self._resets.close)
         self._protected: set[bytes] = set()
-        self._ending: set[bytes] = (
-            set()
-        )  # of these: both ends were done, when connection tracking was asked last
+        # Of these: both ends were done, when connection tracking was asked last.
+        self._ending: set[bytes] = set()
         self._diverted: dict[Endpoint, float] = {}  # when each was added last, oldest first
 
     # --- core.nat.Kernel ---
