@@ -103,11 +103,16 @@ class LinuxKernel:
             self._skewed.add(owner)
             self._state.save(key, record)
             return
+        former = self._state.load(key)
         self._state.save(key, record)
         try:
             self._skewed.add(owner)
         except BackendError:
-            self._state.delete(key)
+            # The edit is not made, so the flow is what it was: a session that may have been kept, or nothing.
+            if former is None:
+                self._state.delete(key)
+            else:
+                self._state.save(key, former)
             raise
         self._protected.add(key)
 
