@@ -16,7 +16,7 @@ from nfreaim.core.nat import Record
 from nfreaim.core.packet import Segment
 from nfreaim.core.records import is_skewed
 from nfreaim.errors import BackendError
-from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack
+from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack, unknown
 from nfreaim.host.ipset import (
     LAN_SET,
     OFFLOAD_SET,
@@ -59,10 +59,13 @@ class LinuxKernel:
     # --- core.nat.Kernel ---
 
     def outside_address(self, owner: Owner) -> str:
-        if not self._conntrack.holds(owner) and self.lan(owner.client.address):
-            # Flushed: the entry comes back with the packet at hand, and it leaves as the router's own would.
-            return source_towards(owner.server)
-        return self._conntrack.outside_address(owner)
+        address = self._conntrack.outside_address(owner)
+        if address is not None:
+            return address
+        if not self.lan(owner.client.address):
+            raise unknown(owner)
+        # Flushed: the entry comes back with the packet at hand, and it leaves as the router's own would.
+        return source_towards(owner.server)
 
     def reached(self, owner: Owner) -> Endpoint:
         return self._conntrack.reached(owner)

@@ -236,7 +236,8 @@ def connections_are_known_until_they_end(port: str) -> None:
     assert conntrack.outside_address(owner) == OUTSIDE
     stranger = Owner(Endpoint("10.0.0.6", int(port)), owner.server)
     assert conntrack.state(stranger) is None
-    assert "does not know 10.0.0.6" in refused(conntrack.outside_address, stranger)
+    assert conntrack.outside_address(stranger) is None
+    assert "does not know 10.0.0.6" in refused(conntrack.reached, stranger)
     shell(f"conntrack -U -p tcp -s 10.0.0.5 --sport {port} --state CLOSE")
     assert conntrack.state(owner) in ENDING
     shell(f"conntrack -D -p tcp -s 10.0.0.5 --sport {port}")
