@@ -35,7 +35,7 @@ from nfreaim.layers.icq import (
     read,
     relay_message,
 )
-from nfreaim.layers.oscar import CAPABILITIES, TLV, ClientErr, ClientError, IcbmChannel
+from nfreaim.layers.oscar import CAPABILITIES, TLV_HEADER, ClientErr, ClientError, IcbmChannel
 
 SET_STATUS: Final = b"\0\1\0\x1e"
 SELF_INFO: Final = b"\0\1\0\x0f"
@@ -45,7 +45,6 @@ INFOS: Final = frozenset({SELF_INFO, LOCATED, ARRIVED})
 """SNACs that begin with a user-info block: of interest while some client has published an address."""
 OWN_RENDEZVOUS: Final = frozenset({REVERSE_CONNECT, SERVER_RELAY})
 
-_TLV: Final = header_struct(TLV)
 _INFO: Final = header_struct(DirectInfo)
 _ERROR: Final = header_struct(ClientError)
 # Nothing listens, or nothing that the client itself would know the address of.
@@ -311,11 +310,11 @@ def _status_fields(frame: bytes, body: int, strict: bool = False) -> Iterator[_F
     """TLV 0x000C of a SNAC(01,1E). *strict* raises ValueError where a TLV overruns the frame."""
     pos, size = body, len(frame)
     while pos < size:
-        if pos + _TLV.size > size:
+        if pos + TLV_HEADER.size > size:
             _overrun(strict)
             return
-        tag, length = _TLV.unpack_from(frame, pos)
-        pos += _TLV.size
+        tag, length = TLV_HEADER.unpack_from(frame, pos)
+        pos += TLV_HEADER.size
         if pos + length > size:
             _overrun(strict)
         if tag == UserTag.DIRECT_INFO and length == _INFO.size:
@@ -337,11 +336,11 @@ def _user_fields(frame: bytes, name: bytes, body: int, strict: bool = False) -> 
         count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
         pos += 4
         for _ in range(count):
-            if pos + _TLV.size > size:
+            if pos + TLV_HEADER.size > size:
                 _overrun(strict)
                 return
-            tag, length = _TLV.unpack_from(frame, pos)
-            pos += _TLV.size
+            tag, length = TLV_HEADER.unpack_from(frame, pos)
+            pos += TLV_HEADER.size
             if pos + length > size:
                 _overrun(strict)
             if (tag, length) in _OF_INTEREST:
