@@ -172,12 +172,14 @@ class LinuxKernel:
                     kept[key] = record
                 else:
                     self._state.delete(key)
-            elif not self._conntrack.holds(owner):
-                self.unprotect(key)
             else:
-                self._skewed.add(owner)
+                # Protected before it is asked for: an end must be known as one when its entry has expired.
                 self._protected.add(key)
-                kept[key] = record
+                if self.alive(owner):
+                    self._skewed.add(owner)
+                    kept[key] = record
+                else:
+                    self.unprotect(key)
         for key, place in self._places.open(kept).items():
             kept[key]["place"] = place
         edited = len(self._protected)
