@@ -65,6 +65,13 @@ def proposal(form: str, host: str, port: int) -> bytes:
     return bytes(frame)
 
 
+def put(data: bytes, *changes: tuple[int, bytes]) -> bytes:
+    """`data` with other bytes at these offsets."""
+    for at, new in changes:
+        data = data[:at] + new + data[at + len(new) :]
+    return data
+
+
 def tlv(kind: int, value: bytes = b"") -> bytes:
     return kind.to_bytes(2) + len(value).to_bytes(2) + value
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pcaps.wire import put, tlv
 from tests.unit.fakes import packed
 from tests.unit.icq_frames import (
     ACK,
-    OUT,
-    OWN,
     RELAY,
     REVERSE,
     STATUS,
@@ -17,12 +16,10 @@ from tests.unit.icq_frames import (
     ends,
     info,
     moved_wire,
-    put,
     reasons,
     snac,
-    tlv,
-    wire_of,
 )
+from tests.unit.proposals import OUT, OWN, wire_of
 
 # --- reverse connections ----------------------------------------------------------------------------------
 
