@@ -46,6 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(run)
     run.add_argument("--log-level", choices=LOG_LEVELS)
 
+    # Started by a daemon with several workers, and by nobody else: it has no help.
+    work = commands.add_parser("worker")
+    work.set_defaults(command=_work)
+    for name in ("link", "page", "number"):
+        work.add_argument(name, type=int)
+    work.add_argument("--log-level", choices=LOG_LEVELS, required=True)
+
     rule = commands.add_parser("rules", help="install, remove or show the static packet filter rules")
     actions = rule.add_subparsers(required=True, metavar="ACTION")
     install = actions.add_parser("install", help="install or replace them")
@@ -115,13 +122,36 @@ def _settings(arguments: argparse.Namespace) -> Config:
 
 def _run(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
+
+    def serve() -> None:
+        from nfreaim.helpers import HELPERS
+        from nfreaim.helpers.peers import greetings
+        from nfreaim.host import daemon
+
+        daemon.serve(config, HELPERS["oscar"], greetings)
+
+    return _serve(config.log_level, "", serve)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    def serve() -> None:
+        from nfreaim.helpers import HELPERS
+        from nfreaim.host import worker
+
+        worker.serve(arguments.link, arguments.page, arguments.number, HELPERS["oscar"])
+
+    return _serve(arguments.log_level, f"worker {arguments.number}: ", serve)
+
+
+def _serve(log_level: str, name: str, serve: Callable[[], None]) -> int:
+    """Be a process that serves queues; *name* begins its log lines."""
     os.umask(0o077)
     # Under systemd the journal stamps each line itself.
     stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(QuietFormatter(f"{stamp}%(levelname)s %(message)s"))
+    handler.setFormatter(QuietFormatter(f"{stamp}%(levelname)s {name}%(message)s"))
     # Not for the libraries: their debug lines would quote packets.
-    level = logging.getLevelNamesMapping()[config.log_level.upper()]
+    level = logging.getLevelNamesMapping()[log_level.upper()]
     logging.basicConfig(level=max(logging.WARNING, level), handlers=[handler])
     logging.getLogger("nfreaim").setLevel(level)
     # scapy would keep pickles in the home directory, and believe them at the next start.
@@ -130,13 +160,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from nfreaim.host.thrift import forget_names
 
         forget_names()
-        from nfreaim.helpers import HELPERS
-        from nfreaim.helpers.peers import greetings
-        from nfreaim.host import daemon
+        serve()
     except ImportError as error:
         raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
-    try:
-        daemon.serve(config, HELPERS["oscar"], greetings)
     except (ConfigError, BackendError):
         raise
     except Exception:

@@ -26,7 +26,7 @@ _LOOK: Final = 60.0  # between looks at all flows for the servers that are in us
 _OFFLOADS: Final = 1024
 
 News = Callable[[], Iterable[tuple[Endpoint, float]]]
-"""Servers that processes of this daemon follow, with the time of the entry, if any changed since the last call.
+"""Servers that processes of this daemon follow, and when each was named last; nothing if nothing has changed.
 Never raises."""
 
 
