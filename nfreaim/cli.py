@@ -191,7 +191,7 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    return check.main(config.lan, config.wan, config.ports, config.queue)
+    return check.main(config.lan, config.wan, config.ports, config.queue, config.workers)
 
 
 def _status(arguments: argparse.Namespace) -> int:
