@@ -115,9 +115,9 @@ def _divided(
     answers = Answers(owner.pinholes, owner.kernel, page)
 
     def welcome(number: int) -> Welcome:
-        return Welcome(config, config.reading[number - 1], temporary)
+        return Welcome(config, config.reading[number - 1])
 
-    workers = Workers(config.reading, answers, page, welcome, ("--log-level", config.log_level))
+    workers = Workers(config.reading, answers, page, welcome, temporary, ("--log-level", config.log_level))
     queue = PacketQueue(config.queue, _Nobody(), clock, owner.gate)
     stack.callback(owner.report_counters)
     queue.open()

@@ -63,6 +63,11 @@ def receive(end: socket.socket, buffer: bytearray) -> Any:
     return pickle.loads(memoryview(buffer)[:size])
 
 
+def reply(end: socket.socket, number: int, outcome: str, value: Any) -> None:
+    """Answer request *number*. Raises OSError."""
+    end.send(pickle.dumps((number, outcome, value)))
+
+
 class Link:
     """The reader's end. Nothing here waits for longer than its patience."""
 

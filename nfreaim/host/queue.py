@@ -82,14 +82,14 @@ class PacketQueue:
                 self._queue.bind(
                     self.number, self._handle, _LENGTH, mode=COPY_PACKET, range=0xFFFF, sock_len=_SOCKET_BYTES
                 )
+            with socket.socket(fileno=os.dup(self.fileno())) as same:
+                pause = _TIMEVAL.pack(0, int(_PAUSE * 1e6))
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
         except OSError as error:
             raise BackendError(
                 f"queue {self.number} cannot be bound ({error}): another program serves it, or CAP_NET_ADMIN "
                 "is missing; stop the other one or choose another number with --queue and in the rules"
             ) from error
-        with socket.socket(fileno=os.dup(self.fileno())) as same:
-            pause = _TIMEVAL.pack(0, int(_PAUSE * 1e6))
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
 
     def fileno(self) -> int:
         """For a selector: readable when packets wait."""

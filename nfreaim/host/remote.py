@@ -27,7 +27,7 @@ class RemotePinholes:
         self.policy = policy
         self._link = link
         self._page = page
-        self._changes = -1
+        self._changes = 0
         self._insides: frozenset[Endpoint] = frozenset()
         self._failing = False
 
@@ -47,7 +47,7 @@ class RemotePinholes:
     def leads_to(self, inside: Endpoint) -> bool:
         changes = self._page[Number.CHANGES]
         if changes != self._changes:  # every new connection asks this, and few things change it
-            found = self._asked("insides", otherwise=None) if len(self) else frozenset()
+            found = self._asked("insides", otherwise=None)
             if found is not None:
                 self._insides, self._changes = found, changes
         return inside in self._insides

@@ -41,11 +41,10 @@ _LOOK: Final = 2.0  # seconds between looks at the entries of our skewed flows
 
 
 class Welcome(NamedTuple):
-    """What a worker is to know: the settings, its queue, and whether the rules end with the daemon."""
+    """What a worker is to know: the settings, and its queue."""
 
     config: Config
     queue: int
-    temporary: bool
 
 
 class _Kernel(LinuxKernel):
@@ -80,7 +79,7 @@ def serve(link_handle: int, page_handle: int, number: int, helper: HelperFactory
 def _serve(
     link: Link, page: Page, number: int, helper: HelperFactory, signals: socket.socket, stack: ExitStack
 ) -> None:
-    config, queue_number, temporary = link.call("welcome", patience=_WELCOME)
+    config, queue_number = link.call("welcome", patience=_WELCOME)
     kernel = _Kernel(part(config.state_dir, number, config.workers), link, stack)
     pinholes = RemotePinholes(config.pinholes, link, page)
     helpers = dict.fromkeys(config.ports, helper)
@@ -88,15 +87,21 @@ def _serve(
     engine = Engine(helpers, pinholes, kernel, Journal(), config.engine, news)
     reader = Reader(engine, kernel, _bound(queue_number, engine))
     loop = Loop(signals, lambda: None)
-    orphaned = False
 
     def heard() -> None:
-        nonlocal orphaned
         if link.gone():
             log.warning("the daemon's first process has gone")
-            orphaned = loop.stopped = True
+            loop.stopped = True
 
-    stack.callback(lambda: reader.close(cut=temporary and not orphaned))
+    def close() -> None:
+        try:
+            last = bool(link.call("last"))
+        except BackendError:  # the rules stay, and another daemon will come
+            last = False
+        reader.close(cut=last)
+        link.tell("figures", Figures.of(engine), keep=False)
+
+    stack.callback(close)
     reader.restore()
     loop.serve(link, heard)
     reader.attach(loop)
@@ -104,7 +109,6 @@ def _serve(
     loop.chore("tell", Every(lambda: _TOLD, lambda: link.tell("figures", Figures.of(engine), keep=False)))
     link.tell("ready")
     loop.run()
-    link.tell("figures", Figures.of(engine), keep=False)
 
 
 def _bound(number: int, engine: Engine) -> PacketQueue:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from selectors import EVENT_READ, BaseSelector, DefaultSelector
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.core.helper import Refused
@@ -26,8 +25,7 @@ from nfreaim.core.pinhole import Pinhole, PinholeTable
 from nfreaim.errors import BackendError
 from nfreaim.host.figures import Figures
 from nfreaim.host.journal import Journal
-from nfreaim.host.kernel import LinuxKernel
-from nfreaim.host.link import DONE, FAILED, ONE_WAY, REFUSED, Gone, pair, receive
+from nfreaim.host.link import DONE, FAILED, ONE_WAY, REFUSED, Gone, pair, receive, reply
 from nfreaim.host.loop import clock
 from nfreaim.host.page import Number, Page
 
@@ -57,12 +55,20 @@ class Told(Journal):
         super().closed(pinhole, reason)
 
 
+class Servers(Protocol):
+    """The followed servers, as host.kernel has them."""
+
+    def divert(self, server: Endpoint) -> None: ...
+
+    def diverted(self) -> list[tuple[Endpoint, float]]: ...
+
+
 class Answers:
     """What workers may ask of the owner, by name; the arguments are those of core.nat.Pinholes and Kernel."""
 
-    def __init__(self, pinholes: PinholeTable, kernel: LinuxKernel, page: Page) -> None:
+    def __init__(self, pinholes: PinholeTable, servers: Servers, page: Page) -> None:
         self._pinholes = pinholes
-        self._kernel = kernel
+        self._servers = servers
         self._page = page
         self._names: dict[str, Callable[..., Any]] = {
             "open": pinholes.open,
@@ -103,11 +109,11 @@ class Answers:
         return frozenset(self._pinholes.insides())
 
     def _divert(self, server: Endpoint) -> None:
-        self._kernel.divert(server)
+        self._servers.divert(server)
         self._page[Number.FOLLOWED] += 1
 
     def _followed(self) -> list[tuple[Endpoint, float]]:
-        return self._kernel.diverted()
+        return self._servers.diverted()
 
 
 @dataclass
@@ -132,6 +138,7 @@ class Workers:
 
     answers  to what they ask
     welcome  what each is to know when it begins, by its number: anything that can be pickled
+    temporary  the rules end with the daemon
     options  of its command line
     """
 
@@ -141,12 +148,15 @@ class Workers:
         answers: Answers,
         page: Page,
         welcome: Callable[[int], Any],
+        temporary: bool,
         options: Iterable[str],
     ) -> None:
         self._answers = answers
         self._page = page
         self._welcome = welcome
+        self._temporary = temporary
         self._options = list(options)
+        self._stopping = False
         self._selector: BaseSelector = DefaultSelector()
         self._buffer = bytearray(_BUFFER)
         self._workers = [_Worker(number, queue) for number, queue in enumerate(queues, 1)]
@@ -189,6 +199,7 @@ class Workers:
 
     def stop(self) -> None:
         """End all, and answer them meanwhile. Who does not end in time is killed."""
+        self._stopping = True
         with DefaultSelector() as selector:
             running = [worker for worker in self._workers if worker.process is not None]
             for worker in running:
@@ -290,12 +301,14 @@ class Workers:
             (worker.why,) = arguments
         elif name == "welcome":
             outcome = DONE, self._welcome(worker.number)
+        elif name == "last":  # it ends: whether nobody will go on with its flows
+            outcome = DONE, self._stopping and self._temporary
         else:
             outcome = self._answers.to(name, arguments)
         if number == ONE_WAY or worker.link is None:
             return
         try:
-            worker.link.send(pickle.dumps((number, *outcome)))
+            reply(worker.link, number, *outcome)
         except OSError as error:  # it has gone, or takes nothing: then it does without
             log.warning("worker %d was not answered: %s", worker.number, error)
 
