@@ -34,7 +34,7 @@ from nfreaim.host.state import StateDirectory
 log = logging.getLogger("nfreaim")
 
 _WELCOME: Final = 60.0  # seconds until the owner has time for us
-_BIND: Final = 3.0  # seconds for an earlier process to leave the queue
+_BIND: Final = 2.0  # seconds for an earlier process to leave the queue
 _RETRY: Final = 0.05
 _TOLD: Final = 1.0  # seconds between figures
 _LOOK: Final = 2.0  # seconds between looks at the entries of our skewed flows

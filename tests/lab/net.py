@@ -249,8 +249,9 @@ class Lab:
         program = os.environ.get("NFREAIM")
         start = [program] if program else [sys.executable, "-m", "nfreaim"]
         log = self.log_file(f"nfreaim-{router}")
-        workers = os.environ.get("NFREAIM_WORKERS", "1")
-        args = [*start, "run", "--lan", "lan", "--wan", "wan", "--workers", workers, *extra_args]
+        workers = os.environ.get("NFREAIM_WORKERS", "")
+        options = ["--workers", workers] if workers else []
+        args = [*start, "run", "--lan", "lan", "--wan", "wan", *options, *extra_args]
         daemon = Daemon(self.spawn(router, *args, log=log, environment={"PYTHONUNBUFFERED": "1"}), log)
         if wait:
             daemon.wait_ready()

@@ -1,4 +1,4 @@
-"""Readers in processes of their own: what they ask of the owner of the pinholes, and what they do without it."""
+"""Readers in processes of their own: what they ask of the owner of the pinholes, and do without an answer."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_an_owner_that_does_not_answer_costs_a_proposal_and_its_late_answer_is_n
     with owner.turn, pytest.raises(Refused, match="does not answer"):
         reader.ask(ALICE)
     monkeypatch.setattr(links.Link.call, "__kwdefaults__", {"patience": 10.0})
-    # The late answer is a pinhole of which nobody was told: it is closed, and answers nothing that is asked now.
+    # The late answer is a pinhole that nobody was told of: it is closed, and answers nothing else.
     assert reader.link.call("owners") == frozenset()
     assert not owner.table
     assert owner.asked == ["open", "close", "owners"]
