@@ -161,8 +161,11 @@ class Workers:
         self._buffer = bytearray(_BUFFER)
         self._workers = [_Worker(number, queue) for number, queue in enumerate(queues, 1)]
 
-    def start(self) -> None:
-        """Start all, and wait until each serves its queue. Raises BackendError if one cannot."""
+    def start(self, other: int, meanwhile: Callable[[], None]) -> None:
+        """Start all, and wait until each serves its queue; *meanwhile* is called if descriptor *other* is
+        readable. Raises BackendError if one cannot begin.
+        """
+        self._selector.register(other, EVENT_READ, meanwhile)
         for worker in self._workers:
             self._begin(worker)
         until = time.monotonic() + _START
