@@ -5,11 +5,12 @@ A contender yields the process whose CPU time counts as its own, or None if all 
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from tests.lab.net import ADDRESS, WAN, Lab
@@ -80,6 +81,17 @@ def end(process: Process) -> None:
 
 
 @contextmanager
+def rules(lab: Lab, *texts: str) -> Iterator[None]:
+    """Rules of iptables-legacy on router A, written with -A or -I; taken away again in reverse."""
+    with ExitStack() as stack:
+        for text in texts:
+            lab.run("A", "iptables-legacy", *text.split())
+            removal = re.sub(r"(^| )-[AI] ", r"\1-D ", text)
+            stack.callback(lab.run, "A", "iptables-legacy", *removal.split())
+        yield
+
+
+@contextmanager
 def plain(lab: Lab) -> Iterator[None]:
     """Nothing but the router's NAT."""
     yield None
@@ -124,20 +136,16 @@ def nfreaim(lab: Lab) -> Iterator[Process]:
 def redirected(lab: Lab, *words: str) -> Iterator[Process]:
     """A transparent proxy: the LAN's connections to the server port end on the router."""
     process = start(lab, "A", *words)
-    rules = (
-        f"-i lan -p tcp --dport {PORT} -j REDIRECT --to-ports {RELAY_PORT}",
-        f"-i wan -p tcp --dport {PEER_PORT} -j REDIRECT --to-ports {RELAY_PORT + 1}",
-    )
-    for rule in rules:
-        lab.run("A", *f"iptables-legacy -t nat -A PREROUTING {rule}".split())
-    lab.run("A", *f"iptables-legacy -I INPUT -p tcp --dport {RELAY_PORT + 1} -j ACCEPT".split())
     try:
-        yield process
+        with rules(
+            lab,
+            f"-t nat -A PREROUTING -i lan -p tcp --dport {PORT} -j REDIRECT --to-ports {RELAY_PORT}",
+            f"-t nat -A PREROUTING -i wan -p tcp --dport {PEER_PORT} -j REDIRECT --to-ports {RELAY_PORT + 1}",
+            f"-I INPUT -p tcp --dport {RELAY_PORT + 1} -j ACCEPT",
+        ):
+            yield process
     finally:
         end(process)
-        lab.run("A", *f"iptables-legacy -D INPUT -p tcp --dport {RELAY_PORT + 1} -j ACCEPT".split())
-        for rule in rules:
-            lab.run("A", *f"iptables-legacy -t nat -D PREROUTING {rule}".split())
 
 
 def relay(lab: Lab) -> AbstractContextManager[Process]:
@@ -165,36 +173,25 @@ def mitmproxy(lab: Lab) -> Iterator[Process]:
         yield process
 
 
-@contextmanager
-def kernel_ftp(lab: Lab) -> Iterator[None]:
+def kernel_ftp(lab: Lab) -> AbstractContextManager[None]:
     """The kernel's own ALG, as the limit: its FTP helper on FTP's port and on ours."""
-    rules = [
-        f"-t raw -A PREROUTING -i lan -p tcp --dport {port} -j CT --helper ftp" for port in (FTP_PORT, PORT)
-    ]
-    for rule in rules:
-        lab.run("A", *f"iptables-legacy {rule}".split())
-    try:
-        yield None
-    finally:
-        for rule in rules:
-            lab.run("A", *f"iptables-legacy {rule.replace(' -A ', ' -D ')}".split())
+    return rules(
+        lab,
+        *(
+            f"-t raw -A PREROUTING -i lan -p tcp --dport {port} -j CT --helper ftp"
+            for port in (FTP_PORT, PORT)
+        ),
+    )
 
 
-@contextmanager
-def static_forward(lab: Lab) -> Iterator[None]:
+def static_forward(lab: Lab) -> AbstractContextManager[None]:
     """What a UPnP daemon or an operator would set for the peer link: one DNAT rule and one accept."""
     alice, peers = ADDRESS["alice"], f"-i wan -d {WAN['A']} -p tcp --dport {PEER_PORT}"
-    rules = (
+    return rules(
+        lab,
         f"-t nat -I PREROUTING {peers} -j DNAT --to {alice}:{PEER_PORT}",
         f"-I FORWARD -i wan -d {alice} -p tcp --dport {PEER_PORT} -j ACCEPT",
     )
-    for rule in rules:
-        lab.run("A", *f"iptables-legacy {rule}".split())
-    try:
-        yield None
-    finally:
-        for rule in rules:
-            lab.run("A", *f"iptables-legacy {rule.replace('-I ', '-D ')}".split())
 
 
 ALL: dict[str, Contender] = {

@@ -4,43 +4,31 @@ Golden packets with other values at the offsets that are written beside them the
 """
 
 from pcaps.scenes import ALICE, AMY, ROUTER_A, Scene
-from pcaps.wire import AOL_INFO, GOLDEN, address, tlv, to_client
+from pcaps.wire import GOLDEN, address, put, received, tlv
 
 BOB = "203.0.113.20"
-_COOKIE = bytes.fromhex("0000000000000102")  # of icq-file-ack
-
-
-def _put(data: bytes, *changes: tuple[int, bytes]) -> bytes:
-    for at, new in changes:
-        data = data[:at] + new + data[at + len(new) :]
-    return data
 
 
 def status(host: str, port: int) -> bytes:
     """SNAC(01,1E) with a direct-connection block."""
-    return _put(GOLDEN["icq-status"], (34, address(host) + port.to_bytes(4)))
+    return put(GOLDEN["icq-status"], (34, address(host) + port.to_bytes(4)))
 
 
 def arrival(host: str, port: int, external: str) -> bytes:
     """SNAC(03,0B) with that block and TLV 0x000A."""
-    return _put(GOLDEN["icq-buddy-arrival"], (37, address(host) + port.to_bytes(4)), (78, address(external)))
+    return put(GOLDEN["icq-buddy-arrival"], (37, address(host) + port.to_bytes(4)), (78, address(external)))
 
 
 def reverse(host: str, port: int) -> bytes:
     """A request to connect to that endpoint, whose port stands there twice; 4002 is the one that failed."""
     little = port.to_bytes(4, "little")
-    return _put(GOLDEN["icq-reverse-connect"], (81, address(host) + little), (94, little))
+    return put(GOLDEN["icq-reverse-connect"], (81, address(host) + little), (94, little))
 
 
 def ack(host: str, published: int, port: int) -> bytes:
     """A type-2 message that accepts a file: the published port in TLV 0x0005, a new one in two encodings."""
     ends = (77, address(host)), (85, published.to_bytes(2))
-    return _put(GOLDEN["icq-file-ack"], *ends, (196, port.to_bytes(2)), (212, port.to_bytes(4, "little")))
-
-
-def received(frame: bytes, cookie: bytes) -> bytes:
-    """That SNAC(04,06) as SNAC(04,07)."""
-    return to_client(cookie, "100003", AOL_INFO, frame[33:])
+    return put(GOLDEN["icq-file-ack"], *ends, (196, port.to_bytes(2)), (212, port.to_bytes(4, "little")))
 
 
 def icq_direct(scene: Scene) -> None:
@@ -65,13 +53,12 @@ def icq_same_lan(scene: Scene) -> None:
     amy.hear(arrival(ROUTER_A, 40000, ROUTER_A), arrival(ALICE, 4001, ALICE))
     amy.hear(arrival(BOB, 40000, BOB))
     amy.hear(arrival(ROUTER_A, 40001, ROUTER_A))
-    cookie = GOLDEN["icq-reverse-connect"][16:24]
     alice.say(reverse(ALICE, 4001), reverse(ROUTER_A, 40000))
-    amy.hear(received(reverse(ROUTER_A, 40000), cookie), received(reverse(ALICE, 4001), cookie))
-    amy.hear(received(reverse(BOB, 40000), cookie))
+    amy.hear(received(reverse(ROUTER_A, 40000)), received(reverse(ALICE, 4001)))
+    amy.hear(received(reverse(BOB, 40000)))
     amy.say(ack(AMY, 4001, 4001), ack(ROUTER_A, 4001, 4001))
     alice.say(ack(ALICE, 4001, 4001), ack(ROUTER_A, 40000, 40000))
-    amy.hear(received(ack(ROUTER_A, 40000, 40000), _COOKIE), received(ack(ALICE, 4001, 4001), _COOKIE))
+    amy.hear(received(ack(ROUTER_A, 40000, 40000)), received(ack(ALICE, 4001, 4001)))
     alice.close()
     amy.close()
 
@@ -83,14 +70,14 @@ def icq_messages(scene: Scene) -> None:
     alice.say(reverse(BOB, 4001))
     alice.say(status(ALICE, 4001), status(ROUTER_A, 4001))
     alice.say(ack(ALICE, 4001, 4010), ack(ROUTER_A, 4001, 4010), cuts=(79, 200))
-    request = _put(ack(ALICE, 4001, 4010), (196, b"\x2d\x38\x44\x44"), (212, bytes(4)))
-    alice.say(request, _put(request, (77, address(ROUTER_A))))
+    request = put(ack(ALICE, 4001, 4010), (196, b"\x2d\x38\x44\x44"), (212, bytes(4)))
+    alice.say(request, put(request, (77, address(ROUTER_A))))
     text = GOLDEN["text-message"]
-    alice.say(_put(text, (text.index(b"hello"), address(ALICE))))
+    alice.say(put(text, (text.index(b"hello"), address(ALICE))))
     golden = GOLDEN["icq-status"]
     extra = b"\x80\0" + golden[12:16] + b"\0\6" + tlv(1, b"\0\4")
     decorated = golden[:10] + extra + golden[16:]
-    decorated = _put(decorated, (4, (len(decorated) - 6).to_bytes(2)))
+    decorated = put(decorated, (4, (len(decorated) - 6).to_bytes(2)))
     at = len(decorated) - 37
-    alice.say(_put(decorated, (at, address(ALICE))), _put(decorated, (at, address(ROUTER_A))))
+    alice.say(put(decorated, (at, address(ALICE))), put(decorated, (at, address(ROUTER_A))))
     alice.close()

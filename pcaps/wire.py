@@ -65,6 +65,13 @@ def proposal(form: str, host: str, port: int) -> bytes:
     return bytes(frame)
 
 
+def put(data: bytes, *changes: tuple[int, bytes]) -> bytes:
+    """`data` with other bytes at these offsets."""
+    for at, new in changes:
+        data = data[:at] + new + data[at + len(new) :]
+    return data
+
+
 def tlv(kind: int, value: bytes = b"") -> bytes:
     return kind.to_bytes(2) + len(value).to_bytes(2) + value
 
@@ -93,6 +100,12 @@ def to_client(
     """SNAC(04,07), server to client."""
     whom = bytes([len(name)]) + name.encode() + info
     return snac(7, cookie + channel.to_bytes(2) + whom + b"".join(outer), extra)
+
+
+def received(frame: bytes, info: bytes = AOL_INFO) -> bytes:
+    """ICQ's SNAC(04,06) on channel 2, to a number of six digits, as the SNAC(04,07) that becomes of it."""
+    assert frame[24:27] == b"\0\2\6"
+    return to_client(frame[16:24], "100003", info, frame[33:])
 
 
 def aim_block(host: str, port: int, *more: bytes) -> bytes:

@@ -27,11 +27,17 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from nfreaim.errors import Foreign, Malformed, OutOfSequence
-from nfreaim.layers.fixed import header_struct
-from nfreaim.layers.oscar import FLAP, FLAP_MAGIC, SNAC, SNAC_FLAG_EXTRA, FlapChannel, IcbmChannel
+from nfreaim.layers.oscar import (
+    FLAP_HEADER,
+    FLAP_MAGIC,
+    SNAC_FLAG_EXTRA,
+    SNAC_HEADER,
+    FlapChannel,
+    IcbmChannel,
+)
 
-FLAP_HEADER: Final = header_struct(FLAP)
-SNAC_HEADER: Final = header_struct(SNAC)
+SNAC_BODY: Final = FLAP_HEADER.size + SNAC_HEADER.size
+"""Where in a frame the body of a SNAC without an extra block begins."""
 MAX_FRAME: Final = 8192
 """The longest frame that is kept in whole, in bytes with its header; proposals have some hundred."""
 

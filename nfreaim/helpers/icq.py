@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, Literal, NamedTuple
 
 from nfreaim.core.flow import Direction, Endpoint
@@ -35,7 +36,7 @@ from nfreaim.layers.icq import (
     read,
     relay_message,
 )
-from nfreaim.layers.oscar import CAPABILITIES, TLV, ClientErr, ClientError, IcbmChannel
+from nfreaim.layers.oscar import CAPABILITIES, TLV_HEADER, ClientErr, ClientError, IcbmChannel
 
 SET_STATUS: Final = b"\0\1\0\x1e"
 SELF_INFO: Final = b"\0\1\0\x0f"
@@ -45,7 +46,6 @@ INFOS: Final = frozenset({SELF_INFO, LOCATED, ARRIVED})
 """SNACs that begin with a user-info block: of interest while some client has published an address."""
 OWN_RENDEZVOUS: Final = frozenset({REVERSE_CONNECT, SERVER_RELAY})
 
-_TLV: Final = header_struct(TLV)
 _INFO: Final = header_struct(DirectInfo)
 _ERROR: Final = header_struct(ClientError)
 # Nothing listens, or nothing that the client itself would know the address of.
@@ -86,7 +86,7 @@ class Icq:
         What it says now replaces what it said before. Without TLV 0x000C it says nothing about that.
         """
         try:
-            fields = list(_status_fields(frame.data, body, strict=True))
+            fields = list(_status_fields(frame.data, body))
         except ValueError:
             nat.counters.malformed_messages += 1
             return []
@@ -131,7 +131,7 @@ class Icq:
     def user_info(self, frame: Frame, name: bytes, body: int, nat: Nat) -> list[Edit]:
         """User info on its way to a client: where it names one of our pinholes, name the host behind it."""
         try:
-            fields = list(_user_fields(frame.data, name, body, strict=True))
+            fields = list(_user_fields(frame.data, name, body))
         except ValueError:
             nat.counters.malformed_messages += 1
             return []
@@ -239,7 +239,9 @@ class Icq:
 def first_field(frame: bytes, name: bytes, body: int) -> int | None:
     """Where in *frame*, of which the end may be missing, the first address of TLV 0x000C or 0x000A stands."""
     fields = _status_fields(frame, body) if name == SET_STATUS else _user_fields(frame, name, body)
-    return next((field.at for field in fields), None)
+    with suppress(ValueError):  # where the bytes end
+        return next((field.at for field in fields), None)
+    return None
 
 
 def first_in_error(frame: bytes, body: int) -> int | None:
@@ -307,24 +309,15 @@ def _relay_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None:
     return None
 
 
-def _status_fields(frame: bytes, body: int, strict: bool = False) -> Iterator[_Field]:
-    """TLV 0x000C of a SNAC(01,1E). *strict* raises ValueError where a TLV overruns the frame."""
-    pos, size = body, len(frame)
-    while pos < size:
-        if pos + _TLV.size > size:
-            _overrun(strict)
-            return
-        tag, length = _TLV.unpack_from(frame, pos)
-        pos += _TLV.size
-        if pos + length > size:
-            _overrun(strict)
+def _status_fields(frame: bytes, body: int) -> Iterator[_Field]:
+    """TLV 0x000C of a SNAC(01,1E). Raises ValueError as _tlvs does."""
+    for tag, length, at in _tlvs(frame, body):
         if tag == UserTag.DIRECT_INFO and length == _INFO.size:
-            yield _Field(0, tag, pos)
-        pos += length
+            yield _Field(0, tag, at)
 
 
-def _user_fields(frame: bytes, name: bytes, body: int, strict: bool = False) -> Iterator[_Field]:
-    """TLVs 0x000C and 0x000A of the user-info blocks that begin at *body*, likewise.
+def _user_fields(frame: bytes, name: bytes, body: int) -> Iterator[_Field]:
+    """TLVs 0x000C and 0x000A of the user-info blocks that begin at *body*. Raises ValueError as _tlvs does.
 
     Only a block's count separates its TLVs from what follows, which is other TLVs or another block.
     """
@@ -332,27 +325,34 @@ def _user_fields(frame: bytes, name: bytes, body: int, strict: bool = False) -> 
     while pos < size and (not block or name in (SELF_INFO, ARRIVED)):
         pos += 1 + frame[pos]
         if pos + 4 > size:
-            _overrun(strict)
-            return
+            raise ValueError("a user-info block overruns its frame")
         count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
         pos += 4
-        for _ in range(count):
-            if pos + _TLV.size > size:
-                _overrun(strict)
-                return
-            tag, length = _TLV.unpack_from(frame, pos)
-            pos += _TLV.size
-            if pos + length > size:
-                _overrun(strict)
+        for tag, length, at in _tlvs(frame, pos, count):
+            pos = at + length
             if (tag, length) in _OF_INTEREST:
-                yield _Field(block, tag, pos)
-            pos += length
+                yield _Field(block, tag, at)
         block += 1
 
 
-def _overrun(strict: bool) -> None:
-    if strict:
-        raise ValueError("a list of TLVs overruns its frame")
+def _tlvs(frame: bytes, pos: int, count: int | None = None) -> Iterator[tuple[int, int, int]]:
+    """Type, length and value's place of *count* TLVs from *pos* on; without *count*, up to the frame's end.
+
+    Raises ValueError where one overruns the frame; if its header is all there, only after it was yielded,
+    for a reader that knows that the frame's end is missing.
+    """
+    size = len(frame)
+    while pos < size if count is None else count:
+        if pos + TLV_HEADER.size > size:
+            raise ValueError("a TLV's header overruns its frame")
+        tag, length = TLV_HEADER.unpack_from(frame, pos)
+        pos += TLV_HEADER.size
+        yield tag, length, pos
+        pos += length
+        if pos > size:
+            raise ValueError("a TLV's value overruns its frame")
+        if count:
+            count -= 1
 
 
 def _error_data(frame: bytes, body: int) -> int | None:

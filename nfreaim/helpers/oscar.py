@@ -24,7 +24,7 @@ from nfreaim.core.helper import Expectation, Nat, Refused, Scan
 from nfreaim.core.nat import is_reachable
 from nfreaim.core.offsets import Edit
 from nfreaim.errors import OutOfSequence
-from nfreaim.helpers.flap import FLAP_HEADER, SERVER_SLACK, SNAC_HEADER, FlapReader, Frame
+from nfreaim.helpers.flap import SERVER_SLACK, SNAC_BODY, FlapReader, Frame
 from nfreaim.helpers.following import Follower
 from nfreaim.helpers.icq import INFOS, OWN_RENDEZVOUS, SET_STATUS, Icq
 from nfreaim.helpers.partial import (
@@ -38,9 +38,10 @@ from nfreaim.helpers.partial import (
 )
 from nfreaim.helpers.proposal import ADDRESSES, Proposal, party, plain_name
 from nfreaim.helpers.redirect import FIRST_EDITABLE, Redirects, may_be_redirect
-from nfreaim.layers.fixed import header_struct
 from nfreaim.layers.oscar import (
-    TLV,
+    FLAP_HEADER,
+    SNAC_HEADER,
+    TLV_HEADER,
     FlapChannel,
     IcbmChannel,
     RdvTag,
@@ -66,12 +67,10 @@ _FAMILY_ICBM: Final = b"\x00\x04"
 # Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
 _SIGNOFF: Final = FlapChannel.SIGNOFF.value
 _RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
-_BODY: Final = FLAP_HEADER.size + SNAC_HEADER.size
-_TLV: Final = header_struct(TLV)
 
 _ORIGINAL: Final = Direction.ORIGINAL
 _REPLY: Final = Direction.REPLY
-_SHORTEST: Final = _BODY + _TLV.size  # nothing shorter can hold a byte that an edit could change
+_SHORTEST: Final = SNAC_BODY + TLV_HEADER.size  # nothing shorter can hold a byte that an edit could change
 _NONE: Final[dict[Any, Any]] = {}  # in place of the tables that most sessions never need; never changed
 _REMEMBERED: Final = 32  # proposals of one flow whose request or peer is remembered
 

@@ -9,19 +9,21 @@ from typing import Final
 
 from nfreaim.core.flow import Direction
 from nfreaim.core.helper import Nat
-from nfreaim.helpers.flap import FLAP_HEADER, SNAC_HEADER
+from nfreaim.helpers.flap import SNAC_BODY
 from nfreaim.helpers.icq import OWN_RENDEZVOUS, SET_STATUS, first_field, first_in_error
 from nfreaim.helpers.proposal import EDITABLE
 from nfreaim.layers.fixed import header_struct
 from nfreaim.layers.oscar import (
+    FLAP_HEADER,
+    RENDEZVOUS_HEADER,
     SNAC_FLAG_EXTRA,
-    TLV,
+    SNAC_HEADER,
+    TLV_HEADER,
     IcbmChannel,
     IcbmTag,
     IcbmToClient,
     RdvTag,
     RdvType,
-    Rendezvous,
 )
 
 TO_HOST: Final = b"\x00\x04\x00\x06"
@@ -31,9 +33,6 @@ ICBM: Final = header_struct(IcbmToClient)
 
 # Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
 _RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
-_BODY: Final = FLAP_HEADER.size + SNAC_HEADER.size
-_TLV: Final = header_struct(TLV)
-_BLOCK: Final = header_struct(Rendezvous)
 
 
 def first_in_frame(frame: bytes, direction: Direction, nat: Nat) -> int | None:
@@ -68,12 +67,12 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
     if direction is Direction.REPLY:  # user info: warning level and a count that alone delimits its TLVs
         count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
         pos += 4
-        while count and pos + _TLV.size <= size:
-            pos += _TLV.size + _TLV.unpack_from(frame, pos)[1]
+        while count and pos + TLV_HEADER.size <= size:
+            pos += TLV_HEADER.size + TLV_HEADER.unpack_from(frame, pos)[1]
             count -= 1
-    while pos + _TLV.size <= size:
-        tag, length = _TLV.unpack_from(frame, pos)
-        pos += _TLV.size
+    while pos + TLV_HEADER.size <= size:
+        tag, length = TLV_HEADER.unpack_from(frame, pos)
+        pos += TLV_HEADER.size
         if tag == IcbmTag.DATA:
             return _first_in_block(frame, pos, min(pos + length, size))
         pos += length
@@ -81,19 +80,19 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
 
 
 def _first_in_block(frame: bytes, pos: int, size: int) -> int | None:
-    if pos + _BLOCK.size > size:
+    if pos + RENDEZVOUS_HEADER.size > size:
         return None
-    kind, _, capability = _BLOCK.unpack_from(frame, pos)
+    kind, _, capability = RENDEZVOUS_HEADER.unpack_from(frame, pos)
     if kind != RdvType.PROPOSE:
         return None
     editable = EDITABLE
     if capability in OWN_RENDEZVOUS:
         editable |= {RdvTag.SVC_DATA}
     first = None
-    pos += _BLOCK.size
-    while pos + _TLV.size <= size:
-        tag, length = _TLV.unpack_from(frame, pos)
-        pos += _TLV.size
+    pos += RENDEZVOUS_HEADER.size
+    while pos + TLV_HEADER.size <= size:
+        tag, length = TLV_HEADER.unpack_from(frame, pos)
+        pos += TLV_HEADER.size
         if tag == RdvTag.USE_ARS:
             return None
         if first is None and tag in editable:
@@ -104,6 +103,6 @@ def _first_in_block(frame: bytes, pos: int, size: int) -> int | None:
 
 def body_of(frame: bytes) -> int:
     """Where the SNAC body begins: behind the extra block, if the flags announce one."""
-    if len(frame) >= _BODY + 2 and SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[2] & SNAC_FLAG_EXTRA:
-        return _BODY + 2 + int.from_bytes(frame[_BODY : _BODY + 2], "big")
-    return _BODY
+    if len(frame) >= SNAC_BODY + 2 and SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[2] & SNAC_FLAG_EXTRA:
+        return SNAC_BODY + 2 + int.from_bytes(frame[SNAC_BODY : SNAC_BODY + 2], "big")
+    return SNAC_BODY

@@ -18,9 +18,8 @@ from typing import Final, NamedTuple
 from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Nat, Refused
 from nfreaim.core.offsets import Edit
-from nfreaim.helpers.flap import FLAP_HEADER, Frame
-from nfreaim.layers.fixed import header_struct
-from nfreaim.layers.oscar import TLV, FlapChannel, rebuild
+from nfreaim.helpers.flap import Frame
+from nfreaim.layers.oscar import FLAP_HEADER, TLV_HEADER, FlapChannel, rebuild
 from nfreaim.layers.redirect import REDIRECTS, dissect_redirect, servers_of
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,6 @@ A sender that waits for the ACK of a first lone byte before it writes the rest (
 _DATA: Final = FlapChannel.DATA.value
 _SIGNOFF: Final = FlapChannel.SIGNOFF.value
 _HEADER: Final = FLAP_HEADER.size
-_TLV: Final = header_struct(TLV)
 _TEXT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::([0-9]{1,5}))?")
 
 
@@ -169,7 +167,7 @@ def _edits(frame: Frame, places: list[int], old: bytes, new: bytes) -> list[Edit
         start = frame.at + FIRST_EDITABLE
         edits.append(Edit(start, start + 2, length.to_bytes(2, "big")))
     for place in places:
-        start = frame.at + place + (2 if grown else _TLV.size)
-        end = frame.at + place + _TLV.size + len(old)
+        start = frame.at + place + (2 if grown else TLV_HEADER.size)
+        end = frame.at + place + TLV_HEADER.size + len(old)
         edits.append(Edit(start, end, (len(new).to_bytes(2, "big") if grown else b"") + new))
     return edits

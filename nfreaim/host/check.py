@@ -19,7 +19,7 @@ from typing import Literal
 
 from nfreaim.core.nat import UNREACHABLE
 from nfreaim.errors import BackendError
-from nfreaim.host import nftables, privilege, rules
+from nfreaim.host import nftables, privilege, rules, statistics
 from nfreaim.host.commands import interface_exists, json_from, networks_of, run, which
 
 # What the rules use, each as one rule for a scratch namespace: name -> (table, chain, rule).
@@ -30,6 +30,7 @@ FEATURES = {
     "MARK target": "-t raw -A PREROUTING -j MARK --set-xmark 0x1/0x1",
     "mark match": "-t raw -A OUTPUT -m mark --mark 0x1/0x1",
     "addrtype match": "-t raw -A PREROUTING -m addrtype --dst-type LOCAL",
+    "limit match": "-t raw -A PREROUTING -m limit --limit 5000/second --limit-burst 5000",
     "multiport match": "-t mangle -A POSTROUTING -p tcp -m multiport --sports 1,2",
     "set match of counters": "-t nat -A PREROUTING -m set --match-set probe3 dst,dst,src"
     " ! --update-counters --bytes-lt 2",
@@ -341,34 +342,31 @@ def _nftables(wan: Collection[str]) -> Checks:
 
 
 def _queue(number: int) -> Checks:
-    path = Path("/proc/net/netfilter/nfnetlink_queue")
-    if not path.exists():
+    if not statistics.PATH.exists():
         yield Check("FAIL", "the kernel has no nfnetlink_queue", "modprobe nfnetlink_queue")
         return
-    # Columns: queue, netlink port, waiting, mode, range, dropped by full queue, by full socket, last id, 1
-    row = next((row for row in map(str.split, path.read_text().splitlines()) if int(row[0]) == number), None)
-    if row is None:
+    found = next((queue for queue in statistics.queues() if queue.number == number), None)
+    if found is None:
         yield Check("ok", f"queue {number} is free (nfreaim is not running here; traffic passes unread)")
         return
-    owner = _socket_owner(row[1])
+    owner = _socket_owner(found.port)
     if any(Path(word).name == "nfreaim" for word in owner.split()):
         yield Check("ok", f"queue {number} is served by nfreaim")
     else:
         yield Check(
             "FAIL", f"queue {number} is taken by {owner or 'another program'}", "choose another: --queue N"
         )
-    lost = int(row[5]) + int(row[6])
-    if lost:
+    if lost := found.dropped_full + found.dropped_socket:
         yield Check(
             "warn", f"queue {number} has lost {lost} packets", "the machine is too busy for its traffic"
         )
 
 
-def _socket_owner(port: str) -> str:
+def _socket_owner(port: int) -> str:
     """Command line of the process that holds the netfilter netlink socket with this port id, or ""."""
     # Columns: sk, protocol, port id, groups, rmem, wmem, dump, locks, drops, inode
     rows = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
-    links = {f"socket:[{row[9]}]" for row in rows if row[1] == str(_NETLINK_NETFILTER) and row[2] == port}
+    links = {f"socket:[{row[9]}]" for row in rows if (row[1], row[2]) == (str(_NETLINK_NETFILTER), str(port))}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(os.readlink(fd) in links for fd in (process / "fd").iterdir()):

@@ -16,10 +16,12 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, nfct_msg
-
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.errors import BackendError
+from nfreaim.host.thrift import lone_module
+
+with lone_module("pyroute2"):
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, nfct_msg
 
 _NETFILTER: Final = 12
 _GROUP_UPDATE: Final = 2  # bit of NFNLGRP_CONNTRACK_UPDATE
@@ -40,6 +42,7 @@ _GET: Final = 0x0101  # IPCTNL_MSG_CT_GET of the subsystem of connection trackin
 _REQUEST: Final = 1
 _ERROR: Final = 2
 _SEQUENCE: Final = 8  # where it is in a message; 4 bytes
+_PATIENCE: Final = 1.0  # seconds for the kernel to answer; every packet waits meanwhile
 # A question about ends that are easily found in the message, to be replaced by others.
 _ENDS: Final = Owner(Endpoint("1.2.3.4", 0x5152), Endpoint("5.6.7.8", 0x5354))
 
@@ -56,6 +59,7 @@ class Conntrack:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+        self._socket.settimeout(_PATIENCE)
         self._question = bytearray(_question(_ENDS))
         self._places = [self._question.index(part) for part in _parts(_ENDS)]
         self._sequence = 0
@@ -64,19 +68,22 @@ class Conntrack:
         """Give the socket back."""
         self._socket.close()
 
-    def outside_address(self, owner: Owner) -> str:
-        """Where the replies of this flow are sent: the address it has outside.
+    def outside_address(self, owner: Owner) -> str | None:
+        """Where the replies of this flow are sent: the address it has outside. None without an entry.
 
-        Raises BackendError, also if the flow is not established: the packet that asks comes from before
-        connection tracking, and may have been sent in another host's name.
+        Raises BackendError.
         """
-        return self._endpoint(owner, "CTA_TUPLE_REPLY", established=True).address
+        entry = self._find(owner)
+        return None if entry is None else _destination(entry, "CTA_TUPLE_REPLY", owner).address
 
     def reached(self, owner: Owner) -> Endpoint:
         """What this flow's client connected to, before any translation. Raises BackendError."""
-        asked = self._endpoint(owner, "CTA_TUPLE_ORIG")
+        entry = self._find(owner)
+        if entry is None:
+            raise unknown(owner)
+        asked = _destination(entry, "CTA_TUPLE_ORIG", owner)
         # An entry that came back after a flush may have begun with the server's packet: its reply is from us.
-        return self._endpoint(owner, "CTA_TUPLE_REPLY") if asked == owner.client else asked
+        return _destination(entry, "CTA_TUPLE_REPLY", owner) if asked == owner.client else asked
 
     def state(self, owner: Owner) -> int | None:
         """The flow's TCP state (nf_conntrack_tcp.h), or None without an entry. Raises BackendError."""
@@ -107,19 +114,6 @@ class Conntrack:
         """Whether there is an entry of the flow in any state, half closed or ending. Raises BackendError."""
         return self._find(owner) is not None
 
-    def _endpoint(self, owner: Owner, which: str, established: bool = False) -> Endpoint:
-        """The destination in one of the two tuples of the flow's entry."""
-        entry = self._find(owner)
-        if entry is None:
-            raise BackendError(f"connection tracking does not know {owner}")
-        if established and _state_of(entry) != ESTABLISHED:
-            raise BackendError(f"connection tracking does not hold {owner} for established")
-        address = entry.get_nested(which, "CTA_TUPLE_IP", "CTA_IP_V4_DST")
-        port = entry.get_nested(which, "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
-        if not isinstance(address, str) or not isinstance(port, int):
-            raise BackendError(f"connection tracking names no address of {owner}")
-        return Endpoint(address, port)
-
     def _find(self, owner: Owner) -> Any | None:
         """The flow's entry. What comes from the inside end is always one of its tuples, as it is seen here:
         from the client to a server outside, or back to the client from a server inside."""
@@ -133,7 +127,7 @@ class Conntrack:
         struct.pack_into("=I", question, _SEQUENCE, self._sequence)
         try:
             self._socket.send(question)
-            while True:
+            while True:  # what else comes answers an earlier question, which was given up
                 answer = self._socket.recv(65536)
                 kind, sequence = struct.unpack_from("=4xH2xI", answer)
                 if sequence == self._sequence:
@@ -148,6 +142,20 @@ class Conntrack:
         entry = nfct_msg(answer)
         entry.decode()
         return entry
+
+
+def unknown(owner: Owner) -> BackendError:
+    """Says that there is no entry of the flow."""
+    return BackendError(f"connection tracking does not know {owner}")
+
+
+def _destination(entry: Any, which: str, owner: Owner) -> Endpoint:
+    """The destination in one of the two tuples of the flow's entry. Raises BackendError."""
+    address = entry.get_nested(which, "CTA_TUPLE_IP", "CTA_IP_V4_DST")
+    port = entry.get_nested(which, "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
+    if not isinstance(address, str) or not isinstance(port, int):
+        raise BackendError(f"connection tracking names no address of {owner}")
+    return Endpoint(address, port)
 
 
 def _parts(owner: Owner) -> tuple[bytes, bytes, bytes, bytes]:

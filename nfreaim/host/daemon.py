@@ -70,21 +70,24 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
     privilege.require()
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
-        temporary = _install_rules(config, stack)
+        temporary, installed = _install_rules(config, stack)
         daemon = Daemon(config, helper, greetings, temporary, stack)
-        daemon.watch_rules(stack)
+        daemon.watch_rules(installed, stack)
         log.info("ready: serving queue %d for ports %s", config.queue, " ".join(map(str, config.ports)))
         daemon.loop(signals)
 
 
-def _install_rules(config: Config, stack: ExitStack) -> bool:
-    """Complete the static rules; if there were none before (returns True), they go again in the end."""
+def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, rules.Settings | None]:
+    """Complete the static rules: whether there were none before, and they go again in the end; and what they
+    are installed with, None if nobody can tell."""
     shown, complete = rules.shown()
+    wanted = rules.named(config.lan, config.wan, config.ports, config.queue)
+    interfaces = bool(config.lan and config.wan)
     if complete:
         if found := rules.difference(shown, config.ports, config.queue):
             raise BackendError(found)
-        return False
-    if not config.lan or not config.wan:
+        return False, rules.settings(shown) or (wanted if interfaces else None)
+    if not interfaces:
         raise BackendError(
             "the rules are not installed and the interfaces are not known: run make install-rules "
             "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
@@ -92,8 +95,8 @@ def _install_rules(config: Config, stack: ExitStack) -> bool:
     temporary = rules.CHAIN not in shown
     if temporary:
         stack.callback(rules.remove, force=True)  # what waits for us was reset before
-    rules.install(config.lan, config.wan, config.ports, config.queue)
-    return temporary
+    rules.install(*wanted)
+    return temporary, wanted
 
 
 class Daemon:
@@ -142,14 +145,12 @@ class Daemon:
         self._pinholes.adopt(self._kernel.alive, clock(), greetings)
         self._status.open()
 
-    def watch_rules(self, stack: ExitStack) -> None:
-        """From now on put back what somebody else takes away from the rules and sets."""
-        shown = rules.run(["show"]).stdout
-        config = self._config
-        known = rules.settings(shown)
-        if known is None and config.lan and config.wan:
-            known = rules.Settings(config.lan, config.wan, config.ports, config.queue)
-        if known is None:
+    def watch_rules(self, installed: rules.Settings | None, stack: ExitStack) -> None:
+        """From now on put back what somebody else takes away from the rules and sets.
+
+        installed  what the rules are installed with
+        """
+        if installed is None:
             log.warning(
                 "the installed rules name no interfaces: nobody will restore them if they are removed"
             )
@@ -157,9 +158,9 @@ class Daemon:
         names = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET)
         kernel = self._kernel
         entries = (kernel.put_back_skewed, kernel.put_back_diverted, self._open_again)
-        serves = (config.ports, config.queue)
+        serves = (self._config.ports, self._config.queue)
         self._watch = Watch(
-            *(known, serves, names, kernel.networks()),
+            *(installed, serves, names, kernel.networks()),
             *(entries, self._forward_again, self._gate.unwatched, clock()),
         )
         stack.callback(self._watch.close)

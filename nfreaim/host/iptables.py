@@ -13,7 +13,6 @@ destination address: what is sent to our chain is for the router itself.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import re
@@ -28,6 +27,7 @@ from nfreaim.core.flow import Endpoint
 from nfreaim.core.policy import Forward
 from nfreaim.errors import BackendError
 from nfreaim.host.ipset import PIN_SET
+from nfreaim.host.tables import LegacyTables
 from nfreaim.host.thrift import quick_search
 
 with quick_search():
@@ -43,23 +43,21 @@ _TRIES: Final = 5
 _BUCKET: Final = re.compile(rf"{CHAIN}_D(\d+)")
 _DESTINATION: Final = re.compile(r"nfreaim to=(?P<address>[0-9.]+):(?P<port>\d+)")
 _FORWARD: Final = re.compile(r"nfreaim forward=(?P<low>\d+)-(?P<high>\d+) in=(?P<host>\S+)")
-_GET_INFO: Final = 64  # IPT_SO_GET_INFO: struct ipt_getinfo of linux/netfilter_ipv4/ip_tables.h
-_INFO_SIZE: Final = 84
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NatTable:
     """The legacy nat table of this network namespace."""
 
+    def __init__(self) -> None:
+        self._tables = LegacyTables()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._tables.close()
+
     def version(self) -> bytes:
         """What changes with the table's size and shape; takes microseconds. Raises BackendError."""
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
-            info = ctypes.create_string_buffer(b"nat", _INFO_SIZE)
-            size = ctypes.c_uint32(_INFO_SIZE)
-            if _libc.getsockopt(asking.fileno(), socket.IPPROTO_IP, _GET_INFO, info, ctypes.byref(size)):
-                raise BackendError(f"iptables-legacy nat: {os.strerror(ctypes.get_errno())}")
-            return info.raw
+        return self._tables.info("nat")
 
     def destinations(self) -> set[tuple[Endpoint, int]]:
         """The destinations that have a rule, with the numbers of their buckets. Raises BackendError."""

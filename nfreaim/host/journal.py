@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from pathlib import Path
 from types import TracebackType
 
 from nfreaim.core.flow import Flow
@@ -26,6 +27,14 @@ class QuietFormatter(logging.Formatter):
         kind, _, frames = ei
         name = "no exception" if kind is None else f"{kind.__module__}.{kind.__qualname__}"
         return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames)]) + name
+
+
+def origin(error: Exception) -> str:
+    """The type of an exception and the line that raised it, never its text."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        place = f" at {Path(frame.f_code.co_filename).name}:{line}"
+    return f"{type(error).__name__}{place}"
 
 
 class Journal:

@@ -16,7 +16,7 @@ from nfreaim.core.nat import Record
 from nfreaim.core.packet import Segment
 from nfreaim.core.records import is_skewed
 from nfreaim.errors import BackendError
-from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack
+from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack, unknown
 from nfreaim.host.ipset import (
     LAN_SET,
     OFFLOAD_SET,
@@ -52,18 +52,20 @@ class LinuxKernel:
         self._resets = Resets(lambda address: self._inside(address) or is_own(address))
         stack.callback(self._resets.close)
         self._protected: set[bytes] = set()
-        self._ending: set[bytes] = (
-            set()
-        )  # of these: both ends were done, when connection tracking was asked last
+        # Of these: both ends were done, when connection tracking was asked last.
+        self._ending: set[bytes] = set()
         self._diverted: dict[Endpoint, float] = {}  # when each was added last, oldest first
 
     # --- core.nat.Kernel ---
 
     def outside_address(self, owner: Owner) -> str:
-        if not self._conntrack.holds(owner) and self.lan(owner.client.address):
-            # Flushed: the entry comes back with the packet at hand, and it leaves as the router's own would.
-            return source_towards(owner.server)
-        return self._conntrack.outside_address(owner)
+        address = self._conntrack.outside_address(owner)
+        if address is not None:
+            return address
+        if not self.lan(owner.client.address):
+            raise unknown(owner)
+        # Flushed: the entry comes back with the packet at hand, and it leaves as the router's own would.
+        return source_towards(owner.server)
 
     def reached(self, owner: Owner) -> Endpoint:
         return self._conntrack.reached(owner)
@@ -104,11 +106,16 @@ class LinuxKernel:
             self._skewed.add(owner)
             self._state.save(key, record)
             return
+        former = self._state.load(key)
         self._state.save(key, record)
         try:
             self._skewed.add(owner)
         except BackendError:
-            self._state.delete(key)
+            # The edit is not made, so the flow is what it was: a session that may have been kept, or nothing.
+            if former is None:
+                self._state.delete(key)
+            else:
+                self._state.save(key, former)
             raise
         self._protected.add(key)
 
@@ -165,12 +172,14 @@ class LinuxKernel:
                     kept[key] = record
                 else:
                     self._state.delete(key)
-            elif not self._conntrack.holds(owner):
-                self.unprotect(key)
             else:
-                self._skewed.add(owner)
+                # Protected before it is asked for: an end must be known as one when its entry has expired.
                 self._protected.add(key)
-                kept[key] = record
+                if self.alive(owner):
+                    self._skewed.add(owner)
+                    kept[key] = record
+                else:
+                    self.unprotect(key)
         for key, place in self._places.open(kept).items():
             kept[key]["place"] = place
         edited = len(self._protected)

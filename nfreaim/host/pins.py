@@ -46,8 +46,9 @@ class Pins:
         self._leading: dict[Endpoint, Endpoint] = {}
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Give the sockets back."""
         self._set.close()
+        self._nat.close()
 
     # --- core.firewall.Firewall ---
 

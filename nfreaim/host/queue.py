@@ -14,7 +14,6 @@ import struct
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
@@ -23,6 +22,8 @@ from nfreaim.core.engine import Engine
 from nfreaim.core.gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
+from nfreaim.host import statistics
+from nfreaim.host.journal import origin
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,6 @@ VERIFIED_MARK: Final = 0x800000
 # The others, INPUT and POSTROUTING, see what is on its way to one.
 _FROM_INSIDE: Final = (0, 3)
 _GATE: Final = 2  # FORWARD: connections through a pinhole that are not verified yet
-_STATISTICS: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 # 2000 busy connections overran the default of 1024 packets, even with a do-nothing C program; 16384 lost
 # none.
 _LENGTH: Final = 16384
@@ -131,18 +131,8 @@ class PacketQueue:
 
         Raises BackendError.
         """
-        try:
-            text = _STATISTICS.read_text()
-        except OSError as error:
-            raise BackendError(
-                f"the queue's statistics: {error}; run it as root, or with group root among its groups "
-                "(SupplementaryGroups=root)"
-            ) from error
-        for line in text.splitlines():
-            words = line.split()
-            if int(words[0]) == self.number:
-                return int(words[5]), int(words[6])
-        return 0, 0
+        found = [queue for queue in statistics.queues() if queue.number == self.number]
+        return (found[0].dropped_full, found[0].dropped_socket) if found else (0, 0)
 
     def _handle(self, packet: Any) -> None:
         # A packet that is held keeps its verdict open: its token, this object, lives on in the engine. The
@@ -172,7 +162,8 @@ class PacketQueue:
         self._failed.add(type(error))
         skewed = packet.get_mark() & SKEW_MARK
         what = "is dropped" if skewed else "passes as it came"
-        log.error("a packet failed in the engine and %s: %r", what, error, exc_info=error if first else None)
+        trace = error if first else None
+        log.error("a packet failed in the engine and %s: %s", what, origin(error), exc_info=trace)
         return DROP if skewed else ACCEPT
 
     def _forwarded(self, gate: PeerGate, packet: Any, now: float) -> None:

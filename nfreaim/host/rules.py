@@ -45,6 +45,11 @@ class Settings(NamedTuple):
     queue: int
 
 
+def named(lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int) -> Settings:
+    """These settings, as ``settings`` finds them in the rules that are installed with them."""
+    return Settings(tuple(sorted({*lan})), tuple(sorted({*wan})), tuple(sorted({*ports})), queue)
+
+
 def script() -> Path:
     """Where the script is: inside the installed package, else beside the package in a checkout.
 
@@ -123,9 +128,9 @@ def settings(shown: str) -> Settings | None:
     ports = {text for found in places.values() for _, text in found}
     if not (len(lans) == len(wans) == len(queues) == len(ports) == 1 and all(lans) and all(wans)):
         return None
-    lan = tuple(sorted(interface for interface, _ in lans.pop()))
-    numbers = tuple(sorted(int(port) for port in ports.pop().split(",")))
-    return Settings(lan, tuple(sorted(wans.pop())), numbers, queues.pop())
+    lan = (interface for interface, _ in lans.pop())
+    numbers = map(int, ports.pop().split(","))
+    return named(lan, wans.pop(), numbers, queues.pop())
 
 
 def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -82,6 +82,13 @@ class StateDirectory:
                 f"state of a connection cannot be removed from {self.path}: {error}"
             ) from error
 
+    def load(self, key: bytes) -> dict[str, Any] | None:
+        """The record of *key*; None if there is none that is whole."""
+        try:
+            return _read(self._file(key))
+        except (OSError, ValueError, RecursionError):
+            return None
+
     def load_all(self) -> dict[bytes, dict[str, Any]]:
         """Every record that is whole. Others are reported, removed and left out. Raises BackendError."""
         records: dict[bytes, dict[str, Any]] = {}

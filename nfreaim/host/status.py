@@ -20,8 +20,8 @@ from nfreaim.core.firewall import Pinhole
 from nfreaim.core.flow import Owner
 from nfreaim.core.policy import Forward
 from nfreaim.errors import BackendError
+from nfreaim.host import statistics
 
-_QUEUES: Final = Path("/proc/net/netfilter/nfnetlink_queue")
 _TIMEOUT: Final = 10.0  # seconds
 
 Document = dict[str, Any]
@@ -35,7 +35,7 @@ def of_daemon(engine: Engine, forwards: Iterable[Forward], uptime: float, now: f
         "running": True,
         "uptime": round(uptime, 1),
         **_opened(engine.pinholes, forwards, now),
-        "flows": {"known": len(engine.flows), "kept": [_flow(owner) for owner in engine.flows.skewed]},
+        "flows": {"known": len(engine.flows), "edited": [_flow(owner) for owner in engine.flows.skewed]},
         "counters": engine.counters.as_dict(),
         "queues": _queues(),
     }
@@ -134,9 +134,5 @@ def _flow(owner: Owner) -> dict[str, str]:
 
 def _queues() -> list[dict[str, int]]:
     """The kernel's statistics of each queue here. Raises BackendError."""
-    try:
-        rows = [line.split() for line in _QUEUES.read_text().splitlines()]
-    except OSError as error:
-        raise BackendError(f"{_QUEUES}: {error}; are you root?") from error
     names = ("number", "waiting", "dropped_full", "dropped_socket", "seen")
-    return [dict(zip(names, (int(row[at]) for at in (0, 2, 5, 6, 7)), strict=True)) for row in rows]
+    return [{name: getattr(queue, name) for name in names} for queue in statistics.queues()]

@@ -94,7 +94,7 @@ class LegacyTables:
             return {}
         except OSError as error:
             raise BackendError(f"the legacy tables cannot be read: {error}") from error
-        return {name: self._info(name) for name in TABLES if name in names}
+        return {name: self.info(name) for name in TABLES if name in names}
 
     def ours(self) -> Ours:
         """What of the tables is ours. Costs some microseconds per rule. Raises BackendError."""
@@ -107,13 +107,14 @@ class LegacyTables:
             misplaced += wrong
         return Ours(parts, tuple(misplaced))
 
-    def _info(self, table: str) -> bytes:
+    def info(self, table: str) -> bytes:
+        """What ``sizes`` says of one table, which is made if it does not exist. Raises BackendError."""
         return self._ask(_GET_INFO, bytearray(table.encode().ljust(_INFO.size, b"\0")))
 
     def _entries(self, table: str) -> tuple[bytes, bytes]:
-        """The answer of ``_info`` and the entries that belong to it."""
+        """The answer of ``info`` and the entries that belong to it."""
         for attempt in range(_TRIES):
-            info = self._info(table)
+            info = self.info(table)
             size = _INFO.unpack(info)[-1]
             asked = bytearray(_ASKED.pack(table.encode(), size) + bytes(size))
             try:

@@ -23,9 +23,7 @@ from nfreaim.host.tables import OURS, LegacyTables, Ours, generation
 log = logging.getLogger("nfreaim")
 
 _LOOK: Final = 2.0  # seconds between looks
-_READ: Final = (
-    10.0  # between looks at what is in the tables although no size has changed: a rule may be another
-)
+_READ: Final = 10.0  # between looks into the tables although no size has changed: a rule may be another
 _ASK: Final = 600.0  # between questions to nfreaim-rules although nothing has changed: so may have a policy
 _FOREIGN: Final = 10.0  # the least between such questions because others' rules changed
 _AT_ONCE: Final = 5  # restorations in a row that come at once and are logged

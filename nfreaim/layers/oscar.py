@@ -309,9 +309,10 @@ bind_layers(FLAP, SNAC, channel=FlapChannel.DATA)
 for _subtype, _body in _ICBM_BODIES.items():
     bind_layers(SNAC, _body, family=FAMILY_ICBM, subtype=_subtype)
 
-_FLAP = header_struct(FLAP)
-_SNAC = header_struct(SNAC)
-_RENDEZVOUS = header_struct(Rendezvous)
+FLAP_HEADER = header_struct(FLAP)
+SNAC_HEADER = header_struct(SNAC)
+TLV_HEADER = header_struct(TLV)
+RENDEZVOUS_HEADER = header_struct(Rendezvous)
 
 
 def dissect(frame: bytes) -> FLAP:
@@ -321,14 +322,14 @@ def dissect(frame: bytes) -> FLAP:
     if bytes are left over that no TLV covers, or if a list has more than MAX_TLVS TLVs. scapy itself raises
     for none of these: it shortens values and wraps the rest in Raw.
     """
-    if len(frame) < _FLAP.size + _SNAC.size:
+    if len(frame) < FLAP_HEADER.size + SNAC_HEADER.size:
         raise ValueError(f"{len(frame)} bytes are too short for FLAP and SNAC headers")
-    magic, channel, _, length = _FLAP.unpack_from(frame)
+    magic, channel, _, length = FLAP_HEADER.unpack_from(frame)
     if magic != FLAP_MAGIC or channel != FlapChannel.DATA:
         raise ValueError(f"FLAP magic {magic:#04x}, channel {channel}: not a data frame")
-    if length != len(frame) - _FLAP.size:
-        raise ValueError(f"FLAP length {length} for {len(frame) - _FLAP.size} bytes of data")
-    family, subtype, _, _ = _SNAC.unpack_from(frame, _FLAP.size)
+    if length != len(frame) - FLAP_HEADER.size:
+        raise ValueError(f"FLAP length {length} for {len(frame) - FLAP_HEADER.size} bytes of data")
+    family, subtype, _, _ = SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)
     if family != FAMILY_ICBM or subtype not in _ICBM_BODIES:
         raise ValueError(f"SNAC({family:02x},{subtype:02x}) is not an ICBM")
     flap = FLAP(bytes(frame))
@@ -390,7 +391,7 @@ def check_tlvs(tlvs: list[TLV], where: str) -> None:
 
 def _check_rendezvous(outer: RendezvousTLV) -> None:
     block = outer.value
-    if type(block) is not Rendezvous or outer.length < _RENDEZVOUS.size:
+    if type(block) is not Rendezvous or outer.length < RENDEZVOUS_HEADER.size:
         raise ValueError(f"rendezvous block of {outer.length} bytes: too short, or more than {MAX_TLVS} TLVs")
     # `original` is what scapy dissected. Given nothing at all it invents a block of defaults, of legal size.
     if len(block.original) != outer.length:

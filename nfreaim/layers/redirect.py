@@ -19,8 +19,17 @@ from typing import Final
 from scapy.fields import FieldLenField, FieldListField, PacketListField, XShortField
 from scapy.packet import Packet, bind_layers
 
-from nfreaim.layers.fixed import header_struct
-from nfreaim.layers.oscar import FLAP, FLAP_MAGIC, MAX_TLVS, SNAC, TLV, FlapChannel, check_tlvs
+from nfreaim.layers.oscar import (
+    FLAP,
+    FLAP_HEADER,
+    FLAP_MAGIC,
+    MAX_TLVS,
+    SNAC,
+    SNAC_HEADER,
+    TLV,
+    FlapChannel,
+    check_tlvs,
+)
 
 SERVER_TLV: Final = 0x0005
 """The TLV that names the server."""
@@ -61,9 +70,6 @@ bind_layers(FLAP, Redirect, channel=FlapChannel.SIGNOFF)
 for (_family, _subtype), _body in _BODIES.items():
     bind_layers(SNAC, _body, family=_family, subtype=_subtype)
 
-_FLAP: Final = header_struct(FLAP)
-_SNAC: Final = header_struct(SNAC)
-
 
 def dissect_redirect(frame: bytes) -> FLAP:
     """The layers of one complete FLAP frame that is one of the above.
@@ -71,17 +77,17 @@ def dissect_redirect(frame: bytes) -> FLAP:
     Raises ValueError if it is anything else, if a length or count reaches beyond its container, if bytes are
     left over that no TLV covers, or if a list is longer than MAX_TLVS or MAX_FAMILIES.
     """
-    if len(frame) < _FLAP.size:
+    if len(frame) < FLAP_HEADER.size:
         raise ValueError(f"{len(frame)} bytes are too short for a FLAP header")
-    magic, channel, _, length = _FLAP.unpack_from(frame)
-    if magic != FLAP_MAGIC or length != len(frame) - _FLAP.size:
+    magic, channel, _, length = FLAP_HEADER.unpack_from(frame)
+    if magic != FLAP_MAGIC or length != len(frame) - FLAP_HEADER.size:
         raise ValueError(
-            f"FLAP magic {magic:#04x}, length {length} for {len(frame) - _FLAP.size} bytes of data"
+            f"FLAP magic {magic:#04x}, length {length} for {len(frame) - FLAP_HEADER.size} bytes of data"
         )
     body: type[Packet] | None = Redirect
     if channel != FlapChannel.SIGNOFF:
-        short = channel != FlapChannel.DATA or len(frame) < _FLAP.size + _SNAC.size
-        body = None if short else _BODIES.get(_SNAC.unpack_from(frame, _FLAP.size)[:2])
+        short = channel != FlapChannel.DATA or len(frame) < FLAP_HEADER.size + SNAC_HEADER.size
+        body = None if short else _BODIES.get(SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[:2])
     if body is None:
         raise ValueError(f"FLAP channel {channel}, {length} bytes: not a redirect")
     flap = FLAP(bytes(frame))
@@ -97,7 +103,7 @@ def dissect_redirect(frame: bytes) -> FLAP:
 def servers_of(flap: FLAP) -> list[tuple[int, bytes]]:
     """Every TLV 0x0005 of a dissected redirect: where in the frame it begins, and its value."""
     found: list[tuple[int, bytes]] = []
-    pos = _FLAP.size + flap.length
+    pos = FLAP_HEADER.size + flap.length
     for tlv in reversed(_tlvs_in(flap).tlvs):
         pos -= 4 + tlv.length
         if tlv.type == SERVER_TLV:

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
+from tests.lab.namespace import socket_in
 from tests.lab.net import Lab
-from tests.lab.scene import socket_in
 
 _ETH_P_ALL, _PACKET_OUTGOING = 3, 4
 _SO_TIMESTAMPNS = 35

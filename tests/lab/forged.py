@@ -12,8 +12,9 @@ from collections.abc import Callable
 from types import TracebackType
 
 from tests.lab.capture import Capture, Packet
+from tests.lab.namespace import socket_in
 from tests.lab.net import Lab
-from tests.lab.scene import eventually, socket_in
+from tests.lab.scene import eventually
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 DATA = PSH | ACK

@@ -12,20 +12,25 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.flow import Endpoint, Owner, key_of
 from nfreaim.core.pinhole import Pinhole
 from nfreaim.errors import BackendError
 from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack, PinholeEvents
 from nfreaim.host.forwards import Forwards
 from nfreaim.host.ipset import OFFLOAD_SET, FlowSet
 from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK, NatTable
+from nfreaim.host.kernel import LinuxKernel
 from nfreaim.host.pins import Pins
 from nfreaim.host.queue import PacketQueue
+from nfreaim.host.state import StateDirectory
 
 OWNER = Owner(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
 OUTSIDE = "203.0.113.1"
@@ -236,7 +241,8 @@ def connections_are_known_until_they_end(port: str) -> None:
     assert conntrack.outside_address(owner) == OUTSIDE
     stranger = Owner(Endpoint("10.0.0.6", int(port)), owner.server)
     assert conntrack.state(stranger) is None
-    assert "does not know 10.0.0.6" in refused(conntrack.outside_address, stranger)
+    assert conntrack.outside_address(stranger) is None
+    assert "does not know 10.0.0.6" in refused(conntrack.reached, stranger)
     shell(f"conntrack -U -p tcp -s 10.0.0.5 --sport {port} --state CLOSE")
     assert conntrack.state(owner) in ENDING
     shell(f"conntrack -D -p tcp -s 10.0.0.5 --sport {port}")
@@ -247,6 +253,26 @@ def connections_are_known_until_they_end(port: str) -> None:
         conntrack.state(owner)
     print(f"{(time.monotonic() - began) / 500 * 1e6:.0f} microseconds per look-up")
     conntrack.close()
+
+
+def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
+    """Of an edited connection to a server inside: it must not be taken for one that was flushed."""
+    owner = Owner(Endpoint("198.51.100.7", 40000), Endpoint("10.0.0.9", 5190))
+    ends = "-p tcp -s 198.51.100.7 --sport 40000 -d 10.0.0.9 --dport 5190"
+    reply = "-r 10.0.0.9 -q 198.51.100.7 --reply-port-src 5190 --reply-port-dst 40000"
+    shell(f"conntrack -I {ends} {reply} --state TIME_WAIT --timeout 60")
+    shell("ipset add nfreaim_skew 198.51.100.7,tcp:40000,10.0.0.9")
+    stream = {"base": 1, "next": 0, "scale": None, "before": 0, "edits": []}
+    key = key_of(owner)
+    record = {"key": key.hex(), "server_inside": True, "streams": [stream, stream]}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        state = StateDirectory(Path(folder))
+        state.save(key, record)
+        kernel = LinuxKernel(state, stack)
+        assert [*kernel.begin()] == [key]
+        shell(f"conntrack -D {ends}")
+        assert not kernel.alive(owner)
+        assert kernel.ended(owner)
 
 
 def only_completed_connections_through_pinholes_are_events() -> None:

@@ -9,8 +9,8 @@ from types import TracebackType
 
 from nfreaim.core.flow import Endpoint
 from nfreaim.core.packet import ACK, SYN, Segment
+from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, Lab
-from tests.lab.scene import socket_in
 from tests.unit.fakes import PSH_ACK, packet
 
 _PORTS = itertools.count(50000)

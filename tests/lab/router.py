@@ -3,7 +3,6 @@
 It has no firewall until one is loaded. Everything carries a prefix of its own and is gone when it is closed.
 """
 
-import ctypes
 import itertools
 import os
 import re
@@ -17,12 +16,12 @@ from typing import Self
 import pytest
 
 from tests.lab import firewall
+from tests.lab.namespace import socket_in
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPT = REPO / "rules" / "nfreaim-rules"
 SERVER = "203.0.113.9"
 IP = shutil.which("ip") or "ip"  # found once: a test may give its commands a PATH without it
-CLONE_NEWNET = 0x40000000
 _numbers = itertools.count(1)
 
 
@@ -140,7 +139,7 @@ class Router:
 
     def connect(self, port: int = 5190) -> bytes:
         """What the client reads from a server that answers one connection through the router."""
-        with _socket_in(self.ns("server")) as listener:
+        with socket_in(self, "server") as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((SERVER, port))
             listener.listen(1)
@@ -157,29 +156,9 @@ class Router:
             thread = threading.Thread(target=answer)
             thread.start()
             try:
-                with _socket_in(self.ns("client")) as client:
+                with socket_in(self, "client") as client:
                     client.settimeout(3)
                     client.connect((SERVER, port))
                     return client.recv(100)
             finally:
                 thread.join()
-
-
-def _socket_in(namespace: str) -> socket.socket:
-    """A TCP socket that belongs to another network namespace: made by a thread that has moved there."""
-    made: list[socket.socket | OSError] = []
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-
-    def make() -> None:
-        with open(f"/run/netns/{namespace}") as handle:
-            if libc.setns(handle.fileno(), CLONE_NEWNET) != 0:
-                made.append(OSError(ctypes.get_errno(), "setns"))
-                return
-        made.append(socket.socket())
-
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    return made[0]

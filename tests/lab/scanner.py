@@ -10,8 +10,8 @@ import struct
 import time
 from contextlib import suppress
 
+from tests.lab.namespace import socket_in
 from tests.lab.net import WAN, Lab
-from tests.lab.scene import socket_in
 
 ALL = range(1, 65536)
 _BURST = 200  # packets; longer ones overrun the queues between the namespaces

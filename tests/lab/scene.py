@@ -5,11 +5,8 @@ Nothing here knows how nfreaim works inside: it looks at rules, counters and the
 
 from __future__ import annotations
 
-import ctypes
 import re
-import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +20,6 @@ from tests.lab.standin import Client, Server
 T = TypeVar("T")
 
 QUEUE = 5190
-_CLONE_NEWNET = 0x40000000
 _PIN = re.compile(r"add nfreaim_pin (\S+),tcp:(\d+),(\S+) timeout (\d+) packets \d+ bytes (\d+) comment")
 _LEADS = re.compile(r"-A NFREAIM_D\d+ .* --bytes-eq (\d+) .*-j DNAT --to-destination ([\d.]+)(?::(\d+))?$")
 
@@ -148,24 +144,3 @@ def announced(client: Client, cookie: str) -> wire.Rendezvous:
     block = eventually(look)
     assert block is not None
     return block
-
-
-def socket_in(lab: Lab, node: str, *kind: int) -> socket.socket:
-    """A socket (TCP unless *kind* says otherwise) of a node, for use in this process."""
-    made: list[socket.socket | OSError] = []
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-
-    def make() -> None:
-        with open(f"/run/netns/{lab.ns(node)}") as handle:
-            if libc.setns(handle.fileno(), _CLONE_NEWNET) != 0:
-                made.append(OSError(ctypes.get_errno(), "setns"))
-                return
-        made.append(socket.socket(*kind))
-
-    thread = threading.Thread(target=make)  # the namespace is the thread's and ends with it
-    thread.start()
-    thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    made[0].settimeout(10.0)
-    return made[0]

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from tests.lab import oscar_wire as wire
 from tests.lab.capture import Capture
 from tests.lab.impair import offloads_off
+from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
-from tests.lab.scene import QUEUE, Scene, eventually, scene, socket_in
+from tests.lab.scene import QUEUE, Scene, eventually, scene
 from tests.lab.server import FAMILIES
 from tests.lab.standin import Client, Server, Transfer
 

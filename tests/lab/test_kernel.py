@@ -21,6 +21,7 @@ ALONE = (
     "what_cannot_be_changed_stays_as_it_was",
     "destinations_are_made_ahead_and_repaired",
     "only_completed_connections_through_pinholes_are_events",
+    "end_before_the_start_is_known_as_one_when_its_entry_expires",
 )
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from tests.lab import home
 from tests.lab import oscar_wire as wire
+from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, WAN, Lab
-from tests.lab.scene import Scene, eventually, nfreaim, scene, socket_in
+from tests.lab.scene import Scene, eventually, nfreaim, scene
 from tests.lab.standin import Client, Server, Transfer
 
 ALICE, BOB, CAROL, DORA = "markalice", "markbob", "markcarol", "markdora"

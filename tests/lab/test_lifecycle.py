@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from tests.lab.namespace import socket_in
 from tests.lab.net import Lab
-from tests.lab.scene import Hole, Scene, eventually, scene, socket_in, start
+from tests.lab.scene import Hole, Scene, eventually, scene, start
 from tests.lab.standin import Client, Transfer
 
 OUTSIDE = "203.0.113.1"

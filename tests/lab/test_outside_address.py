@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.lab import oscar_wire as wire
+from tests.lab.namespace import socket_in
 from tests.lab.net import CORE
-from tests.lab.scene import announced, eventually, scene, socket_in
+from tests.lab.scene import announced, eventually, scene
 from tests.lab.standin import Transfer
 
 FIRST, SECOND = "203.0.113.1", "203.0.113.3"

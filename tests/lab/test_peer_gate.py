@@ -14,9 +14,10 @@ import pytest
 from nfreaim.core.flow import Endpoint
 from nfreaim.core.packet import ACK, RST, URG
 from tests.lab import impair, oscar_wire, peer
+from tests.lab.namespace import socket_in
 from tests.lab.profiles import PROFILES, Offer
 from tests.lab.raw_peer import RawPeer
-from tests.lab.scene import Scene, eventually, scene, socket_in
+from tests.lab.scene import Scene, eventually, scene
 from tests.lab.standin import Client, Transfer
 from tests.unit.fakes import PSH_ACK
 

@@ -13,9 +13,10 @@ import pytest
 
 from tests.lab import peer
 from tests.lab.firewall import RULES
+from tests.lab.namespace import socket_in
 from tests.lab.oscar_wire import SEND_FILE
 from tests.lab.profiles import PROFILES
-from tests.lab.scene import Hole, Scene, announced, eventually, nfreaim, scene, socket_in
+from tests.lab.scene import Hole, Scene, announced, eventually, nfreaim, scene
 from tests.lab.standin import Client, Transfer
 
 OUTSIDE = "203.0.113.1"

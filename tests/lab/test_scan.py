@@ -9,9 +9,10 @@ import re
 
 import pytest
 
+from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SECOND_SERVER
 from tests.lab.scanner import scan
-from tests.lab.scene import Hole, announced, eventually, scene, socket_in
+from tests.lab.scene import Hole, announced, eventually, scene
 from tests.lab.standin import Transfer
 from tests.lab.test_pinholes import OUTSIDE, opened, receive
 

@@ -17,8 +17,9 @@ import pytest
 
 from tests.lab.capture import Capture
 from tests.lab.forged import ACK, DATA, FIN, PSH, RST, SYN, URG, Forger, cut, fragment, mss
+from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
-from tests.lab.scene import eventually, socket_in
+from tests.lab.scene import eventually
 from tests.lab.slipstream import HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, exactly, proposal, same
 
 CLIENT, SERVER = ("10.0.0.66", 40666), ("203.0.113.66", 5190)

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab.forged import ACK, DATA, FIN, Forger, mss
+from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
-from tests.lab.scene import eventually, socket_in
+from tests.lab.scene import eventually
 from tests.lab.slipstream import ALICE, CLIENT_PART, HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, exactly, same
 
 URL = f"http://{ADDRESS['bob']}:5190/upload"

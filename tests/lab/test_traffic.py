@@ -9,9 +9,10 @@ import threading
 
 import pytest
 
+from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, LAN, WAN
 from tests.lab.peer import PROMPT, oft_header
-from tests.lab.scene import Scene, eventually, scene, socket_in
+from tests.lab.scene import Scene, eventually, scene
 
 MEGABYTE = 1 << 20
 SIGN_ON = bytes.fromhex("2a01000100040000 0001")

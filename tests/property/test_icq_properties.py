@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from nfreaim.core.flow import Endpoint
 from nfreaim.core.pinhole import PinholePolicy
 from nfreaim.layers.icq import Listening, listening, relay_message
+from pcaps.wire import put
 from tests.property.profile import bounded
 from tests.unit.fakes import Router, Wire
-from tests.unit.icq_frames import ACK, ARRIVAL, GOLDEN, OUT, REVERSE, STATUS, beside, put
+from tests.unit.icq_frames import ACK, ARRIVAL, GOLDEN, REVERSE, STATUS, beside
+from tests.unit.proposals import OUT
 
 HIDDEN = GOLDEN["icq-status-hidden"].data
 OUTGOING = {

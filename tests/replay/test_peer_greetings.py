@@ -12,9 +12,10 @@ from nfreaim.core.flow import Endpoint, reverse
 from nfreaim.core.greeting import match
 from nfreaim.core.packet import SYN, Segment
 from nfreaim.helpers.peers import Party, greetings
+from pcaps.wire import tlv
 from tests.golden import load
 from tests.replay.played import SHARED
-from tests.unit.proposals import BASIC, SECOND, proposal, tlv, wire_of
+from tests.unit.proposals import BASIC, SECOND, proposal, wire_of
 
 OWN = Path(__file__).parents[2] / "pcaps" / "oscar"
 GOLDEN = load()

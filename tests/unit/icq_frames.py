@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from nfreaim.core.flow import Endpoint
-from nfreaim.core.pinhole import PinholePolicy
+from pcaps.wire import put, tlv
 from tests.golden import load
-from tests.unit.fakes import CLIENT, OUTSIDE, Router, Wire, packed
+from tests.unit.fakes import Wire
+from tests.unit.proposals import OWN, wire_of
 
 GOLDEN = load()
-OWN, OUT = packed(CLIENT.address), packed(OUTSIDE)
 STATUS = GOLDEN["icq-status"].data
 PUBLISHED = GOLDEN["icq-status"].expected["same-port"]
 ARRIVAL = GOLDEN["icq-buddy-arrival"].data
@@ -16,17 +16,6 @@ REVERSE = GOLDEN["icq-reverse-connect"].data
 ACK = GOLDEN["icq-file-ack"].data
 AMY = Endpoint("10.0.0.6", 40123)
 RELAY = bytes.fromhex("094613494c7f11d18222444553540000")
-
-
-def put(data: bytes, *changes: tuple[int, bytes]) -> bytes:
-    """*data* with other bytes at these offsets."""
-    for at, new in changes:
-        data = data[:at] + new + data[at + len(new) :]
-    return data
-
-
-def tlv(tag: int, value: bytes) -> bytes:
-    return tag.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
 
 
 def snac(name: str, body: bytes) -> bytes:
@@ -46,15 +35,9 @@ def info(*tlvs: bytes, name: bytes = b"100003") -> bytes:
     return bytes([len(name)]) + name + bytes(2) + len(tlvs).to_bytes(2, "big") + b"".join(tlvs)
 
 
-def wire_of(taken: tuple[int, ...] = (), **policy: object) -> Wire:
-    wire = Wire(Router(policy=PinholePolicy(**policy)))  # type: ignore[arg-type]
-    wire.router.firewall.taken = {Endpoint(OUTSIDE, port) for port in taken}
-    return wire.sign_on()
-
-
 def moved_wire() -> Wire:
     """Another host has the announced ports outside."""
-    return wire_of((4001, 4010), ports=range(40001, 40010))
+    return wire_of(taken=(4001, 4010), ports=range(40001, 40010))
 
 
 def beside(wire: Wire) -> Wire:

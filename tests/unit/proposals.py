@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from nfreaim.core.flow import Endpoint
 from nfreaim.core.pinhole import PinholePolicy
+from pcaps.wire import tlv
 from tests.unit.fakes import CLIENT, OUTSIDE, Router, Wire, packed
 
 OWN, OUT = packed(CLIENT.address), packed(OUTSIDE)
-
-
-def tlv(tag: int, value: bytes) -> bytes:
-    return tag.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
 
 
 def proposal(

@@ -10,6 +10,7 @@ from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Refused, Report
 from nfreaim.core.offsets import Edit
+from pcaps.wire import tlv
 from tests.golden import load
 from tests.unit.fakes import AnyNumbers
 
@@ -22,10 +23,6 @@ ONLINE = GOLDEN["host-online"].data
 GROWN, SHRUNK = Endpoint("198.51.100.200", 45190), Endpoint("192.0.2.7", 80)
 REACHED = Endpoint("203.0.113.100", 5190)
 REDIRECTS = ("login-reply", "service-redirect", "icq-flap-login-reply")
-
-
-def tlv(tag: int, value: bytes) -> bytes:
-    return tag.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
 
 
 def flap(data: bytes, channel: int = 2) -> bytes:

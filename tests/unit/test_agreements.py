@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pcaps.wire import tlv
 from tests.golden import load
 from tests.unit.fakes import OUTSIDE, packed
-from tests.unit.proposals import BASIC, SECOND, addressed, proposal, tlv, wire_of
+from tests.unit.proposals import BASIC, SECOND, addressed, proposal, wire_of
 
 GOLDEN = load()
 

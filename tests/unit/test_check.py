@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nfreaim.host import check, nftables
+from nfreaim.host import check, nftables, rules
 from nfreaim.host.nftables import PINHOLE_BIT, Obstacle, Ruleset
 
 Rule = list[dict[str, Any]]
@@ -209,3 +209,11 @@ def test_pinhole_bit_is_the_one_of_the_rules() -> None:
     text = check.rules.script().read_text()
     assert f"PINHOLE_MARK={nftables.PINHOLE_BIT:#x}/{nftables.PINHOLE_BIT:#x}" in text
     assert f"CHAIN={nftables.OUR_CHAIN}" in text
+
+
+def test_every_match_and_target_that_the_rules_use_is_tried() -> None:
+    script = rules.script().read_text()
+    used = set(re.findall(r"-m [a-z]+|-j (?:NFQUEUE|CONNMARK|CT|MARK)\b", script))
+    assert {"-m set", "-j NFQUEUE"} < used
+    tried = " ".join(check.FEATURES.values())
+    assert [words for words in sorted(used) if not re.search(rf"{words}\b", tried)] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
 from nfreaim.host.daemon import Daemon
+from nfreaim.host.journal import QuietFormatter
 from nfreaim.host.queue import SKEW_MARK, PacketQueue
 from nfreaim.host.watch import Watch
 
@@ -45,14 +47,17 @@ class Packet:
         self.verdicts.append("drop")
 
 
+SECRET = "what somebody wrote to somebody"
+
+
 class Broken:
-    """An engine that fails with every packet."""
+    """An engine that fails with every packet, and quotes it."""
 
     def passes(self, *_: Any) -> bool:
         return False
 
     def consider(self, *_: Any) -> Any:
-        raise RuntimeError("nobody thought of this")
+        raise RuntimeError(SECRET)
 
 
 def part() -> None:
@@ -94,6 +99,21 @@ def test_each_packet_gets_one_verdict_whatever_the_engine_does(caplog: pytest.Lo
     assert [packet.verdicts for packet in plain] == [["accept"]] * 3
     assert [packet.verdicts for packet in skewed] == [["drop"]] * 3
     assert sum(record.exc_info is not None for record in caplog.records) == 1, "the first says where"
+
+
+def test_the_text_of_an_exception_in_the_engine_does_not_reach_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue = PacketQueue(5190, Broken(), lambda: 1.0)  # type: ignore[arg-type]
+    for _ in range(2):
+        queue._handle(Packet())
+    for record in caplog.records:
+        record.exc_text = None  # what pytest's own formatter made of it
+        said = QuietFormatter().format(record)
+        assert SECRET not in said
+        assert "RuntimeError" in said, "the second names its kind, too"
+        assert f"{Path(__file__).name}:" in record.getMessage(), "and its place"
+    assert len(caplog.records) == 2
 
 
 def test_a_verdict_that_fails_keeps_no_other_packet_waiting() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.flow import Endpoint
+from pcaps.wire import put, tlv
 from tests.unit.fakes import OUTSIDE, packed
 from tests.unit.icq_frames import (
     ARRIVAL,
     GOLDEN,
-    OUT,
-    OWN,
     PUBLISHED,
     STATUS,
     beside,
@@ -18,13 +17,11 @@ from tests.unit.icq_frames import (
     ends,
     info,
     moved_wire,
-    put,
     reasons,
     snac,
     status,
-    tlv,
-    wire_of,
 )
+from tests.unit.proposals import OUT, OWN, wire_of
 
 # --- publishing -------------------------------------------------------------------------------------------
 

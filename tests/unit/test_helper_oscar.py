@@ -9,9 +9,10 @@ import pytest
 from nfreaim.core.flow import Endpoint
 from nfreaim.core.pinhole import PinholePolicy
 from nfreaim.layers.oscar import MAX_TLVS
+from pcaps.wire import tlv
 from tests.golden import load
 from tests.unit.fakes import CLIENT, HOST_ONLINE, OUTSIDE, SIGNON, Router, Wire, packed
-from tests.unit.proposals import BASIC, OUT, OWN, addressed, proposal, tlv, wire_of
+from tests.unit.proposals import BASIC, OUT, OWN, addressed, proposal, wire_of
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data

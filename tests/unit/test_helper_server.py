@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from nfreaim.core.flow import Endpoint
-from tests.unit.redirects import GOLDEN, REACHED, FakeNat, Talk, tlv
+from pcaps.wire import tlv
+from tests.unit.redirects import GOLDEN, REACHED, FakeNat, Talk
 
 LAN, OUT = bytes([10, 0, 0, 5]), bytes([203, 0, 113, 100])
 OTHER, PUBLIC = bytes([10, 0, 0, 6]), bytes([203, 0, 113, 20])

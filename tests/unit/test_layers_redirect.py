@@ -9,7 +9,8 @@ import pytest
 from nfreaim.helpers.redirect import Server
 from nfreaim.layers.oscar import FLAP, SNAC, TLV, rebuild
 from nfreaim.layers.redirect import Migration, Redirect, dissect_redirect, servers_of
-from tests.unit.redirects import GOLDEN, HOME, NAMED, REACHED, REDIRECTS, Talk, flap, migration, naming, tlv
+from pcaps.wire import tlv
+from tests.unit.redirects import GOLDEN, HOME, NAMED, REACHED, REDIRECTS, Talk, flap, migration, naming
 
 
 @pytest.mark.parametrize("name", REDIRECTS)

@@ -11,8 +11,9 @@ from nfreaim.core.flow import Endpoint
 from nfreaim.core.packet import ACK, RST, SYN
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.verdict import Verdict
+from pcaps.wire import tlv
 from tests.unit.fakes import OUTSIDE, Router, Wire, checksum_error, packed, packet, payload_at, tcp_at
-from tests.unit.redirects import GOLDEN, HOME, ONLINE, SIGNON, naming, redirect, tlv
+from tests.unit.redirects import GOLDEN, HOME, ONLINE, SIGNON, naming, redirect
 from tests.unit.test_helper_server import AIM, OOS, answered, relayed
 
 CLIENT, SERVER = Endpoint("203.0.113.20", 51000), Endpoint("10.0.0.9", 5190)

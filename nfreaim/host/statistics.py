@@ -1,0 +1,47 @@
+"""The kernel's statistics of the packet queues in this network namespace. Reads only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from nfreaim.errors import BackendError
+
+PATH: Final = Path("/proc/net/netfilter/nfnetlink_queue")
+"""There once the kernel has queues. A line each: the number, the netlink port of the socket that serves it,
+packets that wait, copy mode, copy range, the two counts of dropped ones, the last packet's number, 1."""
+
+
+class QueueStatistics(NamedTuple):
+    """One queue, since somebody bound it. Counts are of packets.
+
+    port            netlink port id of the socket that serves it
+    dropped_full    dropped because the queue was full
+    dropped_socket  dropped because the socket was
+    seen            the number that the last packet got
+    """
+
+    number: int
+    port: int
+    waiting: int
+    dropped_full: int
+    dropped_socket: int
+    seen: int
+
+
+def queues() -> list[QueueStatistics]:
+    """Every queue that is bound. Raises BackendError."""
+    try:
+        text = PATH.read_text()
+    except OSError as error:
+        raise BackendError(
+            f"the queue's statistics: {error}; run it as root, or with group root among its groups "
+            "(SupplementaryGroups=root)"
+        ) from error
+    return [parse(line) for line in text.splitlines()]
+
+
+def parse(line: str) -> QueueStatistics:
+    """One line of PATH."""
+    number, port, waiting, _mode, _range, full, lost, seen, *_ = map(int, line.split())
+    return QueueStatistics(number, port, waiting, full, lost, seen)

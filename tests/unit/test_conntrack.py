@@ -1,0 +1,58 @@
+"""Questions to connection tracking when the answer is late, or none comes. A socket pair is the kernel."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("pyroute2")
+
+from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.errors import BackendError
+from nfreaim.host.conntrack import Conntrack
+
+OWNER = Owner(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
+_ERROR = 2  # type of a netlink message that has an errno
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[Conntrack, socket.socket]]:
+    """Somebody who asks, and who is asked."""
+    conntrack = Conntrack()
+    patience = conntrack._socket.gettimeout()
+    conntrack.close()
+    conntrack._socket, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    conntrack._socket.settimeout(patience and patience / 20)
+    with kernel:
+        yield conntrack, kernel
+    conntrack.close()
+
+
+def refusal(sequence: int, code: int) -> bytes:
+    """The kernel's answer to the question of this number: 16 bytes of header, then an errno."""
+    return struct.pack("=IHHIIi", 36, _ERROR, 0, sequence, 0, -code) + bytes(16)
+
+
+def test_kernel_that_never_answers_is_a_refusal_and_not_the_end_of_all_packets(
+    asked: tuple[Conntrack, socket.socket],
+) -> None:
+    conntrack, _ = asked
+    with pytest.raises(BackendError, match="timed out"):
+        conntrack.state(OWNER)
+
+
+def test_answer_that_comes_too_late_is_not_taken_for_that_to_the_next_question(
+    asked: tuple[Conntrack, socket.socket],
+) -> None:
+    conntrack, kernel = asked
+    with pytest.raises(BackendError, match="timed out"):
+        conntrack.state(OWNER)
+    (first,) = struct.unpack_from("=8xI", kernel.recv(4096))
+    kernel.send(refusal(first, errno.EPERM))
+    for ahead in (1, 2):  # both ways round
+        kernel.send(refusal(first + ahead, errno.ENOENT))
+    assert conntrack.state(OWNER) is None
