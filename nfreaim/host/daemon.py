@@ -7,6 +7,7 @@ in the opposite order, whatever ends the loop.
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import signal
 import socket
@@ -70,9 +71,13 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
     privilege.require()
     with ExitStack() as stack:
         signals = stack.enter_context(_signals())
-        temporary, installed = _install_rules(config, stack)
-        daemon = Daemon(config, helper, greetings, temporary, stack)
-        daemon.watch_rules(installed, stack)
+        try:
+            temporary, installed = _install_rules(config, stack)
+            daemon = Daemon(config, helper, greetings, temporary, stack)
+            daemon.watch_rules(installed, stack)
+        except OSError as error:  # whatever is made here is a socket or a file
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise BackendError(f"the daemon cannot begin: {reason} ({error})") from error
         log.info("ready: serving queue %d for ports %s", config.queue, " ".join(map(str, config.ports)))
         daemon.loop(signals)
 
