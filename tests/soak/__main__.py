@@ -152,13 +152,13 @@ class Campaign:
         unseen = self.counts["connections cut off by a flush"]
         eventually(lambda: len(list(state.glob("*.json"))) <= unseen, 300.0)
         eventually(lambda: self.lab.firewall_rules("A").count("add nfreaim_skew") <= unseen, 60.0)
-        left = faults.normal(self.lab.firewall_rules("A"))
-        assert left == rules, f"{rules}\n---\n{left}"
         pids = subprocess.run(
             ["ip", "netns", "pids", self.lab.ns("A")], capture_output=True, text=True, timeout=30
         ).stdout.split()
         assert pids == [str(self.router.daemon.pid)], pids
         assert self.router.daemon.stop(60.0) == 0
+        left = faults.normal(self.lab.firewall_rules("A"))
+        assert left == rules, f"{rules}\n---\n{left}"
         assert unseen or list(self.router.state.iterdir()) == [], "files"
         self.counts["clean ends"] += 1
 
