@@ -4,10 +4,9 @@ Golden packets with other values at the offsets that are written beside them the
 """
 
 from pcaps.scenes import ALICE, AMY, ROUTER_A, Scene
-from pcaps.wire import AOL_INFO, GOLDEN, address, put, tlv, to_client
+from pcaps.wire import GOLDEN, address, put, received, tlv
 
 BOB = "203.0.113.20"
-_COOKIE = bytes.fromhex("0000000000000102")  # of icq-file-ack
 
 
 def status(host: str, port: int) -> bytes:
@@ -32,11 +31,6 @@ def ack(host: str, published: int, port: int) -> bytes:
     return put(GOLDEN["icq-file-ack"], *ends, (196, port.to_bytes(2)), (212, port.to_bytes(4, "little")))
 
 
-def received(frame: bytes, cookie: bytes) -> bytes:
-    """That SNAC(04,06) as SNAC(04,07)."""
-    return to_client(cookie, "100003", AOL_INFO, frame[33:])
-
-
 def icq_direct(scene: Scene) -> None:
     """Published, said again, moved, hidden; Amy announces the same port and gets another."""
     alice, amy = scene.sign_on(ALICE, 49101), scene.sign_on(AMY, 49101)
@@ -59,13 +53,12 @@ def icq_same_lan(scene: Scene) -> None:
     amy.hear(arrival(ROUTER_A, 40000, ROUTER_A), arrival(ALICE, 4001, ALICE))
     amy.hear(arrival(BOB, 40000, BOB))
     amy.hear(arrival(ROUTER_A, 40001, ROUTER_A))
-    cookie = GOLDEN["icq-reverse-connect"][16:24]
     alice.say(reverse(ALICE, 4001), reverse(ROUTER_A, 40000))
-    amy.hear(received(reverse(ROUTER_A, 40000), cookie), received(reverse(ALICE, 4001), cookie))
-    amy.hear(received(reverse(BOB, 40000), cookie))
+    amy.hear(received(reverse(ROUTER_A, 40000)), received(reverse(ALICE, 4001)))
+    amy.hear(received(reverse(BOB, 40000)))
     amy.say(ack(AMY, 4001, 4001), ack(ROUTER_A, 4001, 4001))
     alice.say(ack(ALICE, 4001, 4001), ack(ROUTER_A, 40000, 40000))
-    amy.hear(received(ack(ROUTER_A, 40000, 40000), _COOKIE), received(ack(ALICE, 4001, 4001), _COOKIE))
+    amy.hear(received(ack(ROUTER_A, 40000, 40000)), received(ack(ALICE, 4001, 4001)))
     alice.close()
     amy.close()
 

@@ -102,6 +102,12 @@ def to_client(
     return snac(7, cookie + channel.to_bytes(2) + whom + b"".join(outer), extra)
 
 
+def received(frame: bytes, info: bytes = AOL_INFO) -> bytes:
+    """ICQ's SNAC(04,06) on channel 2, to a number of six digits, as the SNAC(04,07) that becomes of it."""
+    assert frame[24:27] == b"\0\2\6"
+    return to_client(frame[16:24], "100003", info, frame[33:])
+
+
 def aim_block(host: str, port: int, *more: bytes) -> bytes:
     """The rendezvous block of aim-proposal with other values, `more` TLVs at its end."""
     inner = proposal("aim", host, port)[37:167]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from nfreaim.core import records
 from nfreaim.core.counters import Counters
 from nfreaim.core.editing import Editing
 from nfreaim.core.fastpath import FastPath
@@ -26,7 +28,7 @@ from nfreaim.core.sets import News, QueueSets
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
-from nfreaim.errors import Foreign, Malformed
+from nfreaim.errors import BackendError, Foreign, Malformed
 
 log = logging.getLogger(__name__)
 
@@ -338,10 +340,14 @@ class Engine:
         there = stream.offset(segment.seq) + len(segment.raw) - segment.start == stream.next
         if not there or (flow.helper is not None and not stream.acknowledges(segment)):
             return
+        news = not flow.finished >> stream.direction & 1
         flow.finished |= 1 << stream.direction
         self.pinholes.close_owner(flow.owner, "control connection closed")
         if flow.finished == 3:
             flow.closed = now
+        if flow.skewed and news:
+            with suppress(BackendError):  # then the next daemon waits until connection tracking tells
+                self.kernel.protect(flow.key, records.record(flow))
 
     def _forget(self, flow: Flow, reason: str) -> Verdicts:
         """The end of a flow that is no longer in the table."""

@@ -19,6 +19,7 @@ def record(flow: Flow) -> Record:
     return {
         "key": flow.key.hex(),
         "server_inside": flow.server_inside,
+        "finished": flow.finished,
         "streams": [
             {
                 "base": stream.base,
@@ -60,6 +61,8 @@ def flow_of(kept: Record, now: float) -> Flow:
     flow = Flow(key, index(first["base"]), index(second["base"]), None, now)
     flow.seen_from(not kept["server_inside"])
     flow.skewed = True
+    flow.finished = index(kept.get("finished", 0)) & 3
+    flow.closed = now if flow.finished == 3 else None
     for stream, data in zip(flow.streams, (first, second), strict=True):
         edits = [Edit(index(start), index(end), bytes.fromhex(text)) for start, end, text in data["edits"]]
         stream.map = OffsetMap(edits, index(data["before"]))

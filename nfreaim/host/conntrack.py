@@ -16,10 +16,12 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, nfct_msg
-
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.errors import BackendError
+from nfreaim.host.thrift import lone_module
+
+with lone_module("pyroute2"):
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, nfct_msg
 
 _NETFILTER: Final = 12
 _GROUP_UPDATE: Final = 2  # bit of NFNLGRP_CONNTRACK_UPDATE

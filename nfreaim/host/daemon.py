@@ -5,6 +5,7 @@ ends the loop.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from contextlib import ExitStack
 
@@ -32,27 +33,36 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
     privilege.require()
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
-        temporary = _install_rules(config, stack)
-        if config.workers == 1:
-            owner, loop = _alone(config, helper, greetings, temporary, signals, stack)
-        else:
-            from nfreaim.host.divided import build  # of no use to one process, which starts sooner without
+        try:
+            temporary, installed = _install_rules(config, stack)
+            if config.workers == 1:
+                owner, loop = _alone(config, helper, greetings, temporary, signals, stack)
+            else:
+                from nfreaim.host.divided import (
+                    build,  # of no use to one process, which starts sooner without
+                )
 
-            owner, loop = build(config, greetings, temporary, signals, stack)
-        owner.watch_rules(stack)
+                owner, loop = build(config, greetings, temporary, signals, stack)
+            owner.watch_rules(installed, stack)
+        except OSError as error:  # whatever is made here is a socket or a file
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise BackendError(f"the daemon cannot begin: {reason} ({error})") from error
         queues = "-".join(map(str, sorted({config.queue, config.reading[-1]})))
         log.info("ready: serving queue %s for ports %s", queues, " ".join(map(str, config.ports)))
         loop.run()
 
 
-def _install_rules(config: Config, stack: ExitStack) -> bool:
-    """Complete the static rules; if there were none before (returns True), they go again in the end."""
+def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, rules.Settings | None]:
+    """Complete the static rules: whether there were none before, and they go again in the end; and what they
+    are installed with, None if nobody can tell."""
     shown, complete = rules.shown()
+    wanted = rules.named(config.lan, config.wan, config.ports, config.queue, config.workers)
+    interfaces = bool(config.lan and config.wan)
     if complete:
         if found := rules.difference(shown, config.ports, config.queue, config.workers):
             raise BackendError(found)
-        return False
-    if not config.lan or not config.wan:
+        return False, rules.settings(shown) or (wanted if interfaces else None)
+    if not interfaces:
         raise BackendError(
             "the rules are not installed and the interfaces are not known: run make install-rules "
             "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
@@ -60,8 +70,8 @@ def _install_rules(config: Config, stack: ExitStack) -> bool:
     temporary = rules.CHAIN not in shown
     if temporary:
         stack.callback(rules.remove, force=True)  # what waits for us was reset before
-    rules.install(config.lan, config.wan, config.ports, config.queue, config.workers)
-    return temporary
+    rules.install(*wanted)
+    return temporary, wanted
 
 
 def _alone(

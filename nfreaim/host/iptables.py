@@ -183,7 +183,7 @@ def _reading() -> Iterator[tuple[Any, Any]]:
     try:
         with _chain() as found:
             yield found
-    except iptc.IPTCError as error:
+    except (iptc.IPTCError, iptc.XTablesError) as error:
         raise BackendError(f"iptables-legacy nat: {error}") from error
 
 

@@ -84,13 +84,12 @@ class Owner:
         self.pinholes.adopt(self.kernel.alive, clock(), greetings)
         self._status.open()
 
-    def watch_rules(self, stack: ExitStack) -> None:
-        """From now on put back what somebody else takes away from the rules and sets."""
-        config = self._config
-        known = rules.settings(rules.run(["show"]).stdout)
-        if known is None and config.lan and config.wan:
-            known = rules.Settings(config.lan, config.wan, config.ports, config.queue, config.workers)
-        if known is None:
+    def watch_rules(self, installed: rules.Settings | None, stack: ExitStack) -> None:
+        """From now on put back what somebody else takes away from the rules and sets.
+
+        installed  what the rules are installed with
+        """
+        if installed is None:
             log.warning(
                 "the installed rules name no interfaces: nobody will restore them if they are removed"
             )
@@ -98,9 +97,9 @@ class Owner:
         names = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET)
         kernel = self.kernel
         entries = (kernel.put_back_skewed, kernel.put_back_diverted, self._open_again)
-        serves = (config.ports, config.queue, config.workers)
+        serves = (self._config.ports, self._config.queue, self._config.workers)
         self._watch = Watch(
-            *(known, serves, names, kernel.networks()),
+            *(installed, serves, names, kernel.networks()),
             *(entries, self._forward_again, self.gate.unwatched, clock()),
         )
         stack.callback(self._watch.close)

@@ -46,6 +46,13 @@ class Settings(NamedTuple):
     workers: int = 1
 
 
+def named(
+    lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int, workers: int = 1
+) -> Settings:
+    """These settings, as ``settings`` finds them in the rules that are installed with them."""
+    return Settings(tuple(sorted({*lan})), tuple(sorted({*wan})), tuple(sorted({*ports})), queue, workers)
+
+
 def script() -> Path:
     """Where the script is: inside the installed package, else beside the package in a checkout.
 
@@ -139,9 +146,9 @@ def settings(shown: str) -> Settings | None:
         workers = _workers(min(spread))
         if spread != {_balance(queue, workers)}:
             return None
-    lan = tuple(sorted(interface for interface, _ in lans.pop()))
-    numbers = tuple(sorted(int(port) for port in ports.pop().split(",")))
-    return Settings(lan, tuple(sorted(wans.pop())), numbers, queue, workers)
+    lan = (interface for interface, _ in lans.pop())
+    numbers = map(int, ports.pop().split(","))
+    return named(lan, wans.pop(), numbers, queue, workers)
 
 
 def _balance(queue: int, workers: int) -> str:

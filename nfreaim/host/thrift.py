@@ -10,7 +10,9 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 _DIRECTORY: Final = "XTABLES_LIBDIR"
@@ -18,11 +20,35 @@ _LIBRARIES: Final = (f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}", "/usr/
 
 
 def forget_names() -> None:
-    """Have scapy without the makers of network cards and radios: 55,000 names that no message mentions."""
+    """Have scapy without the makers of network cards and radios: 55,000 names that no message mentions.
+
+    Its cache (XDG_CACHE_HOME) has to be switched off: there it would keep for others that there are none.
+    """
+    for name, nothing in (("manuf", ""), ("bluetoothids", {})):
+        empty = ModuleType(f"scapy.libs.{name}")
+        vars(empty)["DATA"] = nothing
+        sys.modules.setdefault(empty.__name__, empty)
     from scapy import data
 
-    data.MANUFDB.d.clear()
-    data.BLUETOOTH_CORE_COMPANY_IDENTIFIERS.clear()
+    data.MANUFDB.d.clear()  # some systems have a file of the makers, too
+
+
+@contextmanager
+def lone_module(package: str) -> Iterator[None]:
+    """While a module of *package* is imported: without whatever else the package gathers for its users.
+
+    What was imported belongs to the importer alone: who imports the package afterwards gets all of it, anew.
+    """
+    spec = None if package in sys.modules else find_spec(package)
+    if spec is None:
+        yield
+        return
+    sys.modules[package] = module_from_spec(spec)
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+            del sys.modules[name]
 
 
 @contextmanager

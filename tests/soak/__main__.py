@@ -23,10 +23,7 @@ from tests.lab.scene import Scene, eventually
 from tests.lab.standin import Client, Server, Transfer
 from tests.lab.stream import Plan
 from tests.soak import faults
-from tests.soak.faults import FORGETFUL, RUNNING, Router
-
-# Whether a session of an earlier life of the daemon is still read: then its transfers work at once, too.
-SESSIONS_ARE_KEPT = False
+from tests.soak.faults import RUNNING, Router
 
 PACED = Plan(frames=60, pause=0.03, largest=300)
 OTHER_ADDRESS = "203.0.113.77"
@@ -48,14 +45,13 @@ def exact(flow: Flow, flushed: bool) -> tuple[dict[str, Any], dict[str, Any]] | 
 
 
 class Session:
-    """Somebody inside who is signed on since a certain life of the daemon."""
+    """Somebody inside who is signed on."""
 
     def __init__(self, campaign: Campaign, port: int) -> None:
         self.campaign = campaign
         self.client = Client(campaign.lab, "alice", f"alice{port}", first_port=port)
         self.client.wait_ready(60.0)
         self.client.sign_on(campaign.server)
-        self.life = campaign.router.lives
 
     def answered(self) -> None:
         known = len(self.client.call("received", family=1, subtype=0x0F)["bodies"])
@@ -64,11 +60,8 @@ class Session:
 
     def called_back(self) -> None:
         outcome = Transfer(self.client, self.campaign.bob, "im", patience=20).outcome(90.0)
-        read = SESSIONS_ARE_KEPT or self.life == self.campaign.router.lives
-        assert outcome.ok, outcome
-        if read:
-            # Bob reaches carol's like without help, so it counts that he did at the first attempt.
-            assert outcome.first_attempt, outcome
+        # Bob reaches carol's like without help, so it counts that he did at the first attempt.
+        assert outcome.ok and outcome.first_attempt, outcome
 
     def end(self) -> None:
         self.client.call("sign_off")
@@ -113,9 +106,8 @@ class Campaign:
             assert name != "edited" or client["rewritten"] or client["left"], (server, client)
         self.session.answered()
         self.counts["sessions answered"] += 1
-        if fault not in FORGETFUL:
-            self.session.called_back()
-            self.counts["transfers of existing sessions"] += 1
+        self.session.called_back()
+        self.counts["transfers of existing sessions"] += 1
         new = self._session()
         new.called_back()
         self.counts["transfers of new sessions"] += 1
@@ -160,13 +152,13 @@ class Campaign:
         unseen = self.counts["connections cut off by a flush"]
         eventually(lambda: len(list(state.glob("*.json"))) <= unseen, 300.0)
         eventually(lambda: self.lab.firewall_rules("A").count("add nfreaim_skew") <= unseen, 60.0)
-        left = faults.normal(self.lab.firewall_rules("A"))
-        assert left == rules, f"{rules}\n---\n{left}"
         pids = subprocess.run(
             ["ip", "netns", "pids", self.lab.ns("A")], capture_output=True, text=True, timeout=30
         ).stdout.split()
         assert pids == [str(self.router.daemon.pid)], pids
         assert self.router.daemon.stop(60.0) == 0
+        left = faults.normal(self.lab.firewall_rules("A"))
+        assert left == rules, f"{rules}\n---\n{left}"
         assert unseen or list(self.router.state.iterdir()) == [], "files"
         self.counts["clean ends"] += 1
 

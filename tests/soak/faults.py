@@ -29,13 +29,11 @@ class Router:
         self.lab, self.state, self.chance = lab, state, chance
         self.settings = lab.dir / "soak.toml"
         self.settings.write_text(f"state_dir = '{state}/flows'\n")
-        self.lives = 0
         self.restorations = 0
         self.logs: list[Path] = []
         self.daemon = self.start()
 
     def start(self) -> Daemon:
-        self.lives += 1
         self.restorations = 0
         self.daemon = self.lab.start_alg("A", (*PORTS, "--config", str(self.settings)), wait=False)
         self.logs.append(self.daemon.log)
@@ -170,8 +168,6 @@ RUNNING: dict[Callable[[Router], None], int] = {
 }  # fmt: skip
 # Connection tracking loses connections by these.
 FLUSHING = (flush, link)
-# These lose the daemon's knowledge of who is signed on.
-FORGETFUL = (kill, kill_in_a_row, stop_and_start)
 
 
 def change_address(router: Router, old: str, new: str) -> None:

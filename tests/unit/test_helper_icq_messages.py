@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pcaps.wire import put, tlv
+from pcaps.wire import put, received, tlv
 from tests.unit.fakes import packed
 from tests.unit.icq_frames import (
     ACK,
@@ -20,6 +20,8 @@ from tests.unit.icq_frames import (
     snac,
 )
 from tests.unit.proposals import OUT, OWN, wire_of
+
+BARE = bytes(4)  # user info without TLVs
 
 # --- reverse connections ----------------------------------------------------------------------------------
 
@@ -66,27 +68,19 @@ def test_a_reverse_request_that_is_left_says_why(frame: bytes, reason: str) -> N
     assert not wire.router.firewall.changes
 
 
-def received(frame: bytes, capability_at: int = 47) -> bytes:
-    """A golden SNAC(04,06) as SNAC(04,07), from a sender without further info."""
-    block = frame[33:]
-    body = frame[16:26] + info(name=frame[27:33]) + block
-    assert frame[capability_at : capability_at + 2] == b"\x09\x46"
-    return snac("00040007", body)
-
-
 def test_a_reverse_request_that_comes_from_the_own_network() -> None:
     wire = moved_wire()
-    came = received(wire.client(REVERSE))
+    came = received(wire.client(REVERSE), BARE)
     amy = beside(wire)
     for cut in range(1, len(came)):
-        assert amy.server(came, [cut]) == received(REVERSE), cut
+        assert amy.server(came, [cut]) == received(REVERSE, BARE), cut
     assert wire.router.watcher.reports[-1].service == "icq-reverse"
 
 
 def test_a_reverse_request_of_a_stranger_is_left() -> None:
     wire = wire_of()
     wire.client(STATUS)
-    came = received(put(REVERSE, (81, packed("203.0.113.20"))))
+    came = received(put(REVERSE, (81, packed("203.0.113.20"))), BARE)
     assert wire.server(came) == came
 
 
@@ -253,9 +247,9 @@ def test_a_file_ack_that_comes_from_the_own_network() -> None:
     wire = moved_wire()
     wire.client(STATUS)
     amy = beside(wire)
-    came = received(wire.client(ACK))
+    came = received(wire.client(ACK), BARE)
     for cut in range(1, len(came)):
-        assert amy.server(came, [cut]) == received(ACK), cut
+        assert amy.server(came, [cut]) == received(ACK, BARE), cut
 
 
 def test_a_chat_of_the_own_network_whose_address_is_in_the_user_info_only() -> None:
@@ -277,5 +271,5 @@ def test_a_chat_of_the_own_network_whose_address_is_in_the_user_info_only() -> N
 def test_a_stranger_s_ports_are_left_even_if_they_equal_ours() -> None:
     wire = wire_of()
     wire.client(STATUS + ACK)
-    came = received(put(ACK, (77, packed("203.0.113.20"))))
+    came = received(put(ACK, (77, packed("203.0.113.20"))), BARE)
     assert beside(wire).server(came) == came

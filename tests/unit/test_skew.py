@@ -185,6 +185,22 @@ def test_what_comes_late_keeps_a_closed_flow_translated() -> None:
     assert KEY not in made.router.kernel.protected
 
 
+@pytest.mark.parametrize("ends", [("server 4 FIN ack 0",), ("server 4 FIN ack 0", "client 0 FIN ack 7")])
+def test_an_end_that_was_seen_is_known_after_a_crash(ends: tuple[str, ...]) -> None:
+    """Connection tracking may have been flushed meanwhile: then nobody else could tell any more."""
+    made = skewed()
+    for line in ends:
+        list(made.line(line) or ())
+    again = Router()
+    again.kernel.protected = made.router.kernel.protected
+    again.engine.sessions.restore(json.loads(json.dumps(again.kernel.protected[KEY])), again.now)
+    again.kernel.flushed.add(next(iter(again.engine.flows)).owner)
+    again.wait(2.0)
+    again.wait(65.0)
+    assert KEY not in again.kernel.protected
+    assert len(again.engine.flows) == 0
+
+
 def test_a_full_table_gives_up_others() -> None:
     made = skewed()
     made.router.engine.flows.limits = EngineSettings().limits.__class__(flows=4)

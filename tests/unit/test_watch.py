@@ -50,5 +50,10 @@ def test_rules_of_which_one_is_missing_do_not_pass_for_an_installation_with_fewe
     assert rules.settings("".join(lines[:number] + lines[number + 1 :])) is None
 
 
+def test_settings_named_in_any_order_are_those_found_in_the_rules_afterwards() -> None:
+    """Else the watch would take damage for a new installation."""
+    assert rules.named(("br1", "br0", "br1"), ["ppp0"], (5190, 443), 7) == rules.settings(SHOWN)
+
+
 def test_no_rules_name_no_settings() -> None:
     assert rules.settings("") is None

@@ -1,0 +1,46 @@
+"""What libraries are kept from loading stays away, and nobody misses it. Each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("pyroute2")
+
+ALONE = """
+import sys
+import nfreaim.host.conntrack
+assert not [name for name in sys.modules if name.startswith("pyroute2")], "all of pyroute2 was loaded"
+import pyroute2
+assert pyroute2.netlink.nfnetlink.nfctsocket.nfct_msg is not nfreaim.host.conntrack.nfct_msg
+assert pyroute2.NDB
+"""
+
+SHARED = """
+import pyroute2
+import nfreaim.host.conntrack
+assert pyroute2.netlink.nfnetlink.nfctsocket.nfct_msg is nfreaim.host.conntrack.nfct_msg
+"""
+
+NAMELESS = """
+import sys
+from nfreaim.host.thrift import forget_names
+forget_names()
+from scapy import data
+assert not data.MANUFDB.d and not data.BLUETOOTH_CORE_COMPANY_IDENTIFIERS
+import nfreaim.layers.oscar
+from scapy.layers.l2 import Ether
+assert Ether(bytes(Ether(src="00:00:0c:01:02:03"))).src == "00:00:0c:01:02:03"
+"""
+
+
+@pytest.mark.parametrize("program", [ALONE, SHARED, NAMELESS], ids=["alone", "shared", "nameless"])
+def test_library_that_is_loaded_in_part_works(program: str) -> None:
+    settings = os.environ | {"XDG_CACHE_HOME": os.devnull}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=settings, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
