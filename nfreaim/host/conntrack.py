@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import struct
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -42,6 +43,7 @@ _GET: Final = 0x0101  # IPCTNL_MSG_CT_GET of the subsystem of connection trackin
 _REQUEST: Final = 1
 _ERROR: Final = 2
 _SEQUENCE: Final = 8  # where it is in a message; 4 bytes
+_TOLD: Final = 4096  # connections that are remembered; half a MiB
 _PATIENCE: Final = 1.0  # seconds for the kernel to answer; every packet waits meanwhile
 # A question about ends that are easily found in the message, to be replaced by others.
 _ENDS: Final = Owner(Endpoint("1.2.3.4", 0x5152), Endpoint("5.6.7.8", 0x5354))
@@ -199,6 +201,7 @@ class PinholeEvents:
 
     def __init__(self, bit: int, unverified: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETFILTER)
+        self._told: OrderedDict[tuple[object, ...], None] = OrderedDict()
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _EVENT_BUFFER)
             _attach(self._socket, bit, unverified)
@@ -217,9 +220,10 @@ class PinholeEvents:
         self._socket.close()
 
     def read(self) -> Iterator[Connection]:
-        """What has come since the last call; a connection may come again, at its later changes.
+        """Connections that have come about since the last call.
 
-        A lost event is made up for by the next of its connection, at the latest when that ends.
+        A lost event is made up for by the next of its connection, at the latest when that ends. One that was
+        told is not told again: it may end while its port has a new pinhole, which is another peer's.
         """
         while True:
             try:
@@ -236,7 +240,14 @@ class PinholeEvents:
             address = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP", "CTA_IP_V4_DST")
             port = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
             if isinstance(source, str) and isinstance(address, str) and isinstance(port, int):
-                yield Connection(Endpoint(address, port), source)
+                own = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_PROTO", "CTA_PROTO_SRC_PORT")
+                connection = (source, own, address, port, message.get_attr("CTA_ID"))
+                if connection not in self._told:
+                    yield Connection(Endpoint(address, port), source)
+                self._told[connection] = None
+                self._told.move_to_end(connection)
+                if len(self._told) > _TOLD:
+                    self._told.popitem(last=False)
 
 
 def _attach(events: socket.socket, bit: int, unverified: int) -> None:
