@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import socket
 import threading
@@ -60,7 +61,7 @@ class Reader:
         ours, theirs = pair()
         self.end = theirs
         self.link = Link(theirs)
-        self.page = Page(os.dup(owner.page.handle))
+        self.page = Page(os.dup(owner.page.view))
         self.pinholes = RemotePinholes(owner.policy, self.link, self.page)
         self.news = RemoteServers(self.link, self.page)
         self.thread = threading.Thread(target=owner.serve, args=(ours,), daemon=True)
@@ -282,12 +283,14 @@ def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owne
 
 
 def test_page_is_written_by_its_owner_only(owner: Table) -> None:
-    view = Page(os.dup(owner.page.handle))
+    view = Page(os.dup(owner.page.view))
     owner.page[Number.PINHOLES] = 1 << 40
     assert view[Number.PINHOLES] == 1 << 40
     with pytest.raises(TypeError):
         view[Number.PINHOLES] = 0
     view.close()
+    with pytest.raises(PermissionError):
+        mmap.mmap(owner.page.view, mmap.PAGESIZE)
 
 
 def test_figures_of_several_are_sums() -> None:
@@ -347,7 +350,7 @@ def test_a_worker_that_goes_on_ending_ends_the_daemon_and_waits_longer_each_time
             else:
                 now[0] += 0.1
 
-    with pytest.raises(BackendError, match="worker 1 ended 5 times in a row: see the log"):
+    with pytest.raises(BackendError, match="worker 1 ended 5 times in a row: exit status 1"):
         live()
     assert len(starts) == 5
     waits = [later - earlier for earlier, later in pairwise(starts)]
@@ -377,7 +380,7 @@ def test_who_cannot_begin_ends_the_start(owner: Table, monkeypatch: pytest.Monke
     monkeypatch.setattr(workers.sys, "executable", "/bin/false")
     made = Workers([5191, 5192], owner.answers, owner.page, lambda number: None, False, [])
     other, _ = pair()
-    with other, pytest.raises(BackendError, match=r"worker [12] cannot begin: see the log"):
+    with other, pytest.raises(BackendError, match=r"worker [12] cannot begin: exit status 1"):
         made.start(other.fileno(), lambda: None)
     made.stop()
     assert all(worker.process is None or worker.process.poll() is not None for worker in made._workers)
