@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import select
 import socket
 import threading
 import time
@@ -206,11 +207,25 @@ def test_an_owner_that_does_not_answer_costs_a_proposal_and_its_late_answer_is_n
     with owner.turn, pytest.raises(Refused, match="does not answer"):
         reader.ask(ALICE)
     monkeypatch.setattr(links.Link.call, "__kwdefaults__", {"patience": 10.0})
+    assert select.select([reader.link], [], [], 10.0)[0]
     # The late answer is a pinhole that nobody was told of: it is closed, and answers nothing else.
     assert reader.link.call("owners") == frozenset()
     assert not owner.table
     assert owner.asked == ["open", "close", "owners"]
     assert reader.ask(ALICE).outside.port == 5190
+
+
+def test_an_owner_that_is_stuck_is_waited_for_once_and_not_for_every_proposal(owner: Table) -> None:
+    reader = Reader(owner)
+    with owner.turn:
+        with pytest.raises(BackendError, match="does not answer"):
+            reader.link.call("owners", patience=0.05)
+        for _ in range(100):  # at ten seconds each this would never end
+            with pytest.raises(BackendError, match="does not answer"):
+                reader.link.call("owners", patience=10.0)
+    assert select.select([reader.link], [], [], 10.0)[0]
+    assert not reader.link.gone(), "its late answers are read by the loop"
+    assert reader.link.call("owners", patience=10.0) == frozenset()
 
 
 def test_without_an_owner_everything_is_refused_at_once_and_the_reader_is_told(owner: Table) -> None:
