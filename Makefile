@@ -21,10 +21,11 @@ SOAK_SEED    ?=
 LAN    ?=
 WAN    ?=
 PORTS  ?=
+WORKERS ?=
 # "LAN=br0 br1" and "LAN=br0,br1" both name two.
 comma  := ,
 ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
-          $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p))
+          $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p)) $(if $(WORKERS),--workers $(WORKERS))
 
 .PHONY: help venv demo test lint types unit lab fuzz soak load bench run install uninstall install-rules remove-rules clean bootstrap
 
@@ -33,6 +34,7 @@ help:
 	@echo '  make install LAN=br-lan WAN=eth0 [PORTS=5190]        install daemon, rules and systemd units'
 	@echo '  make uninstall                                       remove them; an edited configuration stays'
 	@echo '  make install-rules LAN=br-lan WAN=eth0 [PORTS=5190]  install the packet filter rules, until reboot'
+	@echo '                    WORKERS=N                         with any of these: so many processes read'
 	@echo '  make remove-rules                                    remove the packet filter rules without a trace'
 	@echo '  make run LAN=br-lan WAN=eth0 [PORTS=5190]            run the daemon in the foreground'
 	@echo '  make demo                                            see it work, in network namespaces of its own'

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nfreaim import __version__, replay
-from nfreaim.config import DEFAULT_PATH, LOG_LEVELS, MOST_PORTS, Config, load
+from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_PORTS, MOST_WORKERS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host import check, rules
 from nfreaim.host.journal import QuietFormatter
@@ -45,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     _add_settings(run)
     run.add_argument("--log-level", choices=LOG_LEVELS)
+
+    # Started by a daemon with several workers, and by nobody else: it has no help.
+    work = commands.add_parser("worker")
+    work.set_defaults(command=_work)
+    for name in ("link", "page", "number"):
+        work.add_argument(name, type=int)
+    work.add_argument("--log-level", choices=LOG_LEVELS, required=True)
 
     rule = commands.add_parser("rules", help="install, remove or show the static packet filter rules")
     actions = rule.add_subparsers(required=True, metavar="ACTION")
@@ -78,6 +85,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     port, queue = _number(1, 65535), _number(0, 65535)
     parser.add_argument("--port", action="append", type=port, metavar="N", help="server port; default 5190")
     parser.add_argument("--queue", type=queue, metavar="N", help="netfilter queue number; default 5190")
+    workers = _number(1, MOST_WORKERS)
+    parser.add_argument("--workers", type=workers, metavar="N", help="processes that read; default 1")
 
 
 def _number(low: int, high: int) -> Callable[[str], int]:
@@ -94,25 +103,55 @@ def _settings(arguments: argparse.Namespace) -> Config:
     config = load(arguments.config)
     if len(arguments.port or ()) > MOST_PORTS:
         raise ConfigError(f"--port: at most {MOST_PORTS} ports fit into one rule")
-    return replace(
+    config = replace(
         config,
         lan=tuple(arguments.lan or config.lan),
         wan=tuple(arguments.wan or config.wan),
         ports=tuple(arguments.port or config.ports),
         queue=config.queue if arguments.queue is None else arguments.queue,
+        workers=arguments.workers or config.workers,
         log_level=getattr(arguments, "log_level", None) or config.log_level,
     )
+    if config.reading[-1] > LAST_QUEUE:
+        raise ConfigError(
+            f"{config.workers} workers take as many queues behind number {config.queue}, and the last one is "
+            f"{LAST_QUEUE}; choose a lower queue"
+        )
+    return config
 
 
 def _run(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
+
+    def serve() -> None:
+        from nfreaim.helpers import HELPERS
+        from nfreaim.helpers.peers import greetings
+        from nfreaim.host import daemon
+
+        daemon.serve(config, HELPERS["oscar"], greetings)
+
+    return _serve(config.log_level, "", serve)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    def serve() -> None:
+        from nfreaim.helpers import HELPERS
+        from nfreaim.host import worker
+
+        worker.serve(arguments.link, arguments.page, arguments.number, HELPERS["oscar"])
+
+    return _serve(arguments.log_level, f"worker {arguments.number}: ", serve)
+
+
+def _serve(log_level: str, name: str, serve: Callable[[], None]) -> int:
+    """Be a process that serves queues; *name* begins its log lines."""
     os.umask(0o077)
     # Under systemd the journal stamps each line itself.
     stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(QuietFormatter(f"{stamp}%(levelname)s %(message)s"))
+    handler.setFormatter(QuietFormatter(f"{stamp}%(levelname)s {name}%(message)s"))
     # Not for the libraries: their debug lines would quote packets.
-    level = logging.getLevelNamesMapping()[config.log_level.upper()]
+    level = logging.getLevelNamesMapping()[log_level.upper()]
     logging.basicConfig(level=max(logging.WARNING, level), handlers=[handler])
     logging.getLogger("nfreaim").setLevel(level)
     # scapy would keep pickles in the home directory, and believe them at the next start.
@@ -121,13 +160,9 @@ def _run(arguments: argparse.Namespace) -> int:
         from nfreaim.host.thrift import forget_names
 
         forget_names()
-        from nfreaim.helpers import HELPERS
-        from nfreaim.helpers.peers import greetings
-        from nfreaim.host import daemon
+        serve()
     except ImportError as error:
         raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
-    try:
-        daemon.serve(config, HELPERS["oscar"], greetings)
     except (ConfigError, BackendError):
         raise
     except Exception:
@@ -138,7 +173,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _install_rules(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    rules.install(config.lan, config.wan, config.ports, config.queue)
+    rules.install(config.lan, config.wan, config.ports, config.queue, config.workers)
     return 0
 
 
@@ -156,7 +191,7 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    return check.main(config.lan, config.wan, config.ports, config.queue)
+    return check.main(config.lan, config.wan, config.ports, config.queue, config.workers)
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,8 @@ from nfreaim.errors import ConfigError
 DEFAULT_PATH: Final = Path("/etc/nfreaim/nfreaim.toml")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MOST_PORTS: Final = 15  # as many as fit into one multiport match
+MOST_WORKERS: Final = 16
+LAST_QUEUE: Final = 65535
 ICQ_SERVICES: Final = ("icq-direct", "icq-reverse", "icq-relay")
 
 
@@ -30,6 +32,7 @@ class Config:
     lan, wan      interface names
     ports         TCP ports of servers
     queue         the NFQUEUE number
+    workers       processes that read control connections; from two on each has a queue behind *queue*
     state_dir     where it is kept which connections go on after a restart
     status_socket, status_group  where `nfreaim status` asks, and who may besides root ("": nobody)
     """
@@ -38,12 +41,20 @@ class Config:
     wan: tuple[str, ...] = ()
     ports: tuple[int, ...] = (5190,)
     queue: int = 5190
+    workers: int = 1
     state_dir: Path = Path("/run/nfreaim/flows")
     status_socket: Path = Path("/run/nfreaim/status")
     status_group: str = ""
     log_level: str = "info"
     engine: EngineSettings = field(default_factory=EngineSettings)
     pinholes: PinholePolicy = field(default_factory=PinholePolicy)
+
+    @property
+    def reading(self) -> tuple[int, ...]:
+        """The numbers of the queues that control connections come by, one for each worker."""
+        if self.workers == 1:
+            return (self.queue,)
+        return tuple(range(self.queue + 1, self.queue + 1 + self.workers))
 
 
 def load(path: Path | None) -> Config:
@@ -200,6 +211,7 @@ _KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
     ("", "wan"): _INTERFACES,
     ("", "ports"): _list(_PORT, f"a list of 1 to {MOST_PORTS} port numbers", low=1, high=MOST_PORTS),
     ("", "queue"): _number(0, 65535),
+    ("", "workers"): _number(1, MOST_WORKERS),
     ("", "hold_ms"): _number(0, 1000),
     ("", "server_names"): _list(_host_name, 'a list of host names, such as ["home.example"]'),
     ("", "state_dir"): (_absolute, 'an absolute path, such as "/run/nfreaim/flows"'),

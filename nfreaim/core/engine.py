@@ -20,12 +20,11 @@ from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.holding import Holding
 from nfreaim.core.liveness import Liveness
-from nfreaim.core.nat import FlowNat, Kernel, Watcher
+from nfreaim.core.nat import FlowNat, Kernel, Pinholes, Watcher
 from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
-from nfreaim.core.pinhole import PinholeTable
 from nfreaim.core.seams import SafeKernel, SafeWatcher
 from nfreaim.core.sessions import Sessions
-from nfreaim.core.sets import QueueSets
+from nfreaim.core.sets import News, QueueSets
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
@@ -38,15 +37,17 @@ class Engine:
     """Reads the flows, edits their streams, opens and closes pinholes on behalf of the helpers.
 
     helpers  by server port: only flows to these ports are read
+    news     tells which servers others follow, see QueueSets
     """
 
     def __init__(
         self,
         helpers: Mapping[int, HelperFactory],
-        pinholes: PinholeTable,
+        pinholes: Pinholes,
         kernel: Kernel,
         watcher: Watcher,
         settings: EngineSettings | None = None,
+        news: News | None = None,
     ) -> None:
         self.pinholes = pinholes
         self.kernel = SafeKernel(kernel)
@@ -57,7 +58,7 @@ class Engine:
         self._holding = Holding(self.settings, self.counters)
         self._editing = Editing(self.kernel, self.flows, self.counters)
         self._rendered = self._editing.rendered
-        self._sets = QueueSets(helpers, self.kernel, self.settings.limits.flows)
+        self._sets = QueueSets(helpers, self.kernel, self.settings.limits.flows, news)
         self.sessions = Sessions(self.kernel, self.flows, self._sets, self._nat_for)
         self._liveness = Liveness(self.kernel, self.settings.grace)
         self._next_poll = 0.0
@@ -383,7 +384,7 @@ class Engine:
     def _poll_owners(self, now: float) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
         verdicts: Verdicts = []
-        owners = self.pinholes.owners() | self.flows.skewed.keys()
+        owners = self.pinholes.tended() | self.flows.skewed.keys()
         for owner, ended in self._liveness.lost(owners, now):
             self.pinholes.close_owner(owner, "control connection lost")
             flow = self.flows.skewed.get(owner)

@@ -5,17 +5,18 @@ No protocol, no I/O: the kernel is a Kernel, whoever watches is a Watcher.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Set
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, Protocol
 
 from nfreaim.core.counters import Counters
+from nfreaim.core.firewall import Observer, Pinhole
 from nfreaim.core.flow import Direction, Endpoint, Flow, Owner
 from nfreaim.core.helper import Expectation, Refused, Report
 from nfreaim.core.ledger import Ledger
 from nfreaim.core.packet import Segment
-from nfreaim.core.pinhole import Observer, PinholeTable
+from nfreaim.core.policy import PinholePolicy
 from nfreaim.errors import BackendError
 
 
@@ -77,6 +78,56 @@ Record = dict[str, Any]
 A record that came back may have "place", the bytes last noted."""
 
 
+class Pinholes(Protocol):
+    """What the engine asks of the table of pinholes (core.pinhole), which may be another process's."""
+
+    @property
+    def policy(self) -> PinholePolicy:
+        """What the operator set."""
+
+    def __len__(self) -> int:
+        """How many are open."""
+
+    def sessions(self) -> bool:
+        """Whether any pinhole is open for a whole session."""
+
+    def owners(self) -> Set[Owner]:
+        """The flows that live pinholes were opened for."""
+
+    def tended(self) -> Set[Owner]:
+        """Those of them that the caller has to look after: they may end without a word."""
+
+    def leads_to(self, inside: Endpoint) -> bool:
+        """Whether a pinhole leads to *inside*: who connects there is a peer, not a client."""
+
+    def inside_of(self, announced: Endpoint) -> Endpoint | None:
+        """The inside endpoint that an announced one leads to."""
+
+    def prepare(self, host: str) -> None:
+        """The inside *host* has signed on: what is the same for all its pinholes may be done ahead."""
+
+    def open(self, owner: Owner, expectation: Expectation, host: str, address: str, now: float) -> Pinhole:
+        """Open (or prolong) the pinhole for *expectation* at outside *address*. Raises Refused.
+
+        *host* is the only inside address that *owner* may name.
+        """
+
+    def agreed(self, owner: Owner, cookie: bytes, now: float) -> None:
+        """The peer accepted: what is left is the accept grace."""
+
+    def close(self, owner: Owner, cookie: bytes, reason: str) -> None:
+        """End one agreement; the pinhole goes with its last one."""
+
+    def close_owner(self, owner: Owner, reason: str) -> None:
+        """End every agreement of one flow."""
+
+    def close_all(self, reason: str) -> None:
+        """The engine stops."""
+
+    def expire(self, now: float) -> None:
+        """Called about every second."""
+
+
 class Watcher(Observer, Protocol):
     """Who is told what the engine does."""
 
@@ -130,7 +181,7 @@ class FlowNat:
     def __init__(
         self,
         flow: Flow,
-        pinholes: PinholeTable,
+        pinholes: Pinholes,
         kernel: Kernel,
         watcher: Watcher,
         counters: Counters,

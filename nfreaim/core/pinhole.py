@@ -52,6 +52,10 @@ class PinholeTable:
         """The flows that live pinholes were opened for."""
         return self._live.owners.keys()
 
+    def tended(self) -> Set[Owner]:
+        """Those whose end the engine has to find out: all of them."""
+        return self.owners()
+
     def sessions(self) -> bool:
         """Whether any pinhole is open for a whole session."""
         return bool(self._live.sessions)
@@ -121,6 +125,10 @@ class PinholeTable:
         entry.greetings[agreement] = expectation.greetings
         entry.services[agreement] = expectation.service
         return wanted
+
+    def insides(self) -> list[Endpoint]:
+        """Where pinholes lead."""
+        return list(self._live.insides)
 
     def leads_to(self, inside: Endpoint) -> bool:
         """Whether a pinhole leads to *inside*: who connects there is a peer, not a client."""

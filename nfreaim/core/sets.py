@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from nfreaim.core.flow import Endpoint, Flow, FlowTable, owner_of, reverse
@@ -25,6 +25,10 @@ _LOOK: Final = 60.0  # between looks at all flows for the servers that are in us
 # anybody inside can send what belongs to no flow. More stay in the queue until their next packet.
 _OFFLOADS: Final = 1024
 
+News = Callable[[], Iterable[tuple[Endpoint, float]]]
+"""Servers that processes of this daemon follow, and when each was named last; nothing if nothing has changed.
+Never raises."""
+
 
 class _Followed(NamedTuple):
     factory: HelperFactory
@@ -36,10 +40,15 @@ class QueueSets:
     """Offloaded flows, which skip the queue, and followed servers, queued whatever their port.
 
     helpers  by server port
+    bound    so many flows may be out of the queue
+    news     asked before packets count as nobody's: a client's redirect may have been read by another process
     """
 
-    def __init__(self, helpers: Mapping[int, HelperFactory], kernel: Kernel, bound: int) -> None:
+    def __init__(
+        self, helpers: Mapping[int, HelperFactory], kernel: Kernel, bound: int, news: News | None = None
+    ) -> None:
         self.helpers = helpers
+        self._news = news
         self._kernel = kernel
         self._bound = bound
         self._offloaded: OrderedDict[bytes, None] = OrderedDict()
@@ -57,6 +66,9 @@ class QueueSets:
             return None
         port = int.from_bytes(key[10:12], "big")
         found = self.helpers.get(port)
+        if found is None and self._news is not None:
+            for server, since in self._news():
+                self._adopt(server, since)
         if found is None and self._followed:
             followed = self._followed.get(owner_of(key).server)
             found = followed.factory if followed else None
@@ -68,9 +80,12 @@ class QueueSets:
 
     def adopt(self, server: Endpoint, now: float) -> HelperFactory | None:
         """An earlier daemon followed *server*: go on, as if a client had been redirected to it again."""
+        return self._adopt(server, now - _REFRESH)  # expire() tells the kernel
+
+    def _adopt(self, server: Endpoint, since: float) -> HelperFactory | None:
         factory = next(iter(self.helpers.values()), None)
         if factory is not None:
-            self._followed[server] = _Followed(factory, now - _REFRESH)  # expire() tells the kernel
+            self._remember(server, _Followed(factory, since))
         return factory
 
     def offload(self, key: bytes, flows: FlowTable) -> None:
@@ -108,9 +123,7 @@ class QueueSets:
         if known is not None and now - known.since < _REFRESH:
             self._followed[server] = known
             return
-        self._followed[server] = _Followed(factory, now)
-        if len(self._followed) > _FOLLOWED:
-            del self._followed[next(iter(self._followed))]
+        self._remember(server, _Followed(factory, now))
         try:
             self._kernel.divert(server)
         except BackendError as error:
@@ -137,6 +150,11 @@ class QueueSets:
                 self.follow(server, busy[server], now)
             elif now - known.since > _FOLLOW_FOR:
                 del self._followed[server]
+
+    def _remember(self, server: Endpoint, followed: _Followed) -> None:
+        self._followed[server] = followed
+        if len(self._followed) > _FOLLOWED:
+            del self._followed[next(iter(self._followed))]
 
     def _twins(self, key: bytes) -> Iterator[bytes]:
         """Keys of the other flows that the kernel's set cannot tell from this one: it has no server port."""

@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -73,21 +74,25 @@ class Check:
 Checks = Iterator[Check]
 
 
-def main(lan: Sequence[str], wan: Sequence[str], ports: Sequence[int], queue: int) -> int:
+def main(lan: Sequence[str], wan: Sequence[str], ports: Sequence[int], queue: int, workers: int = 1) -> int:
     """Print one line per prerequisite; return 0 if nothing failed, else 1. Warnings do not count."""
-    results = run_checks(lan, wan, ports, queue)
+    results = run_checks(lan, wan, ports, queue, workers)
     for result in results:
         print(result)
     return int(any(result.status == "FAIL" for result in results))
 
 
-def run_checks(lan: Sequence[str], wan: Sequence[str], ports: Sequence[int], queue: int) -> list[Check]:
+def run_checks(
+    lan: Sequence[str], wan: Sequence[str], ports: Sequence[int], queue: int, workers: int = 1
+) -> list[Check]:
     """Look at everything the daemon needs in this network namespace.
 
-    `lan`, `wan`: names of inside and outside interfaces; `ports`: signalling ports; `queue`: its number.
+    `lan`, `wan`: names of inside and outside interfaces; `ports`: signalling ports; `queue`: its number;
+    `workers`: processes that read.
     Raises nothing: a probe that breaks is itself a failure.
     """
-    reinstall = f"nfreaim rules install {shlex.join(rules.arguments(lan, wan, ports, queue))}"
+    reinstall = f"nfreaim rules install {shlex.join(rules.arguments(lan, wan, ports, queue, workers))}"
+    queues = [queue, *range(queue + 1, queue + 1 + workers)] if workers > 1 else [queue]
     probes: list[tuple[str, Callable[[], Checks]]] = [
         ("privileges", _privileges),
         ("programs", _programs),
@@ -96,10 +101,13 @@ def run_checks(lan: Sequence[str], wan: Sequence[str], ports: Sequence[int], que
         ("conntrack", _conntrack),
         ("forwarding", _forwarding),
         ("interfaces", lambda: _interfaces(lan, wan)),
-        ("rules", lambda: _rules(lan, reinstall)),
+        (
+            "rules",
+            lambda: _rules(lan, reinstall, lambda shown: rules.difference(shown, ports, queue, workers)),
+        ),
         ("legacy tables", lambda: _legacy_neighbours(reinstall)),
         ("nftables", lambda: _nftables(wan)),
-        ("queue", lambda: _queue(queue)),
+        *(("queue", partial(_queue, number)) for number in queues),
     ]
     found: list[Check] = []
     for name, probe in probes:
@@ -246,7 +254,7 @@ def unreachable(address: str) -> str | None:
 # --- rules, ours and others' ---
 
 
-def _rules(lan: Sequence[str], reinstall: str) -> Checks:
+def _rules(lan: Sequence[str], reinstall: str, difference: Callable[[str], str]) -> Checks:
     if os.geteuid() != 0:
         return
     shown = rules.run(["show"])
@@ -260,6 +268,8 @@ def _rules(lan: Sequence[str], reinstall: str) -> Checks:
         return
     if missing:
         yield Check("FAIL", f"rules incomplete, missing: {', '.join(missing)}", reinstall)
+    elif found := difference(shown.stdout):
+        yield Check("FAIL", found.partition(";")[0], reinstall)
     else:
         yield Check("ok", "rules installed: chains, jumps and sets")
     for variant in ("iptables-legacy", "iptables-nft"):

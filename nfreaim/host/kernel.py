@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
 from contextlib import ExitStack
 
 from nfreaim.core.flow import Endpoint, Flow, Owner, key_of, owner_of, reverse
@@ -28,6 +27,7 @@ from nfreaim.host.ipset import (
     FlowSet,
     NetworkSet,
 )
+from nfreaim.host.loop import clock
 from nfreaim.host.places import PLACES, Places
 from nfreaim.host.resets import Resets
 from nfreaim.host.state import StateDirectory
@@ -36,10 +36,14 @@ log = logging.getLogger("nfreaim")
 
 
 class LinuxKernel:
-    """Connection tracking, the sets, the state directory and the raw socket; *stack* closes them."""
+    """Connection tracking, the sets, the state directory and the raw socket; *stack* closes them.
 
-    def __init__(self, state: StateDirectory, stack: ExitStack) -> None:
+    alone  all flows in the sets are this process's, and no other's
+    """
+
+    def __init__(self, state: StateDirectory, stack: ExitStack, alone: bool = True) -> None:
         self._state = state
+        self._alone = alone
         stack.callback(state.clear_away)
         self._places = Places(state.path / PLACES)
         stack.callback(self._places.close)
@@ -97,7 +101,7 @@ class LinuxKernel:
     def divert(self, server: Endpoint) -> None:
         self._servers.add(server)
         self._diverted.pop(server, None)
-        self._diverted[server] = time.monotonic()
+        self._diverted[server] = clock()
 
     def protect(self, key: bytes, record: Record) -> None:
         owner = owner_of(key)
@@ -157,8 +161,7 @@ class LinuxKernel:
         untranslated since. An entry without a record stays: its packets make the engine reset both ends.
         Raises BackendError.
         """
-        self.take_back()
-        self._state.prepare()
+        self.prepare()
         waiting = set(self._skewed.entries())
         kept: dict[bytes, Record] = {}
         found = self._state.load_all()
@@ -183,11 +186,16 @@ class LinuxKernel:
         for key, place in self._places.open(kept).items():
             kept[key]["place"] = place
         edited = len(self._protected)
-        if lost := len(waiting) - edited:
+        if self._alone and (lost := len(waiting) - edited):
             log.info("edited connections found: %d go on, %d are over or will be reset", edited, lost)
         if found:
             log.info("connections of an earlier daemon: %d found, %d go on", len(found), len(kept))
         return kept
+
+    def prepare(self) -> None:
+        """Queue every flow again, and make the state directory. Raises BackendError."""
+        self.take_back()
+        self._state.prepare()
 
     def take_back(self) -> None:
         """Queue every flow again: an entry without a daemon would let later connections pass unread.
@@ -232,12 +240,16 @@ class LinuxKernel:
             self._skewed.add(owner)
         return missing
 
-    def put_back_diverted(self) -> list[Endpoint]:
-        """The same for servers whose flows are queued, too. Raises BackendError."""
-        now = time.monotonic()
+    def diverted(self) -> list[tuple[Endpoint, float]]:
+        """Servers whose flows are queued, too, and when each was named last, the longest ago first."""
+        now = clock()
         while self._diverted and now - next(iter(self._diverted.values())) > SERVER_SET_TIMEOUT:
             del self._diverted[next(iter(self._diverted))]
-        if not self._diverted:
+        return list(self._diverted.items())
+
+    def put_back_diverted(self) -> list[Endpoint]:
+        """The same for servers whose flows are queued, too. Raises BackendError."""
+        if not self.diverted():
             return []
         present = set(self._servers.entries())
         missing = [server for server in self._diverted if server not in present]
@@ -248,6 +260,10 @@ class LinuxKernel:
     def forget_all(self) -> None:
         """Nothing waits for us any more: the rules are about to go. Raises BackendError."""
         self._skewed.flush()
+        self.forget()
+
+    def forget(self) -> None:
+        """None of our flows goes on. Raises BackendError."""
         self._places.remove()
         for key in self._state.load_all():
             self._state.delete(key)

@@ -14,11 +14,10 @@ import struct
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
-from nfreaim.core.engine import Engine
 from nfreaim.core.gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
@@ -48,6 +47,14 @@ class _TurnOver(Exception):
     """Leaves the binding's read loop, which under load would never return. Raised after a verdict only."""
 
 
+class Consumer(Protocol):
+    """Who reads what is queued: an engine, see core.engine."""
+
+    def passes(self, raw: bytes, from_inside: bool, now: float) -> bool: ...
+
+    def consider(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts: ...
+
+
 class PacketQueue:
     """One bound queue.
 
@@ -56,7 +63,7 @@ class PacketQueue:
     """
 
     def __init__(
-        self, number: int, engine: Engine, clock: Callable[[], float], gate: PeerGate | None = None
+        self, number: int, engine: Consumer, clock: Callable[[], float], gate: PeerGate | None = None
     ) -> None:
         self.number = number
         self._passes = engine.passes
@@ -75,14 +82,14 @@ class PacketQueue:
                 self._queue.bind(
                     self.number, self._handle, _LENGTH, mode=COPY_PACKET, range=0xFFFF, sock_len=_SOCKET_BYTES
                 )
+            with socket.socket(fileno=os.dup(self.fileno())) as same:
+                pause = _TIMEVAL.pack(0, int(_PAUSE * 1e6))
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
         except OSError as error:
             raise BackendError(
                 f"queue {self.number} cannot be bound ({error}): another program serves it, or CAP_NET_ADMIN "
                 "is missing; stop the other one or choose another number with --queue and in the rules"
             ) from error
-        with socket.socket(fileno=os.dup(self.fileno())) as same:
-            pause = _TIMEVAL.pack(0, int(_PAUSE * 1e6))
-            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
 
     def fileno(self) -> int:
         """For a selector: readable when packets wait."""

@@ -37,17 +37,20 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class Settings(NamedTuple):
-    """What the rules are installed with: interfaces, TCP ports, queue number."""
+    """What the rules are installed with: interfaces, TCP ports, queue number, processes that read."""
 
     lan: tuple[str, ...]
     wan: tuple[str, ...]
     ports: tuple[int, ...]
     queue: int
+    workers: int = 1
 
 
-def named(lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int) -> Settings:
+def named(
+    lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int, workers: int = 1
+) -> Settings:
     """These settings, as ``settings`` finds them in the rules that are installed with them."""
-    return Settings(tuple(sorted({*lan})), tuple(sorted({*wan})), tuple(sorted({*ports})), queue)
+    return Settings(tuple(sorted({*lan})), tuple(sorted({*wan})), tuple(sorted({*ports})), queue, workers)
 
 
 def script() -> Path:
@@ -61,19 +64,25 @@ def script() -> Path:
     raise BackendError(f"the script {NAME} is missing from this installation; remedy: install nfreaim again")
 
 
-def arguments(lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int) -> list[str]:
-    """The options of `nfreaim-rules install`: interfaces, TCP ports, queue number."""
+def arguments(
+    lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int, workers: int = 1
+) -> list[str]:
+    """The options of `nfreaim-rules install`: interfaces, TCP ports, queue number, processes that read."""
     pairs = [("--lan", name) for name in lan] + [("--wan", name) for name in wan]
     pairs += [("--port", str(port)) for port in ports] + [("--queue", str(queue))]
+    if workers > 1:
+        pairs.append(("--workers", str(workers)))
     return [word for pair in pairs for word in pair]
 
 
-def install(lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int) -> None:
+def install(
+    lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int, workers: int = 1
+) -> None:
     """Install the rules in this network namespace, or replace those there; pinholes stay.
 
     An interface that does not exist is only logged: it may appear later. Raises BackendError.
     """
-    _checked(["install", *arguments(lan, wan, ports, queue)])
+    _checked(["install", *arguments(lan, wan, ports, queue, workers)])
 
 
 def remove(force: bool = False) -> None:
@@ -95,7 +104,7 @@ def shown() -> tuple[str, bool]:
     return result.stdout, result.returncode == 0
 
 
-def difference(shown: str, ports: Iterable[int], queue: int) -> str:
+def difference(shown: str, ports: Iterable[int], queue: int, workers: int = 1) -> str:
     """What the installed rules, as *shown* by the script, do otherwise than these settings say, with the
     remedy; "" if nothing.
 
@@ -103,8 +112,11 @@ def difference(shown: str, ports: Iterable[int], queue: int) -> str:
     """
     queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
     read = {int(port) for text in re.findall(r"--dports ([\d,]+)", shown) for port in text.split(",")}
+    spread = _spread(shown)
     if queues != {queue}:
         found = f"queue {', '.join(map(str, sorted(queues)))}, not {queue}"
+    elif spread != {_balance(queue, workers)}:
+        found = f"workers = {', '.join(str(_workers(each)) for each in sorted(spread))}, not {workers}"
     elif not set(ports) <= read:
         found = (
             f"ports {', '.join(map(str, sorted(read)))}, not {', '.join(map(str, sorted(set(ports) - read)))}"
@@ -125,12 +137,34 @@ def settings(shown: str) -> Settings | None:
     wans = {frozenset(interface for interface, *_ in places[name]) for name in ("from router", "to router")}
     wans.add(frozenset(re.findall(_FROM_WAN, shown)))
     queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
+    spread = _spread(shown)
     ports = {text for found in places.values() for _, text in found}
     if not (len(lans) == len(wans) == len(queues) == len(ports) == 1 and all(lans) and all(wans)):
         return None
+    queue, workers = queues.pop(), 1
+    if spread != {""}:
+        workers = _workers(min(spread))
+        if spread != {_balance(queue, workers)}:
+            return None
     lan = (interface for interface, _ in lans.pop())
     numbers = map(int, ports.pop().split(","))
-    return named(lan, wans.pop(), numbers, queues.pop())
+    return named(lan, wans.pop(), numbers, queue, workers)
+
+
+def _balance(queue: int, workers: int) -> str:
+    """The queues that control connections are spread over, as the rules say it; "": only one."""
+    return f"{queue + 1}:{queue + workers}" if workers > 1 else ""
+
+
+def _workers(spread: str) -> int:
+    """How many of them are spread over these queues."""
+    first, _, last = spread.partition(":")
+    return int(last) - int(first) + 1 if last else 1
+
+
+def _spread(shown: str) -> set[str]:
+    """What the rules for control connections say of that; several answers if they contradict each other."""
+    return set(re.findall(r"--queue-balance (\S+)", shown)) or {""}
 
 
 def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -10,17 +10,17 @@ import errno
 import json
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from nfreaim import __version__
-from nfreaim.core.engine import Engine
 from nfreaim.core.firewall import Pinhole
 from nfreaim.core.flow import Owner
 from nfreaim.core.policy import Forward
 from nfreaim.errors import BackendError
 from nfreaim.host import statistics
+from nfreaim.host.figures import Figures
 
 _TIMEOUT: Final = 10.0  # seconds
 
@@ -28,16 +28,27 @@ Document = dict[str, Any]
 """Strings, numbers, lists and such documents; times in seconds. See the README for the keys."""
 
 
-def of_daemon(engine: Engine, forwards: Iterable[Forward], uptime: float, now: float) -> Document:
-    """What a daemon, *uptime* seconds old, says of itself at the engine's time *now*."""
+def of_daemon(
+    pinholes: Iterable[Pinhole],
+    figures: Figures,
+    forwards: Iterable[Forward],
+    uptime: float,
+    now: float,
+    workers: Sequence[Document] = (),
+) -> Document:
+    """What a daemon, *uptime* seconds old, says of itself at the engine's time *now*.
+
+    workers  a document about each of several processes that read
+    """
     return {
         "version": __version__,
         "running": True,
         "uptime": round(uptime, 1),
-        **_opened(engine.pinholes, forwards, now),
-        "flows": {"known": len(engine.flows), "edited": [_flow(owner) for owner in engine.flows.skewed]},
-        "counters": engine.counters.as_dict(),
+        **_opened(pinholes, forwards, now),
+        "flows": {"known": figures.flows, "edited": [_flow(owner) for owner in figures.edited]},
+        "counters": figures.counters,
         "queues": _queues(),
+        "workers": list(workers),
     }
 
 
@@ -103,6 +114,11 @@ def _lines(document: Document) -> Iterable[str]:
     for forward in document["forwards"]:
         yield f"forward {forward}, as configured"
     yield f"{len(document['pinholes'])} pinholes"
+    for worker in document.get("workers", ()):
+        yield (
+            f"worker {worker['number']}: process {worker['pid']}, queue {worker['queue']}, "
+            f"{worker['flows']} connections, {worker['packets']} packets"
+        )
     for queue in document["queues"]:
         yield (
             f"queue {queue['number']}: {queue['waiting']} waiting, {queue['seen']} seen, "

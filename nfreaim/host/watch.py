@@ -41,7 +41,7 @@ class Watch:
     """One look after the other; programs that are run meanwhile are taken up by the next ``tick``.
 
     settings  what the rules were installed with
-    serves    ports and queue of the daemon
+    serves    ports, queue and workers of the daemon
     sets      names of the sets that have to exist
     lan       the set of inside networks, which the rules fill
     entries   refills that are cheap, called at each look
@@ -53,7 +53,7 @@ class Watch:
     def __init__(
         self,
         settings: rules.Settings,
-        serves: tuple[Sequence[int], int],
+        serves: tuple[Sequence[int], int, int],
         sets: Iterable[str],
         lan: NetworkSet,
         entries: Sequence[Refill],

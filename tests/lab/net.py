@@ -244,12 +244,14 @@ class Lab:
         """Start ``nfreaim run --lan lan --wan wan`` on a router and wait until it is ready.
 
         The program is ``$NFREAIM`` if that is set, else the package of this checkout under the running
-        Python.
+        Python. ``$NFREAIM_WORKERS`` is how many processes read, where the rules are not installed before.
         """
         program = os.environ.get("NFREAIM")
         start = [program] if program else [sys.executable, "-m", "nfreaim"]
         log = self.log_file(f"nfreaim-{router}")
-        args = [*start, "run", "--lan", "lan", "--wan", "wan", *extra_args]
+        workers = os.environ.get("NFREAIM_WORKERS", "")
+        options = ["--workers", workers] if workers else []
+        args = [*start, "run", "--lan", "lan", "--wan", "wan", *options, *extra_args]
         daemon = Daemon(self.spawn(router, *args, log=log, environment={"PYTHONUNBUFFERED": "1"}), log)
         if wait:
             daemon.wait_ready()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nfreaim import config
+from nfreaim.cli import main
 from nfreaim.config import Config, load, parse
 from nfreaim.core.pinhole import DENIED_PORTS, PinholePolicy
 from nfreaim.core.settings import EngineSettings
@@ -33,6 +34,7 @@ def policy(**settings: Any) -> Config:
         ("ports = [443, 5190]", Config(ports=(443, 5190))),
         (f"ports = {list(range(1, 16))}", Config(ports=tuple(range(1, 16)))),
         ("queue = 0", Config(queue=0)),
+        ("workers = 4", Config(workers=4)),
         ("hold_ms = 250", Config(engine=EngineSettings(hold=0.25))),
         ("hold_ms = 0", Config(engine=EngineSettings(hold=0.0))),
         ('status_socket = "/run/a/b"', Config(status_socket=Path("/run/a/b"))),
@@ -74,6 +76,7 @@ BAD: list[tuple[str, list[str], str]] = [
         "1 to 15 port numbers",
     ),
     ("queue", ["-1", "65536", '"1"', "1.0", "true"], "a whole number from 0 to 65535"),
+    ("workers", ["0", "17", '"2"', "1.0", "true"], "a whole number from 1 to 16"),
     ("hold_ms", ["-1", "1001", "0.5", '"30"', "false"], "a whole number from 0 to 1000"),
     ("outside_address", ['"1.2.3"', '"::1"', "16909060", '"host.example"', '""'], "an IPv4 address"),
     ("server_names", ['"home.example"', "[1]", '["a b"]', '[""]'], "a list of host names"),
@@ -188,3 +191,8 @@ def test_shipped_file_describes_every_key_with_its_default() -> None:
     }
     assert set(config._KEYS) <= described
     assert set(document) > WITHOUT_DEFAULT
+
+
+def test_queues_behind_the_last_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rules", "install", "--queue", "65534", "--workers", "2", "--lan", "a", "--wan", "b"]) == 2
+    assert "the last one is 65535" in capsys.readouterr().err

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,8 @@ from nfreaim.core.verdict import ACCEPT, DROP, Verdict
 pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
-from nfreaim.host.daemon import Daemon
 from nfreaim.host.journal import QuietFormatter
+from nfreaim.host.loop import Every, Loop, clock, stop_signals
 from nfreaim.host.queue import SKEW_MARK, PacketQueue
 from nfreaim.host.watch import Watch
 
@@ -64,35 +67,62 @@ def part() -> None:
     raise RuntimeError("nobody thought of this")
 
 
+def loop() -> Loop:
+    return Loop(socket.socketpair()[0], lambda: None)
+
+
 def test_a_part_of_the_loop_that_fails_is_tried_again_until_it_has_failed_too_often() -> None:
-    daemon = object.__new__(Daemon)
-    daemon._failures = {}
+    turning = loop()
     for _ in range(3):
         for _ in range(4):
-            daemon._try(part)
-        daemon._failures.pop("part")  # it worked in between
+            turning.attempt("part", part)
+        turning.attempt("part", lambda: None)  # it worked in between
     for _ in range(4):
-        daemon._try(part)
+        turning.attempt("part", part)
     with pytest.raises(RuntimeError):
-        daemon._try(part)
+        turning.attempt("part", part)
 
 
-def test_one_success_is_enough_to_begin_counting_anew() -> None:
-    daemon = object.__new__(Daemon)
-    daemon._failures = {}
-    works = [False] * 4 + [True] + [False] * 4 + [True]
+def test_failures_of_one_part_are_not_counted_against_another() -> None:
+    turning = loop()
+    for _ in range(4):
+        turning.attempt("part", part)
+    for _ in range(4):
+        turning.attempt("another", part)
 
-    def sometimes() -> None:
-        if not works.pop(0):
-            raise RuntimeError
 
-    while works:
-        daemon._try(sometimes)
-    assert not daemon._failures
+def test_chores_are_done_until_a_signal_or_one_that_may_not_fail_ends_the_loop() -> None:
+    done: list[str] = []
+    with stop_signals() as signals:
+        turning = Loop(signals, lambda: done.append("report"))
+
+        def enough() -> None:
+            done.append("chore")
+            if done.count("chore") == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            elif "report" in done:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        turning.chore("enough", Every(lambda: 0.001, enough))
+        turning.run()
+        assert "report" in done
+        failing = Loop(signals, lambda: None)
+        failing.must(Every(lambda: 1.0, part))
+        with pytest.raises(RuntimeError):
+            failing.run()
+
+
+def test_what_is_done_every_second_is_not_done_twice_in_one() -> None:
+    done: list[float] = []
+    every = Every(lambda: 1.0, lambda: done.append(clock()))
+    now = clock()
+    assert every.due() <= now
+    every.work(now)
+    assert every.due() == now + 1.0
 
 
 def test_each_packet_gets_one_verdict_whatever_the_engine_does(caplog: pytest.LogCaptureFixture) -> None:
-    queue = PacketQueue(5190, Broken(), lambda: 1.0)  # type: ignore[arg-type]
+    queue = PacketQueue(5190, Broken(), lambda: 1.0)
     plain, skewed = [Packet() for _ in range(3)], [Packet(SKEW_MARK) for _ in range(3)]
     for packet in plain + skewed:
         queue._handle(packet)
@@ -104,7 +134,7 @@ def test_each_packet_gets_one_verdict_whatever_the_engine_does(caplog: pytest.Lo
 def test_the_text_of_an_exception_in_the_engine_does_not_reach_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    queue = PacketQueue(5190, Broken(), lambda: 1.0)  # type: ignore[arg-type]
+    queue = PacketQueue(5190, Broken(), lambda: 1.0)
     for _ in range(2):
         queue._handle(Packet())
     for record in caplog.records:
@@ -117,7 +147,7 @@ def test_the_text_of_an_exception_in_the_engine_does_not_reach_the_log(
 
 
 def test_a_verdict_that_fails_keeps_no_other_packet_waiting() -> None:
-    queue = PacketQueue(5190, Broken(), lambda: 1.0)  # type: ignore[arg-type]
+    queue = PacketQueue(5190, Broken(), lambda: 1.0)
     packets = [Packet(), Packet(stubborn=True), Packet(), Packet()]
     edited = Verdict(True, b"edit")
     queue.apply(list(zip(packets, (ACCEPT, edited, edited, DROP), strict=True)))

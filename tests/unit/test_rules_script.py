@@ -38,6 +38,9 @@ def refuse(*words: str) -> str:
         (["install", *BOTH, "--port", "999999999999999999999"], "must be a number from 1 to 65535"),
         (["install", *BOTH, "--queue", "-1"], "--queue must be a number from 0 to 65535, not '-1'"),
         (["install", *BOTH, "--queue"], "--queue needs a value"),
+        (["install", *BOTH, "--workers", "0"], "--workers must be from 1 to 16, not 0"),
+        (["install", *BOTH, "--workers", "17"], "--workers must be from 1 to 16, not 17"),
+        (["install", *BOTH, "--queue", "65533", "--workers", "3"], "the last one is 65535"),
         (["install", *BOTH, "--colour", "red"], "unknown option --colour"),
         (["install", *BOTH, *(w for n in range(16) for w in ("--port", str(5190 + n)))], "at most 15 ports"),
         (["remove", "now"], "remove takes no arguments but --force"),
@@ -80,7 +83,9 @@ def test_help_names_every_option() -> None:
         ["/bin/sh", str(rules.script()), "--help"], capture_output=True, text=True, timeout=30
     )
     assert result.returncode == 0
-    assert set(re.findall(r"--[a-z]+", result.stdout)) == {"--lan", "--wan", "--port", "--queue", "--force"}
+    assert set(re.findall(r"--[a-z]+", result.stdout)) == {
+        *("--lan", "--wan", "--port", "--queue", "--workers", "--force")
+    }
 
 
 def test_caller_gets_the_reason_as_an_exception() -> None:
@@ -91,6 +96,7 @@ def test_caller_gets_the_reason_as_an_exception() -> None:
 def test_arguments_reach_the_script_in_its_own_form() -> None:
     words = rules.arguments(["br0", "br1"], ["ppp0"], [5190, 443], 7)
     assert words == "--lan br0 --lan br1 --wan ppp0 --port 5190 --port 443 --queue 7".split()
+    assert rules.arguments(["br0"], ["ppp0"], [5190], 7, 3)[-2:] == ["--workers", "3"]
 
 
 def test_installed_package_would_find_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,18 @@ def test_the_settings_of_an_installation_are_read_from_its_rules() -> None:
     assert rules.settings(SHOWN) == Settings(("br0", "br1"), ("ppp0",), (443, 5190), 7)
 
 
+def test_rules_for_several_workers_say_how_many() -> None:
+    gate = "iptables-legacy mangle  [0:0] -A NFREAIM_GATE -j NFQUEUE --queue-num 7 --queue-bypass\n"
+    spread = SHOWN.replace("--queue-num 7", "--queue-balance 8:10") + gate
+    assert rules.settings(spread) == Settings(("br0", "br1"), ("ppp0",), (443, 5190), 7, 3)
+    assert rules.difference(spread, [5190], 7, 3) == rules.difference(SHOWN, [5190], 7) == ""
+    assert "workers = 3, not 1" in rules.difference(spread, [5190], 7)
+    assert "workers = 1, not 2" in rules.difference(SHOWN, [5190], 7, 2)
+    assert "queue 7, not 6" in rules.difference(spread, [5190], 6, 3)
+    mixed = spread + gate.replace("--queue-num 7", "--queue-balance 8:11")
+    assert rules.settings(mixed) is None
+
+
 @pytest.mark.parametrize("number", [n for n in range(15) if n not in (1, 4, 6, 8)])
 def test_rules_of_which_one_is_missing_do_not_pass_for_an_installation_with_fewer_interfaces(
     number: int,

@@ -1,0 +1,125 @@
+"""Worker: one of several processes that read, from its first request to its end.
+
+It serves one queue with an engine of its own. Pinholes, followed servers and everything else of which there
+is one belong to the owner, who is asked by the link. When the owner is gone it ends as by SIGTERM: what is
+signed on is kept for the next life.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from contextlib import ExitStack
+from typing import Final, NamedTuple
+
+from nfreaim.config import Config
+from nfreaim.core.engine import Engine
+from nfreaim.core.flow import Endpoint
+from nfreaim.core.helper import HelperFactory
+from nfreaim.errors import BackendError
+from nfreaim.host import privilege
+from nfreaim.host.division import part
+from nfreaim.host.figures import Figures
+from nfreaim.host.journal import Journal
+from nfreaim.host.kernel import LinuxKernel
+from nfreaim.host.link import Link, roomy
+from nfreaim.host.loop import Every, Loop, clock, stop_signals
+from nfreaim.host.page import Page
+from nfreaim.host.queue import PacketQueue
+from nfreaim.host.reader import Reader
+from nfreaim.host.remote import RemotePinholes, RemoteServers
+from nfreaim.host.state import StateDirectory
+
+log = logging.getLogger("nfreaim")
+
+_WELCOME: Final = 60.0  # seconds until the owner has time for us
+_BIND: Final = 2.0  # seconds for an earlier process to leave the queue
+_RETRY: Final = 0.05
+_TOLD: Final = 1.0  # seconds between figures
+_LOOK: Final = 2.0  # seconds between looks at the entries of our skewed flows
+
+
+class Welcome(NamedTuple):
+    """What a worker is to know: the settings, and its queue."""
+
+    config: Config
+    queue: int
+
+
+class _Kernel(LinuxKernel):
+    """This machine, where others read, too. Followed servers are the owner's, who is asked by *link*."""
+
+    def __init__(self, state: StateDirectory, link: Link, stack: ExitStack) -> None:
+        super().__init__(state, stack, alone=False)
+        self._link = link
+
+    def divert(self, server: Endpoint) -> None:
+        self._link.call("divert", server)
+
+
+def serve(link_handle: int, page_handle: int, number: int, helper: HelperFactory) -> None:
+    """Be worker *number*, with the inherited ends of link and page. Raises BackendError."""
+    privilege.require()
+    with ExitStack() as stack:
+        signals = stack.enter_context(stop_signals())
+        end = socket.socket(fileno=link_handle)
+        roomy(end)
+        link = Link(end)
+        stack.callback(link.close)
+        page = Page(page_handle)
+        stack.callback(page.close)
+        try:
+            _serve(link, page, number, helper, signals, stack)
+        except BackendError as error:
+            link.tell("failed", str(error))
+            raise
+
+
+def _serve(
+    link: Link, page: Page, number: int, helper: HelperFactory, signals: socket.socket, stack: ExitStack
+) -> None:
+    config, queue_number = link.call("welcome", patience=_WELCOME)
+    kernel = _Kernel(part(config.state_dir, number, config.workers), link, stack)
+    pinholes = RemotePinholes(config.pinholes, link, page)
+    helpers = dict.fromkeys(config.ports, helper)
+    news = RemoteServers(link, page)
+    engine = Engine(helpers, pinholes, kernel, Journal(), config.engine, news)
+    reader = Reader(engine, kernel, _bound(queue_number, engine))
+    loop = Loop(signals, lambda: None)
+
+    def heard() -> None:
+        if link.gone():
+            log.warning("the daemon's first process has gone")
+            loop.stopped = True
+
+    def close() -> None:
+        try:
+            last = bool(link.call("last"))
+        except BackendError:  # the rules stay, and another daemon will come
+            last = False
+        reader.close(cut=last)
+        link.tell("figures", Figures.of(engine), keep=False)
+
+    stack.callback(close)
+    reader.restore()
+    loop.serve(link, heard)
+    reader.attach(loop)
+    loop.chore("look", Every(lambda: _LOOK, kernel.put_back_skewed))
+    loop.chore("tell", Every(lambda: _TOLD, lambda: link.tell("figures", Figures.of(engine), keep=False)))
+    link.tell("ready")
+    loop.run()
+
+
+def _bound(number: int, engine: Engine) -> PacketQueue:
+    """The queue, once an earlier process that is about to end has left it."""
+    until = time.monotonic() + _BIND
+    while True:
+        queue = PacketQueue(number, engine, clock)
+        try:
+            queue.open()
+            return queue
+        except BackendError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_RETRY)

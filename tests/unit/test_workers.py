@@ -1,0 +1,314 @@
+"""Readers in processes of their own: what they ask of the owner of the pinholes, and do without an answer."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("netfilterqueue")
+pytest.importorskip("iptc")
+
+from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.greeting import Field
+from nfreaim.core.helper import Expectation, Refused
+from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
+from nfreaim.core.sets import QueueSets
+from nfreaim.errors import BackendError
+from nfreaim.host import link as links
+from nfreaim.host.division import forget_others, part
+from nfreaim.host.figures import Figures
+from nfreaim.host.link import Gone, Link, pair, receive, reply
+from nfreaim.host.page import Number, Page
+from nfreaim.host.remote import RemotePinholes, RemoteServers
+from nfreaim.host.state import StateDirectory
+from nfreaim.host.workers import Answers, Told
+from tests.unit.fakes import OUTSIDE, AnyNumbers, FakeFirewall, FakeKernel
+
+SERVER = Endpoint("203.0.113.9", 5190)
+BOS = Endpoint("203.0.113.10", 5191)
+ALICE = Owner(Endpoint("10.0.0.5", 40123), SERVER)
+AMY = Owner(Endpoint("10.0.0.6", 40124), SERVER)
+A, B, C = b"COOKIE-A", b"COOKIE-B", b"COOKIE-C"
+
+
+class Servers:
+    """Followed servers without a kernel."""
+
+    def __init__(self) -> None:
+        self.known: dict[Endpoint, float] = {}
+
+    def divert(self, server: Endpoint) -> None:
+        self.known[server] = 1000.0
+
+    def diverted(self) -> list[tuple[Endpoint, float]]:
+        return list(self.known.items())
+
+
+class Reader:
+    """What one reader has: a link, a read-only view of the page, and pinholes that are another process's."""
+
+    def __init__(self, owner: Table) -> None:
+        ours, theirs = pair()
+        self.end = theirs
+        self.link = Link(theirs)
+        self.page = Page(os.dup(owner.page.handle))
+        self.pinholes = RemotePinholes(owner.policy, self.link, self.page)
+        self.news = RemoteServers(self.link, self.page)
+        self.thread = threading.Thread(target=owner.serve, args=(ours,), daemon=True)
+        self.thread.start()
+        owner.readers.append(self)
+
+    def ask(self, owner: Owner, cookie: bytes = A, port: int = 5190, now: float = 0.0) -> Pinhole:
+        inside = Endpoint(owner.client.address, port)
+        greetings = ((Field(0, frozenset({b"OFT2"})),),)
+        expectation = Expectation(cookie, "send-file", inside, None, False, greetings)
+        return self.pinholes.open(owner, expectation, owner.client.address, OUTSIDE, now)
+
+
+class Table:
+    """A real table behind real links; each link is served by a thread, one request at a time."""
+
+    def __init__(self, **policy: object) -> None:
+        self.policy = PinholePolicy(**policy)  # type: ignore[arg-type]
+        self.page = Page.make()
+        self.firewall = FakeFirewall()
+        self.table = PinholeTable(self.policy, self.firewall, Told(self.page))
+        self.servers = Servers()
+        self.answers = Answers(self.table, self.servers, self.page)
+        self.turn = threading.Lock()
+        self.asked: list[str] = []
+        self.readers: list[Reader] = []
+
+    def serve(self, end: socket.socket) -> None:
+        buffer = bytearray(1 << 20)
+        with end:
+            while True:
+                try:
+                    number, name, arguments = receive(end, buffer)
+                except Gone:
+                    return
+                with self.turn:
+                    self.asked.append(name)
+                    outcome = self.answers.to(name, arguments)
+                if number:
+                    reply(end, number, *outcome)
+
+
+def settled(reader: Reader) -> None:
+    """What was said without waiting for an answer has been heard: an answer comes behind it."""
+    reader.link.call("owners")
+
+
+@pytest.fixture
+def owner() -> Iterator[Table]:
+    made = Table(per_host=2, total=3, rate_per_host=100, rate_total=4)
+    yield made
+    for reader in made.readers:
+        reader.link.close()
+        reader.thread.join(10)
+        reader.page.close()
+
+
+def test_a_pinhole_of_one_reader_is_known_to_the_other_and_closed_by_who_opened_it(owner: Table) -> None:
+    one, two = Reader(owner), Reader(owner)
+    assert not two.pinholes
+    assert not two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
+    assert owner.asked == [], "nothing is open: nothing has to be asked"
+    opened = one.ask(ALICE)
+    assert opened.outside == Endpoint(OUTSIDE, 5190)
+    assert len(two.pinholes) == 1
+    assert two.pinholes.inside_of(opened.outside) == Endpoint("10.0.0.5", 5190)
+    assert two.pinholes.inside_of(Endpoint(OUTSIDE, 5191)) is None
+    assert two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
+    assert not two.pinholes.leads_to(Endpoint("10.0.0.6", 5190))
+    assert two.pinholes.owners() == {ALICE}
+    assert two.pinholes.tended() == set(), "the owner looks after them"
+    assert owner.table.expected(Endpoint("10.0.0.5", 5190)), "the gate has to know what is said first"
+    one.pinholes.close_owner(ALICE, "control connection closed")
+    settled(one)
+    assert not two.pinholes
+    assert not two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
+    assert owner.firewall.pinholes == []
+
+
+def test_new_connections_ask_the_owner_only_when_something_was_opened_or_closed(owner: Table) -> None:
+    one, two = Reader(owner), Reader(owner)
+    one.ask(ALICE)
+    for _ in range(100):
+        two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
+    assert owner.asked.count("insides") == 1
+    one.ask(AMY, B)
+    assert two.pinholes.leads_to(Endpoint("10.0.0.6", 5190))
+    assert owner.asked.count("insides") == 2
+
+
+def test_caps_and_rates_hold_for_all_readers_together(owner: Table) -> None:
+    one, two = Reader(owner), Reader(owner)
+    one.ask(ALICE, A, 5190)
+    two.ask(ALICE, B, 5191)
+    for reader in (one, two):
+        with pytest.raises(Refused, match=r"2 pinholes to one host \(per_host\)"):
+            reader.ask(ALICE, C, 5192)
+    one.ask(AMY, A, 5190)
+    with pytest.raises(Refused, match=r"3 pinholes in all \(total\)"):
+        two.ask(AMY, B, 5191)
+    one.pinholes.close(ALICE, A, "cancelled")
+    settled(one)
+    two.ask(AMY, B, 5191)
+    two.pinholes.close(AMY, B, "cancelled")
+    settled(two)
+    with pytest.raises(Refused, match=r"4 pinholes a minute in all \(rate_total\)"):
+        one.ask(AMY, C, 5192)
+
+
+def test_the_first_cookie_of_every_client_is_the_same_and_does_not_mix_up_two_readers(owner: Table) -> None:
+    one, two = Reader(owner), Reader(owner)
+    first, second = one.ask(ALICE, A), two.ask(AMY, A)
+    assert (first.outside.port, second.outside.port) == (5190, 40000)
+    one.pinholes.close(ALICE, A, "cancelled")
+    settled(one)
+    assert two.pinholes.inside_of(second.outside) == second.inside
+    assert two.pinholes.inside_of(first.outside) is None
+
+
+def test_sessions_and_deadlines_are_the_owners(owner: Table) -> None:
+    one, two = Reader(owner), Reader(owner)
+    expectation = Expectation(A, "icq-direct", Endpoint("10.0.0.5", 5190), session=True)
+    opened = one.pinholes.open(ALICE, expectation, "10.0.0.5", OUTSIDE, 0.0)
+    assert math.isinf(opened.deadline)
+    assert two.pinholes.sessions()
+    one.ask(AMY, B)
+    one.pinholes.agreed(AMY, B, 0.0)
+    settled(one)
+    assert [hole.deadline for hole in owner.table if hole.cookie == B] == [owner.policy.accept_grace]
+    one.pinholes.close_all("a reader ends")
+    settled(one)
+    assert len(two.pinholes) == 2, "they outlive their reader"
+
+
+def test_an_owner_that_does_not_answer_costs_a_proposal_and_its_late_answer_is_nobodys(
+    owner: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(owner)
+    monkeypatch.setattr(links.Link.call, "__kwdefaults__", {"patience": 0.05})
+    with owner.turn, pytest.raises(Refused, match="does not answer"):
+        reader.ask(ALICE)
+    monkeypatch.setattr(links.Link.call, "__kwdefaults__", {"patience": 10.0})
+    # The late answer is a pinhole that nobody was told of: it is closed, and answers nothing else.
+    assert reader.link.call("owners") == frozenset()
+    assert not owner.table
+    assert owner.asked == ["open", "close", "owners"]
+    assert reader.ask(ALICE).outside.port == 5190
+
+
+def test_without_an_owner_everything_is_refused_at_once_and_the_reader_is_told(owner: Table) -> None:
+    reader = Reader(owner)
+    reader.ask(ALICE)
+    assert not reader.link.gone()
+    reader.end.shutdown(socket.SHUT_RDWR)
+    reader.thread.join(10)
+    assert reader.link.gone()
+    with pytest.raises(Refused):
+        reader.ask(ALICE, B)
+    assert reader.pinholes.inside_of(Endpoint(OUTSIDE, 5190)) is None
+    assert reader.pinholes.owners() == set()
+    reader.pinholes.close_owner(ALICE, "closed")  # raises nothing
+
+
+def test_a_refusal_by_the_firewall_is_one_for_the_reader_and_a_mistake_is_too(owner: Table) -> None:
+    reader = Reader(owner)
+    owner.firewall.refuse_add = True
+    with pytest.raises(Refused, match="the firewall refused"):
+        reader.ask(ALICE)
+    with pytest.raises(BackendError, match="nonsense failed: KeyError"):
+        reader.link.call("nonsense")
+
+
+@pytest.mark.parametrize("when", ["in time", "before the next question"])
+def test_closings_that_find_no_room_are_said_later_and_in_order(when: str, owner: Table) -> None:
+    reader = Reader(owner)
+    reader.ask(ALICE)
+    with owner.turn:  # the owner is busy: its buffer fills up
+        for number in range(20_000):
+            reader.link.tell("close", ALICE, b"other", "x" * 1000 + str(number))
+            if reader.link._backlog:
+                break
+        assert reader.link._backlog, "the buffer of the socket has no end"
+        reader.pinholes.close_owner(ALICE, "closed")
+    deadline = time.monotonic() + 10
+    while when == "in time" and owner.table and time.monotonic() < deadline:
+        reader.pinholes.expire(0.0)
+    assert when != "in time" or not owner.table
+    reader.ask(AMY, B)
+    assert [hole.cookie for hole in owner.table] == [B]
+    assert owner.asked[-2:] == ["close_owner", "open"]
+
+
+def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_first_packet(
+    owner: Table,
+) -> None:
+    one, two = Reader(owner), Reader(owner)
+    helpers = {5190: AnyNumbers}
+    sets = [QueueSets(helpers, FakeKernel(), 100, reader.news) for reader in (one, two)]
+    to_bos = bytes([10, 0, 0, 6, 203, 0, 113, 10]) + (40125).to_bytes(2) + (5191).to_bytes(2)
+    assert sets[1].helper_for(to_bos) is None
+    assert owner.asked == []
+    one.link.call("divert", BOS)
+    assert sets[1].helper_for(to_bos) is AnyNumbers
+    assert sets[0].helper_for(to_bos) is AnyNumbers
+    for _ in range(10):
+        sets[1].helper_for(to_bos[:10] + b"\x01\xbb")
+    assert owner.asked.count("followed") == 2, "asked for once each"
+
+
+def test_page_is_written_by_its_owner_only(owner: Table) -> None:
+    view = Page(os.dup(owner.page.handle))
+    owner.page[Number.PINHOLES] = 1 << 40
+    assert view[Number.PINHOLES] == 1 << 40
+    with pytest.raises(TypeError):
+        view[Number.PINHOLES] = 0
+    view.close()
+
+
+def test_figures_of_several_are_sums() -> None:
+    some = Figures(2, (ALICE,), {"packets": 3, "flows": 1})
+    other = Figures(1, (AMY,), {"packets": 4, "peers_verified": 1})
+    total = Figures.total([some, other])
+    assert total == Figures(3, (ALICE, AMY), {"packets": 7, "flows": 1, "peers_verified": 1})
+    assert Figures.total([]) == Figures(0, (), {})
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_what_another_division_kept_is_removed_and_nothing_else(
+    count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "flows"
+    places = {1: [StateDirectory(path)], 2: [part(path, n, 2) for n in (1, 2)], 3: [part(path, 3, 3)]}
+    for directories in places.values():
+        for directory in directories:
+            directory.prepare()
+            directory.save(bytes(12), {"key": "00" * 12})
+            (directory.path / "places").touch()
+    foreign = path / "somebody's"
+    foreign.mkdir()
+    (foreign / "file.json").touch()
+    forget_others(path, count)
+    assert (foreign / "file.json").exists()
+    for number, directories in places.items():
+        for directory in directories:
+            kept = directory.path.exists() and directory.load(bytes(12)) is not None
+            assert kept is (number == count), directory.path
+    kept_before = {1: 1, 2: 2, 3: 1}
+    assert f"{4 - kept_before[count]} connections were kept by another number of workers" in caplog.text
+
+
+def test_a_state_directory_that_does_not_exist_has_nothing_to_forget(tmp_path: Path) -> None:
+    forget_others(tmp_path / "none", 2)
+    assert not (tmp_path / "none").exists()
