@@ -154,8 +154,8 @@ class Helper(Protocol):
         flow never was this protocol.
         """
 
-    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
-        """Whether *data*, the next bytes of that direction, is of no interest: then it counts as read.
+    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
+        """Whether *raw* from *start* on, the next bytes of that direction, is of no interest: then it is read.
 
         If not, nothing has happened, and ``scan`` gets it. Meant for what is most of the traffic and can be
         told at once; False is always right. Raises nothing.
