@@ -155,7 +155,7 @@ class Helper(Protocol):
         """
 
     def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
-        """Whether *raw* from *start* on, the next bytes of that direction, is of no interest: then it is read.
+        """Whether the next bytes of that direction, *raw* from *start* on, are of no interest, and read so.
 
         If not, nothing has happened, and ``scan`` gets it. Meant for what is most of the traffic and can be
         told at once; False is always right. Raises nothing.

@@ -42,6 +42,7 @@ from nfreaim.host.watch import Watch
 log = logging.getLogger("nfreaim")
 
 _TICK: Final = 1.0
+_DEAF: Final = 0.02  # after events of connections: small files may follow one another by thousands a second
 # So long packets have the loop to themselves, as long as they come without a pause. It is also how late a
 # signal, an event or the status may be noticed meanwhile.
 _STAY: Final = 0.05
@@ -186,24 +187,32 @@ class Daemon:
         A part that fails is tried again; if it goes on failing the daemon ends, because it would do harm
         half alive: pinholes that nobody closes. Without it packets pass, and it is started anew.
         """
+        read_events = partial(self._try, self._read_events)
         with selectors.DefaultSelector() as selector:
             selector.register(self._queue, selectors.EVENT_READ, self._serve)
-            selector.register(self._events, selectors.EVENT_READ, lambda: self._try(self._read_events))
+            selector.register(self._events, selectors.EVENT_READ, read_events)
             selector.register(signals, selectors.EVENT_READ)
             self._status.attach(selector)
             tick = chores = clock()
+            deaf = 0.0  # until when no events are read, or 0
             while True:
                 hold = self._engine.wakeup()
                 due = tick if hold is None else min(tick, hold)
                 if self._engine.sessions.moved:
                     due = min(due, self._keep_at)
-                for key, _ in selector.select(max(0.0, due - clock())):
+                for key, _ in selector.select(max(0.0, min(due, deaf or due) - clock())):
                     if key.fileobj is signals:
                         if self._signalled(signals):
                             return
                     else:
                         key.data()
+                        if key.fileobj is self._events:
+                            selector.unregister(self._events)
+                            deaf = clock() + _DEAF
                 now = clock()
+                if deaf and now >= deaf:
+                    selector.register(self._events, selectors.EVENT_READ, read_events)
+                    deaf = 0.0
                 if now >= self._keep_at:
                     self._engine.sessions.keep(_EFFORT)
                     self._keep_at = 0.0 if self._engine.sessions.moved else now + _KEEP
