@@ -155,9 +155,9 @@ class Helper(Protocol):
         """
 
     def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
-        """Whether the next bytes of that direction, *raw* from *start* on, are of no interest, and read so.
+        """Whether the next bytes of that direction, *raw* from *start* on, are of no interest.
 
-        If not, nothing has happened, and ``scan`` gets it. Meant for what is most of the traffic and can be
+        Then they count as read. If not, nothing has happened, and ``scan`` gets it. Meant for what is most of the traffic and can be
         told at once; False is always right. Raises nothing.
         """
 

@@ -200,7 +200,7 @@ class FlapReader:
         return frames
 
     def skips(self, raw: bytes, start: int) -> bool:
-        """Whether the next bytes, *raw* from *start* on, are one whole data frame nobody wants; then it is read.
+        """Whether *raw* from *start* on, the next bytes, is one whole frame nobody wants; then it is read.
 
         If not, nothing has happened. For most frames this answers in a third of the time that ``feed`` takes.
         """
