@@ -157,8 +157,8 @@ class Helper(Protocol):
     def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
         """Whether the next bytes of that direction, *raw* from *start* on, are of no interest.
 
-        Then they count as read. If not, nothing has happened, and ``scan`` gets them. Meant for what is most of
-        the traffic and can be told at once; False is always right. Raises nothing.
+        Then they count as read. If not, nothing has happened, and ``scan`` gets them. Meant for what is most
+        of the traffic and can be told at once; False is always right. Raises nothing.
         """
 
 
