@@ -295,8 +295,9 @@ class Daemon:
         """
         self._queue.serve()
         self._queue.apply(self._engine.shutdown("daemon stopped"))
-        self._engine.sessions.keep()
-        if self._temporary:
+        if not self._temporary:
+            self._engine.sessions.keep()
+        else:
             for flow in list(self._engine.flows.skewed.values()):
                 self._kernel.cut(flow)
             self._kernel.forget_all()
