@@ -29,7 +29,9 @@ PATIENCE: Final = 2.0
 ONE_WAY: Final = 0
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 
-_BUFFER: Final = 4 << 20  # bytes of a socket; the largest message has some hundred KiB
+LARGEST: Final = 4 << 20
+"""Bytes of a message: figures with 16384 edited connections, or what as many pinholes lead to, have 1 MiB."""
+
 _BACKLOG: Final = 4096  # messages that want no answer and found no room
 _SO_SNDBUFFORCE: Final = 32
 
@@ -49,7 +51,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def roomy(end: socket.socket) -> None:
     """Let large messages through."""
     with suppress(OSError):  # smaller ones still work
-        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
+        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, LARGEST)
 
 
 def receive(end: socket.socket, buffer: bytearray) -> Any:
@@ -73,7 +75,7 @@ class Link:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._buffer = bytearray(_BUFFER)
+        self._buffer = bytearray(LARGEST)
         self._number = 0
         self._backlog: deque[bytes] = deque()
         self._lost = False

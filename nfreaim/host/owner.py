@@ -90,7 +90,6 @@ class Owner:
 
         installed  what the rules are installed with
         """
-        config = self._config
         if installed is None:
             log.warning(
                 "the installed rules name no interfaces: nobody will restore them if they are removed"
@@ -99,7 +98,7 @@ class Owner:
         names = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET)
         kernel = self.kernel
         entries = (kernel.put_back_skewed, kernel.put_back_diverted, self._open_again)
-        serves = (config.ports, config.queue, config.workers)
+        serves = (self._config.ports, self._config.queue, self._config.workers)
         self._watch = Watch(
             *(installed, serves, names, kernel.networks()),
             *(entries, self._forward_again, self.gate.unwatched, clock()),

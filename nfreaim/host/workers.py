@@ -25,7 +25,7 @@ from nfreaim.core.pinhole import Pinhole, PinholeTable
 from nfreaim.errors import BackendError
 from nfreaim.host.figures import Figures
 from nfreaim.host.journal import Journal
-from nfreaim.host.link import DONE, FAILED, ONE_WAY, REFUSED, Gone, pair, receive, reply
+from nfreaim.host.link import DONE, FAILED, LARGEST, ONE_WAY, REFUSED, Gone, pair, receive, reply
 from nfreaim.host.loop import clock
 from nfreaim.host.page import Number, Page
 
@@ -37,7 +37,6 @@ _LONG: Final = 60.0  # seconds of life, then an end is no longer one of a row
 _FAILURES: Final = 5  # ends in a row of one worker
 _FIRST, _MOST = 0.2, 5.0  # seconds before a start, after the first such end and at most
 _TURN: Final = 64  # messages of one worker, then the others and everything else have their turn
-_BUFFER: Final = 4 << 20  # bytes
 
 
 class Told(Journal):
@@ -158,7 +157,7 @@ class Workers:
         self._options = list(options)
         self._stopping = False
         self._selector: BaseSelector = DefaultSelector()
-        self._buffer = bytearray(_BUFFER)
+        self._buffer = bytearray(LARGEST)
         self._workers = [_Worker(number, queue) for number, queue in enumerate(queues, 1)]
 
     def start(self, other: int, meanwhile: Callable[[], None]) -> None:

@@ -24,8 +24,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations `check` was called with; it is the command with all settings and no effect."""
     seen: list[Config] = []
 
-    def see(lan: Any, wan: Any, ports: Any, queue: Any) -> int:
-        seen.append(Config(lan, wan, ports, queue))
+    def see(lan: Any, wan: Any, ports: Any, queue: Any, workers: Any) -> int:
+        seen.append(Config(lan, wan, ports, queue, workers=workers))
         return 0
 
     monkeypatch.setattr(check, "main", see)

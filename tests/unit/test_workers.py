@@ -268,6 +268,17 @@ def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_f
     assert owner.asked.count("followed") == 2, "asked for once each"
 
 
+def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owner: Table) -> None:
+    edited = tuple(Owner(Endpoint(f"203.0.{n >> 8}.{n & 255}", 1024 + n), BOS) for n in range(16384))
+    ours, theirs = pair()
+    with ours, theirs:
+        Link(theirs).tell("figures", Figures(16384, edited, {}), keep=False)
+        ours.settimeout(10.0)
+        _, name, (figures,) = receive(ours, bytearray(links.LARGEST))
+    assert name == "figures"
+    assert figures.edited == edited
+
+
 def test_page_is_written_by_its_owner_only(owner: Table) -> None:
     view = Page(os.dup(owner.page.handle))
     owner.page[Number.PINHOLES] = 1 << 40
