@@ -194,11 +194,12 @@ def picture(path: Path, cells: Sequence[Row]) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     # The same file from the same figures, whenever and wherever it is drawn.
     matplotlib.rcParams["svg.hashsalt"] = "nfreaim"
     scenarios = list(paths.SCENARIOS)
+    patch = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the line at 1 does not cross the figures
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 6.5), constrained_layout=True)
     for axis, scenario in zip(axes.flat, scenarios, strict=True):
         mine = [row for row in cells if row.scenario == scenario.name][::-1]
@@ -206,11 +207,12 @@ def picture(path: Path, cells: Sequence[Row]) -> None:
         colours = ["#c0392b" if row.contender == OURS else "#7f8c8d" for row in mine]
         axis.barh([row.contender for row in mine], speed, color=colours)
         for place, value in enumerate(speed):
-            axis.text(value, place, f" {value:.2g}", va="center", fontsize=8)
+            axis.text(value * 1.05, place, f"{value:.2g}", va="center", fontsize=8, bbox=patch)
         axis.set_xscale("log")
         axis.set_xlim(min(speed) / 2, max(*speed, 1) * 2.5)  # room for the figures
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_title(scenario.name, fontsize=10)
+        axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         axis.tick_params(labelsize=8)
     figure.suptitle(
         "Speed as a share of plain NAT in the same round (1 = plain NAT; logarithmic)", fontsize=11
