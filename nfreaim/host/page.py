@@ -28,10 +28,14 @@ class Number(IntEnum):
 
 
 class Page:
-    """The mapping of *handle*, a file that has been made by ``make``, for reading or for writing, too."""
+    """The mapping of *handle*, a file that has been made by ``make``, for reading or for writing, too.
+
+    view  a descriptor to hand to readers: it allows no writing, where the page was made
+    """
 
     def __init__(self, handle: int, write: bool = False) -> None:
-        self.handle = handle
+        self._handle = handle
+        self.view = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC) if write else handle
         self._map = mmap.mmap(handle, _SIZE, prot=mmap.PROT_READ | (mmap.PROT_WRITE if write else 0))
         self._words = memoryview(self._map).cast("Q")
 
@@ -52,4 +56,5 @@ class Page:
         """Give the memory back."""
         self._words.release()
         self._map.close()
-        os.close(self.handle)
+        for handle in {self._handle, self.view}:
+            os.close(handle)

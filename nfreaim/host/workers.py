@@ -33,6 +33,7 @@ log = logging.getLogger("nfreaim")
 
 _START: Final = 60.0  # seconds for a process to come up, on a busy machine
 _STOP: Final = 10.0  # seconds for all to end
+_LAST: Final = 1.0  # seconds for one that has closed its link
 _LONG: Final = 60.0  # seconds of life, then an end is no longer one of a row
 _FAILURES: Final = 5  # ends in a row of one worker
 _FIRST, _MOST = 0.2, 5.0  # seconds before a start, after the first such end and at most
@@ -129,7 +130,7 @@ class _Worker:
     start_at: float = 0.0
     why: str = ""
     figures: Figures = field(default_factory=lambda: Figures(0, (), {}))
-    earlier: list[Figures] = field(default_factory=list)
+    earlier: Figures = field(default_factory=lambda: Figures(0, (), {}))
 
 
 class Workers:
@@ -172,7 +173,7 @@ class Workers:
             self._serve_some(self._selector, max(0.0, until - time.monotonic()))
             for worker in self._workers:
                 if worker.process is None:
-                    raise BackendError(f"worker {worker.number} cannot begin: {worker.why or 'see the log'}")
+                    raise BackendError(f"worker {worker.number} cannot begin: {worker.why}")
             if time.monotonic() >= until:
                 raise BackendError(
                     f"the workers did not come up within {_START:.0f} s: the machine is too busy"
@@ -191,12 +192,13 @@ class Workers:
         now = clock()
         for worker in self._workers:
             if worker.process is not None and worker.process.poll() is not None:
-                self._ended(worker)
+                self._serve(worker)  # what it said last comes before the end of its link
             if worker.process is None and now >= worker.start_at:
-                why = worker.why or "see the log"
                 if worker.failures >= _FAILURES:
-                    raise BackendError(f"worker {worker.number} ended {_FAILURES} times in a row: {why}")
-                log.warning("worker %d has ended (%s) and is started anew", worker.number, why)
+                    raise BackendError(
+                        f"worker {worker.number} ended {_FAILURES} times in a row: {worker.why}"
+                    )
+                log.warning("worker %d has ended and is started anew: %s", worker.number, worker.why)
                 self._begin(worker)
 
     def stop(self) -> None:
@@ -219,7 +221,7 @@ class Workers:
 
     def figures(self) -> tuple[Figures, list[dict[str, Any]]]:
         """What they told last, together, and a document about each."""
-        told = [Figures.total([worker.figures, *worker.earlier]) for worker in self._workers]
+        told = [Figures.total([worker.figures, worker.earlier]) for worker in self._workers]
         each = [
             {
                 "number": worker.number,
@@ -235,7 +237,7 @@ class Workers:
     def _begin(self, worker: _Worker) -> None:
         ours, theirs = pair()
         ours.setblocking(False)
-        words = ["worker", str(theirs.fileno()), str(self._page.handle), str(worker.number), *self._options]
+        words = ["worker", str(theirs.fileno()), str(self._page.view), str(worker.number), *self._options]
         # Not from the working directory, where anybody may have put a package of our name.
         paths = os.pathsep.join(path for path in sys.path if path)
         try:
@@ -243,7 +245,7 @@ class Workers:
                 [sys.executable, "-P", "-m", "nfreaim", *words],
                 env={**os.environ, "PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._page.handle),
+                pass_fds=(theirs.fileno(), self._page.view),
                 start_new_session=True,  # a terminal's Ctrl-C is for the owner, who ends us all
             )
         except OSError as error:
@@ -258,10 +260,11 @@ class Workers:
         """Its process has ended, or has closed the link, which is the same."""
         self._leave(worker)
         if worker.process is not None:
-            _end(worker.process, time.monotonic() + 1.0)
+            _end(worker.process, time.monotonic() + _LAST)
+            worker.why = worker.why or f"exit status {worker.process.returncode}"
             worker.process = None
         # Flows and edited ones are gone with it; what it counted has happened.
-        worker.earlier = [Figures.total([*worker.earlier, Figures(0, (), worker.figures.counters)])]
+        worker.earlier = Figures.total([worker.earlier, Figures(0, (), worker.figures.counters)])
         worker.figures = Figures(0, (), {})
         now = clock()
         worker.failures = worker.failures + 1 if now - worker.began < _LONG else 1

@@ -15,7 +15,7 @@ from tests.lab import peer
 from tests.lab.firewall import RULES
 from tests.lab.namespace import socket_in
 from tests.lab.oscar_wire import SEND_FILE
-from tests.lab.profiles import PROFILES
+from tests.lab.profiles import PROFILES, Offer
 from tests.lab.scene import Hole, Scene, announced, eventually, nfreaim, scene
 from tests.lab.standin import Client, Transfer
 
@@ -142,6 +142,40 @@ def test_pinholes_end_by_deadline_agreement_and_claim_and_transfers_outlive_them
         for secret in ("Bobby", "Tables", "Alice", "confidential", "f.bin", waiting.cookie):
             assert secret not in log
         assert not announced_privately(bob, slow.cookie)
+
+
+def test_end_of_an_earlier_peers_connection_takes_the_next_pinhole_of_its_port_from_nobody() -> None:
+    with scene(settings="[pinholes]\nclaim_grace = 1\nverify_peers = false\n") as made:
+        alice, bob, carol = made.clients(made.server(), *((name, name) for name in ("alice", "bob", "carol")))
+        for client in (bob, carol):
+            client.call("policy", action="ignore")
+
+        def offer(cookie: bytes, to: str) -> None:
+            proposed = Offer(cookie, SEND_FILE, "10.0.0.5", 5500)
+            body = PROFILES["libpurple"].proposal(to, proposed)
+            alice.call("send_snac", family=4, subtype=6, body=body.hex())
+            eventually(lambda: made.hole_of("10.0.0.5:5500"))
+
+        def claims(peer: str) -> int:
+            return made.daemon.log_text().count(
+                f"pinhole claimed: 203.0.113.1:5500 -> 10.0.0.5:5500 by {peer}"
+            )
+
+        with socket_in(made.lab, "alice") as listener, socket_in(made.lab, "bob") as first:
+            listener.bind(("0.0.0.0", 5500))
+            listener.listen(4)
+            offer(b"1111111\0", "bob")
+            first.connect(("203.0.113.1", 5500))
+            accepted, _ = listener.accept()
+            eventually(lambda: not made.holes())
+            offer(b"2222222\0", "carol")
+            for end in (first, accepted):
+                end.close()
+            with socket_in(made.lab, "carol") as second:
+                second.connect(("203.0.113.1", 5500))
+                eventually(lambda: claims("203.0.113.2"))
+            assert claims("203.0.113.20") == 1
+            eventually(lambda: {hole.peer for hole in made.holes()} <= {"203.0.113.2"})
 
 
 def announced_privately(client: Client, cookie: str) -> bool:

@@ -158,6 +158,10 @@ def test_a_redirect_that_one_reader_sees_is_followed_by_the_other() -> None:
         after = lab.queue_state("A")
         (second,) = {*READERS} - {first}
         assert after[second] > before[second], "the session is with the other reader"
+        # What somebody else takes away is put back as it was: spread over both.
+        lab.run("A", "iptables-legacy", "-t", "raw", "-F", "NFREAIM")
+        made.daemon.wait_log("restored")
+        assert "--queue-balance 5191:5192" in lab.run("A", "iptables-legacy-save", "-t", "raw").stdout
         assert made.daemon.stop() == 0
 
 

@@ -25,7 +25,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     seen: list[Config] = []
 
     def see(lan: Any, wan: Any, ports: Any, queue: Any, workers: Any) -> int:
-        seen.append(Config(lan, wan, ports, queue, workers=workers))
+        seen.append(Config(lan, wan, ports, queue, workers))
         return 0
 
     monkeypatch.setattr(check, "main", see)
@@ -45,15 +45,18 @@ def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(
     served: list[Config], tmp_path: Path
 ) -> None:
     path = tmp_path / "f.toml"
-    path.write_text('lan = ["a", "b"]\nwan = ["c"]\nports = [443]\nqueue = 7\n')
+    path.write_text('lan = ["a", "b"]\nwan = ["c"]\nports = [443]\nqueue = 7\nworkers = 3\n')
     of_file = ["check", "--config", str(path)]
     assert cli.main(of_file) == 0
-    assert cli.main([*of_file, "--lan", "x", "--port", "1", "--port", "2", "--queue", "0"]) == 0
+    assert (
+        cli.main([*of_file, "--lan", "x", "--port", "1", "--port", "2", "--queue", "0", "--workers", "1"])
+        == 0
+    )
     assert cli.main([*of_file, "--wan", "y", "--wan", "z"]) == 0
     assert served == [
-        Config(("a", "b"), ("c",), (443,), 7),
-        Config(("x",), ("c",), (1, 2), 0),
-        Config(("a", "b"), ("y", "z"), (443,), 7),
+        Config(("a", "b"), ("c",), (443,), 7, 3),
+        Config(("x",), ("c",), (1, 2), 0, 1),
+        Config(("a", "b"), ("y", "z"), (443,), 7, 3),
     ]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,14 @@ from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from nfreaim.core.sets import QueueSets
 from nfreaim.errors import BackendError
 from nfreaim.host import link as links
+from nfreaim.host import workers
 from nfreaim.host.division import forget_others, part
 from nfreaim.host.figures import Figures
 from nfreaim.host.link import Gone, Link, pair, receive, reply
 from nfreaim.host.page import Number, Page
 from nfreaim.host.remote import RemotePinholes, RemoteServers
 from nfreaim.host.state import StateDirectory
-from nfreaim.host.workers import Answers, Told
+from nfreaim.host.workers import Answers, Told, Workers
 from tests.unit.fakes import OUTSIDE, AnyNumbers, FakeFirewall, FakeKernel
 
 SERVER = Endpoint("203.0.113.9", 5190)
@@ -58,7 +61,7 @@ class Reader:
         ours, theirs = pair()
         self.end = theirs
         self.link = Link(theirs)
-        self.page = Page(os.dup(owner.page.handle))
+        self.page = Page(os.dup(owner.page.view))
         self.pinholes = RemotePinholes(owner.policy, self.link, self.page)
         self.news = RemoteServers(self.link, self.page)
         self.thread = threading.Thread(target=owner.serve, args=(ours,), daemon=True)
@@ -280,12 +283,14 @@ def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owne
 
 
 def test_page_is_written_by_its_owner_only(owner: Table) -> None:
-    view = Page(os.dup(owner.page.handle))
+    view = Page(os.dup(owner.page.view))
     owner.page[Number.PINHOLES] = 1 << 40
     assert view[Number.PINHOLES] == 1 << 40
     with pytest.raises(TypeError):
         view[Number.PINHOLES] = 0
     view.close()
+    with pytest.raises(PermissionError):
+        mmap.mmap(owner.page.view, mmap.PAGESIZE)
 
 
 def test_figures_of_several_are_sums() -> None:
@@ -323,3 +328,59 @@ def test_what_another_division_kept_is_removed_and_nothing_else(
 def test_a_state_directory_that_does_not_exist_has_nothing_to_forget(tmp_path: Path) -> None:
     forget_others(tmp_path / "none", 2)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_worker_that_goes_on_ending_ends_the_daemon_and_waits_longer_each_time(
+    owner: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(workers, "clock", lambda: now[0])
+    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
+    made = Workers([5191], owner.answers, owner.page, lambda number: None, False, [])
+    (one,) = made._workers
+    starts: list[float] = []
+
+    def live() -> None:
+        while now[0] < 1100.0:
+            running = one.process
+            made.tick()
+            if one.process is not None and one.process is not running:
+                starts.append(now[0])
+                one.process.wait(10)
+            else:
+                now[0] += 0.1
+
+    with pytest.raises(BackendError, match="worker 1 ended 5 times in a row: exit status 1"):
+        live()
+    assert len(starts) == 5
+    waits = [later - earlier for earlier, later in pairwise(starts)]
+    assert waits == sorted(waits)
+    assert waits[0] < 0.5 < 1.0 < waits[-1]
+    made.stop()
+
+
+def test_an_end_after_a_long_life_is_no_part_of_a_row(owner: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(workers, "clock", lambda: now[0])
+    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
+    made = Workers([5191], owner.answers, owner.page, lambda number: None, False, [])
+    (one,) = made._workers
+    for _ in range(20):
+        made.tick()
+        if one.process is not None:
+            one.process.wait(10)
+            now[0] += 61.0
+        else:
+            now[0] += 0.1
+    assert one.failures == 1
+    made.stop()
+
+
+def test_who_cannot_begin_ends_the_start(owner: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
+    made = Workers([5191, 5192], owner.answers, owner.page, lambda number: None, False, [])
+    other, _ = pair()
+    with other, pytest.raises(BackendError, match=r"worker [12] cannot begin: exit status 1"):
+        made.start(other.fileno(), lambda: None)
+    made.stop()
+    assert all(worker.process is None or worker.process.poll() is not None for worker in made._workers)
