@@ -237,7 +237,7 @@ class PinholeEvents:
         """What has come since the last call.
 
         Of each connection the one moment counts. Its end would be another event, perhaps when its port has a
-        new pinhole, which is another peer's. Floods of others' events fill no buffer: they stop at the filter.
+        new pinhole, which is another peer's. Others' events fill no buffer: they stop at the filter.
         """
         while True:
             try:
