@@ -167,7 +167,7 @@ def test_end_of_an_earlier_peers_connection_takes_the_next_pinhole_of_its_port_f
             offer(b"1111111\0", "bob")
             first.connect(("203.0.113.1", 5500))
             accepted, _ = listener.accept()
-            eventually(lambda: not made.holes())
+            made.daemon.wait_log("pinhole closed: 203.0.113.1:5500")
             offer(b"2222222\0", "carol")
             for end in (first, accepted):
                 end.close()

@@ -132,9 +132,9 @@ def test_clients_of_both_readers_reach_everybody_and_each_other_and_nothing_stay
             with contextlib.closing(socket_in(lab, "bob")) as stranger, contextlib.suppress(OSError):
                 stranger.connect((address, int(port)))
                 stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(300))
-                assert stranger.recv(10) == b""
-            made.daemon.wait_log("peer refused")
-            assert made.daemon.log_text().count("peer refused") >= number + 1
+                while stranger.recv(1000):  # who offers a file speaks first, to whoever calls
+                    continue
+            eventually(lambda number=number: made.daemon.log_text().count("peer refused") > number)
             del offer
         assert made.daemons["A"].stop() == 0
         assert lab.firewall_rules("A") == before

@@ -28,6 +28,8 @@ from nfreaim.host import workers
 from nfreaim.host.division import forget_others, part
 from nfreaim.host.figures import Figures
 from nfreaim.host.link import Gone, Link, pair, receive, reply
+from nfreaim.host.loop import clock
+from nfreaim.host.owner import Warden
 from nfreaim.host.page import Number, Page
 from nfreaim.host.remote import RemotePinholes, RemoteServers
 from nfreaim.host.state import StateDirectory
@@ -384,3 +386,20 @@ def test_who_cannot_begin_ends_the_start(owner: Table, monkeypatch: pytest.Monke
         made.start(other.fileno(), lambda: None)
     made.stop()
     assert all(worker.process is None or worker.process.poll() is not None for worker in made._workers)
+
+
+def test_the_owner_ends_what_belongs_to_connections_that_ended_without_a_word(owner: Table) -> None:
+    kernel = FakeKernel()
+    reader = Reader(owner)
+    reader.ask(ALICE, A, now=clock())
+    reader.ask(AMY, B, now=clock())
+    warden = Warden(owner.table, kernel, 0.0, 10.0)  # type: ignore[arg-type]
+    warden.tick()
+    assert len(owner.table) == 2
+    kernel.dead.add(AMY)
+    warden.tick()
+    assert owner.table.owners() == {ALICE}
+    reader.pinholes.agreed(ALICE, A, clock() - owner.policy.accept_grace)
+    settled(reader)
+    warden.tick()
+    assert not owner.table, "nor what is past its deadline"
