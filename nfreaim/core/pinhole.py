@@ -206,7 +206,7 @@ class PinholeTable:
         self._firewall.upkeep()
 
     def _lapsed(self, entry: Entry, now: float) -> bool:
-        """Whether all agreements of *entry* are past their deadlines, and it is closed; if not, some may be."""
+        """End the agreements that are past their deadlines; whether *entry* has been closed with the last."""
         if entry.deadline() <= now:
             self._remove([entry], "done" if entry.peers else "deadline")
             return True
