@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import ExitStack
+import time
 from pathlib import Path
 
-from bench import callback, contenders, flows, paths, pinholes, report
-from bench.contenders import FTP_PORT, PEER_PORT, PORT
-from bench.paths import SINK_PORT
-from tests.lab.net import ADDRESS, SERVER, Lab, lab_available
+from bench import callback, contenders, flows, paths, pinholes, report, workers
+from tests.lab.net import lab_available
 
 
 def main() -> int:
@@ -31,24 +29,22 @@ def main() -> int:
     if (reason := lab_available()) is not None:
         print(f"nothing can be measured: {reason}", file=sys.stderr)
         return 1
-    with Lab() as lab, ExitStack() as stack:
-        for node, ports in (
-            ("server", (PORT, SINK_PORT, FTP_PORT)),
-            ("alice", (PEER_PORT,)),
-            ("bob", (PEER_PORT,)),
-        ):
-            address = SERVER if node == "server" else ADDRESS[node]
-            stack.callback(contenders.end, paths.serve(lab, node, address, *ports))
-        traffic = paths.run(lab, arguments.rounds)
-        holes = pinholes.measure(lab, arguments.rounds)
-        idle, life = flows.sessions(lab, arguments.rounds), flows.life(lab)
-    units = {scenario.name: scenario.unit for scenario in paths.SCENARIOS} | dict.fromkeys(holes, "µs")
-    cells = report.rows({**traffic, **holes}, units)
-    found = report.targets(traffic, holes, idle, life)
-    print("\n" + report.markdown(cells, found))
-    report.write(arguments.json, cells, found, {"sessions": idle, "life": life})
+    begin = time.monotonic()
+    rounds = arguments.rounds
+    tables = paths.run(rounds, paths.SCENARIOS, contenders.available())
+    tables |= pinholes.measure(rounds)
+    idle, resident = flows.sessions(rounds)
+    tables |= idle
+    tables |= paths.run(rounds, workers.SCENARIOS, workers.available())
+    life = flows.life()
+    units = {one.name: one.unit for one in (*paths.SCENARIOS, *workers.SCENARIOS)}
+    cells = report.rows(tables, dict.fromkeys(tables, "µs") | units)
+    found = report.targets(tables, resident, life)
+    print("\n" + report.markdown(cells, found, resident, rounds))
+    report.write(arguments.json, cells, found, {"sessions": resident, "life": life})
     if arguments.picture:
         report.picture(arguments.picture, cells)
+    print(f"{rounds} rounds in {(time.monotonic() - begin) / 60:.1f} minutes")
     return 0
 
 

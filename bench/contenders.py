@@ -19,6 +19,7 @@ PORT = 5190
 PEER_PORT = 30500
 FTP_PORT = 21
 RELAY_PORT = 15190
+UNVERIFIED = "nfreaim, verify_peers off"
 CPU = 0  # the endpoints and everything in the kernel: with one CPU, the contender's own as well
 MITMDUMP = Path(sys.prefix).parent / ".bench-mitmproxy" / "bin" / "mitmdump"
 # Bounds far beyond those of a home, so that a thousand pinholes fit into one measurement.
@@ -120,16 +121,21 @@ def scapy(lab: Lab) -> AbstractContextManager[Process]:
 
 
 @contextmanager
-def nfreaim(lab: Lab) -> Iterator[Process]:
-    """The daemon, on the endpoints' CPU."""
+def nfreaim(lab: Lab, more: str = "", options: tuple[str, ...] = ()) -> Iterator[Process]:
+    """The daemon, on the endpoints' CPU. *more*: further lines of its configuration."""
     config = lab.dir / "bench.toml"
-    config.write_text(CONFIG)
-    daemon = lab.start_alg("A", ("--config", str(config)))
+    config.write_text(CONFIG + more)
+    daemon = lab.start_alg("A", ("--config", str(config), *options))
     subprocess.run(["taskset", "-acp", str(CPU), str(daemon.pid)], check=True, capture_output=True)
     try:
         yield daemon.process
     finally:
         daemon.stop(30.0)
+
+
+def unverified(lab: Lab) -> AbstractContextManager[Process]:
+    """The daemon as it is without the peer gate: what a peer says first is nobody's business."""
+    return nfreaim(lab, "verify_peers = false\n")
 
 
 @contextmanager
@@ -200,6 +206,7 @@ ALL: dict[str, Contender] = {
     "static forward": static_forward,
     "do-nothing queue": do_nothing,
     "nfreaim": nfreaim,
+    UNVERIFIED: unverified,
     "scapy on every packet": scapy,
     "asyncio relay": relay,
     "mitmproxy": mitmproxy,

@@ -11,9 +11,9 @@ from bench.contenders import Process
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def tree(process: Process) -> list[int]:
-    """Its process id and those of its children."""
-    found, pids = [], [process.pid]
+def tree(root: int) -> list[int]:
+    """The process id *root* and those of its children."""
+    found, pids = [], [root]
     while pids:
         pid = pids.pop()
         found.append(pid)
@@ -23,8 +23,13 @@ def tree(process: Process) -> list[int]:
 
 
 def cpu(process: Process | None) -> float:
-    """CPU seconds so far, in user space and in the kernel on its behalf; 0 for none."""
-    return sum(_cpu(pid) for pid in tree(process)) if process else 0.0
+    """CPU seconds so far, in user space and in the kernel on its behalf, children included; 0 for none."""
+    return cpu_of(process.pid) if process else 0.0
+
+
+def cpu_of(root: int) -> float:
+    """The same of a process id."""
+    return sum(_cpu(pid) for pid in tree(root))
 
 
 def _cpu(pid: int) -> float:
@@ -37,10 +42,12 @@ def _cpu(pid: int) -> float:
 
 def resident(process: Process) -> int:
     """Resident bytes."""
-    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE for pid in tree(process))
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE for pid in tree(process.pid))
 
 
-def pin(process: Process | None, cpu: int) -> None:
-    """Let it run on one CPU only."""
-    for pid in tree(process) if process else ():
-        subprocess.run(["taskset", "-acp", str(cpu), str(pid)], check=True, capture_output=True)
+def pin(process: Process | None, *cpus: int) -> None:
+    """Let it run on these CPUs only."""
+    for pid in tree(process.pid) if process else ():
+        subprocess.run(
+            ["taskset", "-acp", ",".join(map(str, cpus)), str(pid)], check=True, capture_output=True
+        )

@@ -3,8 +3,11 @@
 bulk BYTES            one connection that is no OSCAR; {"seconds"}
 fetch BYTES COUNT     a peer link, COUNT times one after the other: asks, and reads to the end; {"seconds"}
 ftp BYTES LISTEN      active FTP: the server connects back to LISTEN here; {"seconds"}
-talk CLIENTS SECONDS  signed-on sessions, each with one text message in flight; {"trips", "seconds", "p50",
-                      "p99", "stuck"}, stuck: sessions without an answer for a second at the end
+talk CLIENTS SECONDS PID
+                      signed-on sessions, each with one text message in flight; {"trips", "seconds", "p50",
+                      "p99", "stuck", "cpu"}, stuck: sessions without an answer for a second at the end, cpu:
+                      seconds of CPU that process PID (0: none) used meanwhile. Nothing is counted until the
+                      sign-on is over, and what it left to be done: WARM seconds for each session
 connect COUNT         {"p50"} seconds until connect() returns
 offer SOURCE COUNT    from address SOURCE: offers a file COUNT times; {"p50", "p90"} seconds from the write of
                       the proposal to its arrival at the server
@@ -16,6 +19,7 @@ idle COUNT            COUNT signed-on sessions that say nothing; "ready", and st
 from __future__ import annotations
 
 import json
+import math
 import resource
 import select
 import socket
@@ -26,9 +30,10 @@ import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from bench import ends
+from bench import ends, gauge
 
 FIRST_PORT = 30000
+WARM = 0.001
 
 
 def connected(address: str, port: int, source: str | None = None) -> socket.socket:
@@ -106,7 +111,7 @@ def ftp(address: str, port: int, size: int, listen: int) -> dict[str, float]:
         return {"seconds": time.perf_counter() - begin}
 
 
-def talk(address: str, port: int, clients: int, seconds: float) -> dict[str, float]:
+def talk(address: str, port: int, clients: int, seconds: float, pid: int) -> dict[str, float]:
     links = {}
     poll = select.epoll()
     for _ in range(clients):
@@ -120,13 +125,16 @@ def talk(address: str, port: int, clients: int, seconds: float) -> dict[str, flo
         ]  # socket, number of the frame in flight, since, bytes missing
         poll.register(link, select.EPOLLIN)
     size, trips, clock = ends.MESSAGE, [], time.perf_counter
-    begin = clock()
-    end = begin + seconds
+    begin, end = clock() + 0.2 + WARM * clients, math.inf
+    used = 0.0
     for state in links.values():
         state[2], state[3] = clock(), size
         state[0].send(ends.message(1))
-    now = begin
+    now = 0.0
     while now < end:
+        if now >= begin and end == math.inf:
+            begin, end, used = now, now + seconds, gauge.cpu_of(pid) if pid else 0.0
+            trips.clear()
         for number, _ in poll.poll(1.0):
             state = links[number]
             state[3] -= len(state[0].recv(state[3]))
@@ -137,12 +145,13 @@ def talk(address: str, port: int, clients: int, seconds: float) -> dict[str, flo
                 state[2], state[3] = now, size
                 state[0].send(ends.message(state[1]))
         now = clock()
+    used = gauge.cpu_of(pid) - used if pid else 0.0
     stuck = sum(now - state[2] > 1.0 for state in links.values())
     for state in links.values():
         state[0].close()
     trips.sort()
     p50, p99 = (trips[min(len(trips) - 1, len(trips) * part // 100)] for part in (50, 99))
-    return {"trips": len(trips), "seconds": now - begin, "p50": p50, "p99": p99, "stuck": stuck}
+    return {"trips": len(trips), "seconds": now - begin, "p50": p50, "p99": p99, "stuck": stuck, "cpu": used}
 
 
 def connect(address: str, port: int, count: int) -> dict[str, float]:
@@ -202,7 +211,7 @@ WHAT: dict[str, tuple[Callable[..., dict[str, float] | None], tuple[type, ...]]]
     "bulk": (bulk, (int,)),
     "fetch": (fetch, (int, int)),
     "ftp": (ftp, (int, int)),
-    "talk": (talk, (int, float)),
+    "talk": (talk, (int, float, int)),
     "connect": (connect, (int,)),
     "offer": (offer, (str, int)),
     "hold": (hold, (str, int, int)),

@@ -1,29 +1,29 @@
 """Scenarios (d) and (e): what open pinholes cost: the next proposal, a peer's first packet, all others.
 
-In each round plain NAT first, then nfreaim with none, 1, 100 and 1,000 pinholes, spread over a hundred inside
-hosts (addresses of amy), ten or fewer each.
+In each round nfreaim with none, 1, 100 and 1,000 pinholes, spread over a hundred inside hosts (addresses of
+amy), ten or fewer each. Plain NAT and a static forward stand on a network of their own, and are measured
+right before what is compared with them.
 """
 
 from __future__ import annotations
 
-from bench import contenders
-from bench.contenders import PORT, Process, end
-from bench.paths import SINK_PORT, Table, hold, load
+from bench import contenders, gauge
+from bench.contenders import CPU, PEER_PORT, PORT, end, start
+from bench.paths import SINK_PORT, Table, hold, load, stand
 from tests.lab.net import ADDRESS, SERVER, WAN, Lab
 
 FIRST_HOST, HOSTS = "10.0.0.100", 100
 BASE = 20000
 OFFERS = 100
-CONNECTS = 200
+CONNECTS = 1000
 OFFER, FIRST, OTHER = "d: proposal to the server", "e: first packet of a peer", "e: other new connections"
 
 
-def prepare(lab: Lab) -> Process:
-    """Give amy a hundred addresses and a listener behind the first pinhole of the first of them."""
+def add_hosts(lab: Lab) -> None:
+    """Give amy a hundred addresses."""
     stem, number = FIRST_HOST.rsplit(".", 1)
     for host in range(HOSTS):
         lab.run("amy", "ip", "address", "add", f"{stem}.{int(number) + host}/24", "dev", "eth0")
-    return contenders.start(lab, "amy", *contenders.server_command(FIRST_HOST, BASE))
 
 
 def _offer(lab: Lab) -> dict[str, float]:
@@ -35,7 +35,7 @@ def _connect(lab: Lab, node: str, address: str, port: int) -> dict[str, float]:
     return {"value": load(lab, node, "connect", address, port, CONNECTS)["p50"] * 1e6}
 
 
-def measure(lab: Lab, rounds: int) -> Table:
+def measure(rounds: int) -> Table:
     """Figures in microseconds: by scenario and by what was open ("plain NAT", "0 open", ...)."""
     table: Table = {OFFER: {}, FIRST: {}, OTHER: {}}
 
@@ -43,27 +43,28 @@ def measure(lab: Lab, rounds: int) -> Table:
         table[scenario].setdefault(case, []).append(figures)
         print(f"{scenario:28} {case:24} {figures['value']:10.0f} µs", flush=True)
 
-    listener = prepare(lab)
-    try:
+    with stand(contenders.static_forward) as (plain, _), stand(contenders.plain) as (lab, _):
+        add_hosts(lab)
+        # Behind the first pinhole of the first of them somebody listens.
+        listener = start(lab, "amy", *contenders.server_command(FIRST_HOST, BASE))
         for _ in range(rounds):
-            note(OFFER, "plain NAT", _offer(lab))
-            note(OTHER, "plain NAT", _connect(lab, "alice", SERVER, SINK_PORT))
-            with contenders.static_forward(lab):
-                note(FIRST, "static forward", _connect(lab, "bob", WAN["A"], contenders.PEER_PORT))
-            with contenders.nfreaim(lab):
+            holders = []
+            with contenders.nfreaim(lab) as process:
+                gauge.pin(process, CPU)
+                note(OFFER, "plain NAT", _offer(plain))
                 note(OFFER, "0 open", _offer(lab))
-                note(OTHER, "0 open", _connect(lab, "alice", SERVER, SINK_PORT))
-                holders = []
                 try:
                     for case, hosts, each, base in _STEPS:
                         holders.append(hold(lab, "amy", hosts, each, base))
                         note(OFFER, case, _offer(lab))
+                        if case == _STEPS[0][0]:
+                            note(FIRST, "static forward", _connect(plain, "bob", WAN["A"], PEER_PORT))
                         note(FIRST, case, _connect(lab, "bob", WAN["A"], BASE))
-                        note(OTHER, case, _connect(lab, "alice", SERVER, SINK_PORT))
+                    note(OTHER, "plain NAT", _connect(plain, "alice", SERVER, SINK_PORT))
+                    note(OTHER, "1000 open", _connect(lab, "alice", SERVER, SINK_PORT))
                 finally:
                     for holder in holders:
                         end(holder)
-    finally:
         end(listener)
     return table
 

@@ -43,12 +43,11 @@ class FastPath:
         if flow.skewed or flow.server_inside:
             return False
         if start < size:
-            helper, nat = flow.helper, flow.nat
+            helper, nat, direction = flow.helper, flow.nat, stream.direction
             if helper is None or nat is None or stream.held or stream.unsent is not None:
                 return False
-            other = flow.streams[stream is flow.streams[0]]
-            data = raw[start:]
-            if ack != other.expected or not helper.skips(stream.direction, data, nat):
+            other = flow.streams[not direction]
+            if ack != other.expected or not helper.skips(direction, raw, start, nat):
                 return False
             stream.advance(stream.next + size - start)
             if helper.established:

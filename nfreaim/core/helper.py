@@ -154,11 +154,11 @@ class Helper(Protocol):
         flow never was this protocol.
         """
 
-    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
-        """Whether *data*, the next bytes of that direction, is of no interest: then it counts as read.
+    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
+        """Whether the next bytes of that direction, *raw* from *start* on, are of no interest.
 
-        If not, nothing has happened, and ``scan`` gets it. Meant for what is most of the traffic and can be
-        told at once; False is always right. Raises nothing.
+        Then they count as read. If not, nothing has happened, and ``scan`` gets them. Meant for what is most
+        of the traffic and can be told at once; False is always right. Raises nothing.
         """
 
 

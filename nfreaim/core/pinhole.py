@@ -73,6 +73,8 @@ class PinholeTable:
         """
         agreement = (owner, expectation.cookie)
         entry = self._live.places.get((expectation.inside, address))
+        if entry is not None and self._lapsed(entry, now):
+            entry = None
         self._check(expectation, host)
         self._check_room(agreement, None if entry else expectation.inside.address)
         if expectation.session:
@@ -181,6 +183,11 @@ class PinholeTable:
             return
         entry.peers[peer] = None
         self._observer.claimed(entry.pinhole, peer)
+        if not self._lapsed(entry, now):
+            self._settle(entry, now)
+
+    def _settle(self, entry: Entry, now: float) -> None:
+        """Once each agreement of *entry* has its peer the grace begins, and nobody else is let in."""
         if len(entry.peers) < len(entry.agreements):
             return
         until = now + self.policy.claim_grace
@@ -194,14 +201,22 @@ class PinholeTable:
         """Close what is past its deadline, retry what could not be closed before, keep the firewall up."""
         self._retry()
         for entry in list(self._live.places.values()):
-            if entry.deadline() <= now:
-                self._remove([entry], "done" if entry.peers else "deadline")
-                continue
-            if len(entry.agreements) > 1:
-                for agreement in [key for key, until in entry.agreements.items() if until <= now]:
-                    self._live.leave(agreement)
-            self._hand_on(entry)
+            if not self._lapsed(entry, now):
+                self._hand_on(entry)
         self._firewall.upkeep()
+
+    def _lapsed(self, entry: Entry, now: float) -> bool:
+        """End the agreements that are past their deadlines; whether *entry* has been closed with the last."""
+        if entry.deadline() <= now:
+            self._remove([entry], "done" if entry.peers else "deadline")
+            return True
+        if len(entry.agreements) > 1:
+            over = [key for key, until in entry.agreements.items() if until <= now]
+            for agreement in over:
+                self._live.leave(agreement)
+            if over:
+                self._settle(entry, now)
+        return False
 
     def adopt(
         self,

@@ -60,6 +60,7 @@ _VERSION: Final = b"\x00\x00\x00\x01"
 # The beginning of a frame with an ICBM, all at once: magic and channel, number, length, the SNAC's name and
 # flags, and where a SNAC without an extra block has the channel of the ICBM.
 _FIRST: Final = struct.Struct(f"!HHH4sH{_ICBM - _FLAGS - 2}xH")
+_FIRST_SIZE: Final = _FIRST.size
 _DATA_FRAME: Final = FLAP_MAGIC << 8 | _DATA
 _CHANNEL_2: Final = IcbmChannel.RENDEZVOUS.value
 # The last numbers of counters with 8, 15 (two ways) and 16 bits, behind which they begin anew.
@@ -93,6 +94,7 @@ class FlapReader:
     """
 
     __slots__ = (
+        "_awaits",
         "_misses",
         "_skip",
         "_synced",
@@ -125,6 +127,8 @@ class FlapReader:
         self.due = -1
         self.slack = slack
         self.settled = False
+        # The number due, if the next byte begins a frame and nothing stands in its way; else -1. See skips.
+        self._awaits = -1
 
     def feed(self, data: bytes, start: int) -> list[Frame]:
         """The wanted frames that *data*, the bytes from offset *start* on, completes; sign-off frames, too.
@@ -135,6 +139,7 @@ class FlapReader:
         """
         if self.broken is not None:
             raise self.broken
+        self._awaits = -1
         pos = 0
         if self._skip:
             if len(data) <= self._skip:
@@ -190,23 +195,25 @@ class FlapReader:
             pos = size
         self.kept = data[pos:]
         self.kept_at = start + pos
+        if self.begun and not self.kept and not self._skip:
+            self._awaits = self.due
         return frames
 
-    def skips(self, data: bytes) -> bool:
-        """Whether *data*, the next bytes, is one whole data frame that nobody wants; then it is read.
+    def skips(self, raw: bytes, start: int) -> bool:
+        """Whether *raw* from *start* on, the next bytes, is one whole frame nobody wants; then it is read.
 
         If not, nothing has happened. For most frames this answers in a third of the time that ``feed`` takes.
         """
-        size = len(data)
-        if self.kept or self._skip or self.broken or not self.begun or size < _FIRST.size:
+        size = len(raw) - start
+        if size < _FIRST_SIZE:
             return False
-        start, number, length, name, flags, channel = _FIRST.unpack_from(data)
-        if start != _DATA_FRAME or number != self.due or length + _HEADER != size:
+        begin, number, length, name, flags, channel = _FIRST.unpack_from(raw, start)
+        if number != self._awaits or begin != _DATA_FRAME or length + _HEADER != size:
             return False
         icbm = self.wanted.get(name)
         if icbm is not None and (not icbm or flags & SNAC_FLAG_EXTRA or channel == _CHANNEL_2):
             return False
-        self.due = (number + 1) & 0xFFFF
+        self.due = self._awaits = (number + 1) & 0xFFFF
         return True
 
     @property
@@ -234,7 +241,7 @@ class FlapReader:
         if not (-1 <= due <= 0xFFFF and skip <= 0xFFFF + _HEADER and count < _HEADER):
             raise ValueError("no place in a stream of frames")
         self.begun = self.settled = self._synced = True
-        self.due, self._skip = due, skip
+        self.due, self._skip, self._awaits = due, skip, -1
         self.kept, self.kept_at = header[:count], at - count
 
     def _runs_on(self, number: int) -> bool:

@@ -133,9 +133,12 @@ class OscarHelper:
         hold = self._hold(direction, nat) if reader.kept else None
         return Scan(tuple(edits), hold) if edits or hold is not None else None
 
-    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
+    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
         """See core.helper.Helper."""
-        return self._reader(direction, nat).skips(data)
+        reader = self._readers[direction]
+        if direction:  # a reply
+            reader.wanted = _WANTED_WITH_INFOS if nat.sessions() else _WANTED[1]
+        return reader.skips(raw, start)
 
     def _reader(self, direction: Direction, nat: Nat) -> FlapReader:
         reader = self._readers[direction]

@@ -37,10 +37,8 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
             temporary, installed = _install_rules(config, stack)
             if config.workers == 1:
                 owner, loop = _alone(config, helper, greetings, temporary, signals, stack)
-            else:
-                from nfreaim.host.divided import (
-                    build,  # of no use to one process, which starts sooner without
-                )
+            else:  # one process starts sooner without
+                from nfreaim.host.divided import build
 
                 owner, loop = build(config, greetings, temporary, signals, stack)
             owner.watch_rules(installed, stack)

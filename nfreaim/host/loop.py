@@ -6,6 +6,7 @@ No threads and no asyncio: there is one thing to wait for at a time. Knows nothi
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import signal
 import socket
@@ -56,6 +57,31 @@ class Every:
         self._part()
 
 
+class _Paced:
+    """Reads *source*, and then not for so many seconds; a chore that looks at it again."""
+
+    def __init__(
+        self, selector: selectors.BaseSelector, source: Readable, part: Callable[[], None], pause: float
+    ) -> None:
+        self._selector = selector
+        self._source = source
+        self._part = part
+        self._pause = pause
+        self.work(0.0)
+
+    def due(self) -> float:
+        return self._again
+
+    def work(self, now: float) -> None:
+        self._again = math.inf
+        self._selector.register(self._source.fileno(), selectors.EVENT_READ, self._read)
+
+    def _read(self) -> None:
+        self._selector.unregister(self._source.fileno())
+        self._again = clock() + self._pause
+        self._part()
+
+
 class Loop:
     """One loop over descriptors, chores and *signals*, a socket that their numbers arrive on.
 
@@ -79,9 +105,9 @@ class Loop:
         """Call *part* whenever *source* is readable. What it raises ends the loop."""
         self.selector.register(source.fileno(), selectors.EVENT_READ, part)
 
-    def read(self, source: Readable, name: str, part: Callable[[], None]) -> None:
-        """The same, but it may fail."""
-        self.serve(source, lambda: self.attempt(name, part))
+    def read(self, source: Readable, name: str, part: Callable[[], None], pause: float) -> None:
+        """The same, but it may fail, and *source* is not looked at for *pause* seconds afterwards."""
+        self.must(_Paced(self.selector, source, lambda: self.attempt(name, part), pause))
 
     def chore(self, name: str, chore: Chore) -> None:
         """Do *chore* whenever it is due."""

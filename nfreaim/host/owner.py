@@ -36,6 +36,7 @@ log = logging.getLogger("nfreaim")
 
 _TICK: Final = 1.0
 _BUSY_TICK: Final = 0.1  # while the watch waits for a program
+_DEAF: Final = 0.02  # after events of connections: small files may follow one another by thousands a second
 _CHORES: Final = 30.0  # seconds between looks at other programs' forwards and at the kernel's drop counters
 
 Greetings = Callable[[str], tuple[Greeting, ...]]
@@ -111,7 +112,7 @@ class Owner:
             self._read_events()
             changed()
 
-        loop.read(self._events, "read_events", read)
+        loop.read(self._events, "read_events", read, _DEAF)
         self._status.attach(loop.selector)
         loop.chore("look", Every(self._pace, self._look))
         loop.chore("chores", Every(lambda: _CHORES, self._chores))

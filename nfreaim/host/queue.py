@@ -145,10 +145,11 @@ class PacketQueue:
         # A packet that is held keeps its verdict open: its token, this object, lives on in the engine. The
         # payload was copied out, so the binding's own retain() is not needed.
         now = self._clock()
-        if packet.hook == _GATE and self._gate is not None:
+        hook = packet.hook
+        if hook == _GATE and self._gate is not None:
             self._forwarded(self._gate, packet, now)
             return
-        raw, from_inside = packet.get_payload(), packet.hook in _FROM_INSIDE
+        raw, from_inside = packet.get_payload(), hook in _FROM_INSIDE
         try:
             if self._passes(raw, from_inside, now):
                 packet.accept()

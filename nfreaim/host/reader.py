@@ -72,8 +72,9 @@ class Reader:
         """
         self.queue.serve()
         self.queue.apply(self.engine.shutdown("daemon stopped"))
-        self.engine.sessions.keep()
-        if cut:
+        if not cut:
+            self.engine.sessions.keep()
+        else:
             for flow in list(self.engine.flows.skewed.values()):
                 self._kernel.cut(flow)
             self._kernel.forget()

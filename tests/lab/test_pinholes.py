@@ -158,7 +158,7 @@ def test_end_of_an_earlier_peers_connection_takes_the_next_pinhole_of_its_port_f
 
         def claims(peer: str) -> int:
             return made.daemon.log_text().count(
-                f"pinhole claimed: 203.0.113.1:5500 -> 10.0.0.5:5500 by {peer}"
+                f"pinhole claimed: 203.0.113.1:5500 -> 10.0.0.5:5500 by {peer}\n"
             )
 
         with socket_in(made.lab, "alice") as listener, socket_in(made.lab, "bob") as first:

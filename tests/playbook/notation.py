@@ -102,7 +102,7 @@ class Planned:
     edits: tuple[list[Edit], list[Edit]] = field(default_factory=lambda: ([], []))
     established: bool = True
 
-    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
+    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
         return False
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:

@@ -37,7 +37,7 @@ class Script:
         self.made: tuple[list[Edit], list[Edit]] = ([], [])
         self.late = 0
 
-    def skips(self, direction: Direction, data: bytes, nat: Nat) -> bool:
+    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
         return False
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:

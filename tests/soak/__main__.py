@@ -61,7 +61,8 @@ class Session:
     def called_back(self) -> None:
         outcome = Transfer(self.client, self.campaign.bob, "im", patience=20).outcome(90.0)
         # Bob reaches carol's like without help, so it counts that he did at the first attempt.
-        assert outcome.ok and outcome.first_attempt, outcome
+        assert outcome.ok, outcome
+        assert outcome.first_attempt, outcome
 
     def end(self) -> None:
         self.client.call("sign_off")

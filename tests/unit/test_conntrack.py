@@ -13,7 +13,7 @@ pytest.importorskip("pyroute2")
 
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.errors import BackendError
-from nfreaim.host.conntrack import Conntrack
+from nfreaim.host.conntrack import Connection, Conntrack, _question, connection_of
 
 OWNER = Owner(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
 _ERROR = 2  # type of a netlink message that has an errno
@@ -56,3 +56,16 @@ def test_answer_that_comes_too_late_is_not_taken_for_that_to_the_next_question(
     for ahead in (1, 2):  # both ways round
         kernel.send(refusal(first + ahead, errno.ENOENT))
     assert conntrack.state(OWNER) is None
+
+
+@pytest.mark.parametrize("first", [b"", struct.pack("=HHI", 8, 8, 0x200000)], ids=["tuple", "mark"])
+def test_event_that_begins_with_something_else_is_read_all_the_same(first: bytes) -> None:
+    """By another kernel, or by pyroute2, whose order and flags need not be the kernel's."""
+    whole = _question(OWNER)
+    event = whole[:20] + first + whole[20:]
+    event = struct.pack("=I", len(event)) + event[4:]
+    assert connection_of(event) == Connection(OWNER.server, OWNER.client.address)
+
+
+def test_event_that_names_no_ends_is_nobodys() -> None:
+    assert connection_of(struct.pack("=IHHII", 20, 0x0100, 0, 0, 0) + bytes(4)) is None

@@ -54,7 +54,7 @@ def test_a_reader_that_skips_finds_and_keeps_what_another_does(seed: int) -> Non
         at = 0
         for number in range(12):
             data = altered(random_, numbered(random_.choice(frames), 7 + number))
-            if one.skips(data):
+            if one.skips(b"header" + data, 6):
                 skipped += 1
                 assert told(other, data, at) == []
             else:

@@ -50,6 +50,29 @@ def test_a_new_proposal_opens_a_claimed_pinhole_for_its_own_peer() -> None:
     assert len(table) == 1
 
 
+def test_one_that_is_over_does_not_keep_the_next_one_of_its_port_open_for_everybody() -> None:
+    """The kernel closes to the millisecond, the table once a second: in between comes the next proposal."""
+    table = Table()
+    outside = table.ask(A).outside
+    table.claimed(outside, BOB, 100.0)
+    assert table.ask(B, now=110.5).outside == outside
+    assert table.ends == ["done"]
+    table.claimed(outside, CAROL, 111.0)
+    table.consistent()
+    assert [(it.peers, it.deadline) for it in table.firewall.pinholes] == [((CAROL,), 121.0)]
+
+
+def test_who_came_keeps_it_alone_once_the_agreement_nobody_came_for_is_over() -> None:
+    table = Table()
+    outside = table.ask(A, now=0.0).outside
+    table.ask(B, now=300.0)
+    table.claimed(outside, CAROL, 301.0)
+    assert table.firewall.pinholes[0].peers == ()
+    table.expire(600.0)
+    table.consistent()
+    assert [(it.peers, it.deadline) for it in table.firewall.pinholes] == [((CAROL,), 610.0)]
+
+
 def test_an_accept_is_known_to_the_kernel_too() -> None:
     """It closes the pinhole by itself if there is no daemon any more."""
     table = Table()
