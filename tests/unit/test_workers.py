@@ -10,8 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -25,16 +23,13 @@ from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from nfreaim.core.sets import QueueSets
 from nfreaim.errors import BackendError
 from nfreaim.host import link as links
-from nfreaim.host import workers
-from nfreaim.host.division import forget_others, part
 from nfreaim.host.figures import Figures
 from nfreaim.host.link import Gone, Link, pair, receive, reply
 from nfreaim.host.loop import clock
 from nfreaim.host.owner import Warden
 from nfreaim.host.page import Number, Page
 from nfreaim.host.remote import RemotePinholes, RemoteServers
-from nfreaim.host.state import StateDirectory
-from nfreaim.host.workers import Answers, Told, Workers
+from nfreaim.host.workers import Answers, Told
 from tests.unit.fakes import OUTSIDE, AnyNumbers, FakeFirewall, FakeKernel
 
 SERVER = Endpoint("203.0.113.9", 5190)
@@ -308,99 +303,6 @@ def test_page_is_written_by_its_owner_only(owner: Table) -> None:
     view.close()
     with pytest.raises(PermissionError):
         mmap.mmap(owner.page.view, mmap.PAGESIZE)
-
-
-def test_figures_of_several_are_sums() -> None:
-    some = Figures(2, (ALICE,), {"packets": 3, "flows": 1})
-    other = Figures(1, (AMY,), {"packets": 4, "peers_verified": 1})
-    total = Figures.total([some, other])
-    assert total == Figures(3, (ALICE, AMY), {"packets": 7, "flows": 1, "peers_verified": 1})
-    assert Figures.total([]) == Figures(0, (), {})
-
-
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_what_another_division_kept_is_removed_and_nothing_else(
-    count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "flows"
-    places = {1: [StateDirectory(path)], 2: [part(path, n, 2) for n in (1, 2)], 3: [part(path, 3, 3)]}
-    for directories in places.values():
-        for directory in directories:
-            directory.prepare()
-            directory.save(bytes(12), {"key": "00" * 12})
-            (directory.path / "places").touch()
-    foreign = path / "somebody's"
-    foreign.mkdir()
-    (foreign / "file.json").touch()
-    forget_others(path, count)
-    assert (foreign / "file.json").exists()
-    for number, directories in places.items():
-        for directory in directories:
-            kept = directory.path.exists() and directory.load(bytes(12)) is not None
-            assert kept is (number == count), directory.path
-    kept_before = {1: 1, 2: 2, 3: 1}
-    assert f"{4 - kept_before[count]} connections were kept by another number of workers" in caplog.text
-
-
-def test_a_state_directory_that_does_not_exist_has_nothing_to_forget(tmp_path: Path) -> None:
-    forget_others(tmp_path / "none", 2)
-    assert not (tmp_path / "none").exists()
-
-
-def test_a_worker_that_goes_on_ending_ends_the_daemon_and_waits_longer_each_time(
-    owner: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(workers, "clock", lambda: now[0])
-    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
-    made = Workers([5191], owner.answers, owner.page, lambda number: None, False, [])
-    (one,) = made._workers
-    starts: list[float] = []
-
-    def live() -> None:
-        while now[0] < 1100.0:
-            running = one.process
-            made.tick()
-            if one.process is not None and one.process is not running:
-                starts.append(now[0])
-                one.process.wait(10)
-            else:
-                now[0] += 0.1
-
-    with pytest.raises(BackendError, match="worker 1 ended 5 times in a row: exit status 1"):
-        live()
-    assert len(starts) == 5
-    waits = [later - earlier for earlier, later in pairwise(starts)]
-    assert waits == sorted(waits)
-    assert waits[0] < 0.5 < 1.0 < waits[-1]
-    made.stop()
-
-
-def test_an_end_after_a_long_life_is_no_part_of_a_row(owner: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(workers, "clock", lambda: now[0])
-    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
-    made = Workers([5191], owner.answers, owner.page, lambda number: None, False, [])
-    (one,) = made._workers
-    for _ in range(20):
-        made.tick()
-        if one.process is not None:
-            one.process.wait(10)
-            now[0] += 61.0
-        else:
-            now[0] += 0.1
-    assert one.failures == 1
-    made.stop()
-
-
-def test_who_cannot_begin_ends_the_start(owner: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
-    made = Workers([5191, 5192], owner.answers, owner.page, lambda number: None, False, [])
-    other, _ = pair()
-    with other, pytest.raises(BackendError, match=r"worker [12] cannot begin: exit status 1"):
-        made.start(other.fileno(), lambda: None)
-    made.stop()
-    assert all(worker.process is None or worker.process.poll() is not None for worker in made._workers)
 
 
 def test_the_owner_ends_what_belongs_to_connections_that_ended_without_a_word(owner: Table) -> None:
