@@ -16,7 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.reachable import REPO, doors
+
 UNIT = REPO / "rules" / "nfreaim.service"
 USER = 5190  # stands for the unit's user and group, whom a lab's machine does not know
 GROUP_ROOT = 0
@@ -61,7 +62,7 @@ def confined(*words: str, capabilities: tuple[str, ...] | None = None) -> list[s
     return [
         "sh",
         "-ec",
-        "\n".join((*prepare, *mounts)),
+        "\n".join((*doors(), *prepare, *mounts)),
         "sh",
         "setpriv",
         f"--reuid={USER}",

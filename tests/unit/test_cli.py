@@ -14,8 +14,8 @@ from nfreaim import __version__, cli
 from nfreaim.config import Config
 from nfreaim.errors import BackendError
 from nfreaim.host import check, rules
+from tests.reachable import REPO, by_anybody
 
-REPO = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 
 
@@ -34,11 +34,16 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
 
 def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
     """Run the program without any privilege."""
-    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    command = [sys.executable, "-m", "nfreaim", *words]
-    if user and subprocess.run([sys.executable, "-c", "import nfreaim"], cwd=REPO, **user).returncode:  # type: ignore[call-overload]
+    root = os.geteuid() == 0
+    user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups") if root else ()
+
+    def run(*python: str) -> subprocess.CompletedProcess[str]:
+        command = by_anybody(*user, sys.executable, *python) if root else [sys.executable, *python]
+        return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+
+    if run("-c", "import nfreaim").returncode:
         pytest.skip("this checkout or its Python cannot be read by an unprivileged user")
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60, **user)  # type: ignore[call-overload,no-any-return]
+    return run("-m", "nfreaim", *words)
 
 
 def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(
