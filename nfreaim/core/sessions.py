@@ -58,6 +58,8 @@ class Sessions:
     def keep(self, effort: int = sys.maxsize) -> None:
         """Write down where the moved flows stand. A refusal costs the restart ability only: one warning.
 
+        Of a record, until the flow moves again: a disk that was full need not stay so.
+
         effort  so many places are written, a record of a new flow counting as 32: packets wait meanwhile.
                 What is left stays in ``moved``, and those that move again stand behind it.
         """
@@ -74,9 +76,9 @@ class Sessions:
             try:
                 if not known:
                     effort -= _RECORD
-                    self._kept.add(key)
                     if not flow.skewed:  # else there is a record, with more in it
                         self._kernel.keep(key, records.session(flow, self._sets.serves(key)))
+                    self._kept.add(key)
                 first, second = cast(Resumable, helper).places()
                 ends = _PLACE.pack(*(stream.expected for stream in flow.streams))
                 self._kernel.note(key, ends + first + second)

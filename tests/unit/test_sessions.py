@@ -91,7 +91,9 @@ def test_record_exists_from_sign_on_to_the_end_of_the_reading_or_the_flow() -> N
     assert (ended.router.kernel.kept, ended.router.kernel.noted) == ({}, {})
 
 
-def test_full_disk_costs_the_restart_ability_and_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_full_disk_costs_the_restart_ability_while_it_is_full_and_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     router = Router(helper=OscarHelper)
     first = Numbered(router).online()
     router.kernel.broken = True
@@ -100,6 +102,10 @@ def test_full_disk_costs_the_restart_ability_and_one_warning(caplog: pytest.LogC
     router.engine.sessions.keep()
     router.kernel.broken = False
     assert opened(first)
+    router.engine.sessions.keep()
+    assert router.kernel.kept.keys() == router.kernel.noted.keys() == {first.stored.key}, (
+        "kept once there is room"
+    )
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
 
