@@ -63,12 +63,14 @@ def serve(link_handle: int, page_handle: int, number: int, helper: HelperFactory
     privilege.require()
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
-        end = socket.socket(fileno=link_handle)
+        try:
+            end, page = socket.socket(fileno=link_handle), Page(page_handle)
+        except OSError as error:
+            raise BackendError("a worker is started by nfreaim run --workers N, by nobody else") from error
+        stack.callback(page.close)
         roomy(end)
         link = Link(end)
         stack.callback(link.close)
-        page = Page(page_handle)
-        stack.callback(page.close)
         try:
             _serve(link, page, number, helper, signals, stack)
         except BackendError as error:

@@ -131,6 +131,15 @@ def test_plain_user_is_told_in_one_line_what_is_missing(words: list[str]) -> Non
     assert "root" in result.stderr
 
 
+def test_worker_without_its_daemon_says_who_starts_it() -> None:
+    words = ("worker", "30", "31", "1", "--log-level", "info")  # handles that nobody opened
+    command = [sys.executable, "-m", "nfreaim", *words]
+    result = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert ("nfreaim run --workers" if os.geteuid() == 0 else "root") in result.stderr
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["--version"])
