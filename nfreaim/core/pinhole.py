@@ -230,7 +230,8 @@ class PinholeTable:
         Raises BackendError if the kernel cannot be read.
         """
         strays: list[tuple[Pinhole, str]] = []
-        for pinhole in self._firewall.list():
+        # Of several with one name the latest counts: the others are what could not be closed before.
+        for pinhole in sorted(self._firewall.list(), key=lambda each: each.since, reverse=True):
             if not pinhole.session and not now < pinhole.deadline <= now + self.policy.lifetime:
                 strays.append((pinhole, "deadline passed while no daemon ran"))
             elif not alive(pinhole.owner):
@@ -241,6 +242,8 @@ class PinholeTable:
                 strays.append((pinhole, "a forward in the configuration has its port"))
             elif pinhole.outside in self._live.outside or place(pinhole) in self._live.places:
                 strays.append((pinhole, "duplicate"))
+            elif (pinhole.owner, pinhole.cookie) in self._live.agreements:
+                strays.append((pinhole, "replaced before the restart"))
             else:
                 entry = Entry(pinhole)
                 self._live.add(entry)

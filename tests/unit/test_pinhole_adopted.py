@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from nfreaim.core.flow import Endpoint, Owner
 from nfreaim.core.pinhole import Pinhole
 from tests.unit.fakes import OUTSIDE
@@ -86,4 +88,27 @@ def test_a_claimed_pinhole_is_taken_over_as_the_peer_s_own() -> None:
     assert list(table) == [left]
     table.claimed(left.outside, "198.51.100.2", 56.0)
     table.expire(60.0)
+    assert not table.firewall.pinholes
+
+
+def test_of_several_with_one_name_only_the_latest_is_taken_over() -> None:
+    """Others could not be closed when it replaced them; one that nobody closes would be open for good."""
+    table = Table()
+    left = [
+        Pinhole(
+            Endpoint("10.0.0.5", inside),
+            Endpoint(OUTSIDE, port),
+            ALICE,
+            b"",
+            "icq-direct",
+            math.inf,
+            since=since,
+        )
+        for inside, port, since in ((4001, 40000, 1.0), (4003, 40002, 3.0), (4002, 40001, 2.0))
+    ]
+    table.firewall.pinholes = list(left)
+    table.adopt(lambda owner: True, 10.0)
+    table.consistent()
+    assert list(table) == table.firewall.pinholes == [left[1]]
+    table.close_owner(ALICE, "signed off")
     assert not table.firewall.pinholes
