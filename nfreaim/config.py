@@ -51,10 +51,13 @@ class Config:
 
     @property
     def reading(self) -> tuple[int, ...]:
-        """The numbers of the queues that control connections come by, one for each worker."""
-        if self.workers == 1:
-            return (self.queue,)
-        return tuple(range(self.queue + 1, self.queue + 1 + self.workers))
+        """See ``reading_queues``."""
+        return reading_queues(self.queue, self.workers)
+
+
+def reading_queues(queue: int, workers: int) -> tuple[int, ...]:
+    """The numbers of the queues that control connections come by, one for each worker."""
+    return (queue,) if workers == 1 else tuple(range(queue + 1, queue + 1 + workers))
 
 
 def load(path: Path | None) -> Config:

@@ -41,9 +41,6 @@ class Counters:
     peers_passed: int = 0
     peer_drops: int = 0
 
-    def __str__(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.as_dict().items() if value)
-
     def as_dict(self) -> dict[str, int]:
         """Every counter by name."""
         return {item.name: getattr(self, item.name) for item in fields(self)}

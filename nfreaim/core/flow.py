@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from nfreaim.core.nat import FlowNat
     from nfreaim.core.sessions import Resuming
 
-_ANSWERED: Final = 3.0  # seconds; what has no answer by then was dropped, or its answer takes another way
 _KEY: Final = struct.Struct("!4s4sHH")
 # Flows of one client (an address) that are never too many; a host has a handful.
 _FEW: Final = 64

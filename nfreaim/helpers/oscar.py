@@ -135,10 +135,7 @@ class OscarHelper:
 
     def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
         """See core.helper.Helper."""
-        reader = self._readers[direction]
-        if direction:  # a reply
-            reader.wanted = _WANTED_WITH_INFOS if nat.sessions() else _WANTED[1]
-        return reader.skips(raw, start)
+        return self._reader(direction, nat).skips(raw, start)
 
     def _reader(self, direction: Direction, nat: Nat) -> FlapReader:
         reader = self._readers[direction]

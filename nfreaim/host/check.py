@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from nfreaim.config import reading_queues
 from nfreaim.core.nat import UNREACHABLE
 from nfreaim.errors import BackendError
 from nfreaim.host import nftables, privilege, rules, statistics
@@ -92,7 +93,7 @@ def run_checks(
     Raises nothing: a probe that breaks is itself a failure.
     """
     reinstall = f"nfreaim rules install {shlex.join(rules.arguments(lan, wan, ports, queue, workers))}"
-    queues = [queue, *range(queue + 1, queue + 1 + workers)] if workers > 1 else [queue]
+    queues = sorted({queue, *reading_queues(queue, workers)})
     probes: list[tuple[str, Callable[[], Checks]]] = [
         ("privileges", _privileges),
         ("programs", _programs),

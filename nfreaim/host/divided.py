@@ -15,7 +15,7 @@ from nfreaim.core.verdict import ACCEPT, DROP, Verdicts
 from nfreaim.errors import BackendError
 from nfreaim.host.division import forget_others
 from nfreaim.host.figures import Figures
-from nfreaim.host.loop import Every, Loop, clock
+from nfreaim.host.loop import TICK, Every, Loop, clock
 from nfreaim.host.owner import Greetings, Owner, Warden
 from nfreaim.host.page import Page
 from nfreaim.host.queue import PacketQueue
@@ -24,7 +24,6 @@ from nfreaim.host.workers import Answers, Told, Workers
 
 log = logging.getLogger("nfreaim")
 
-_TICK: Final = 1.0
 _SUPERVISE: Final = 0.2  # between looks at the workers; one that is gone is noticed at once by its link
 
 
@@ -73,7 +72,7 @@ def build(
     loop.serve(queue, gate)
     owner.attach(loop, answers.publish)
     workers.attach(loop.selector)
-    loop.chore("tick", Every(lambda: _TICK, tick))
+    loop.chore("tick", Every(lambda: TICK, tick))
     loop.must(Every(lambda: _SUPERVISE, workers.tick))
     return owner, loop
 

@@ -21,6 +21,9 @@ log = logging.getLogger("nfreaim")
 _FAILURES: Final = 5  # in a row, of one part of the loop; then the process ends, and is started anew
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+TICK: Final = 1.0
+"""Seconds between two calls of whatever expires."""
+
 clock: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 """Seconds since boot, suspend included: deadlines in the kernel survive a restart and any clock step."""
 

@@ -25,7 +25,7 @@ from nfreaim.host.gate import Doorman
 from nfreaim.host.ipset import LAN_SET, OFFLOAD_SET, PIN_SET, SERVER_SET, SKEW_SET
 from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK
 from nfreaim.host.kernel import LinuxKernel
-from nfreaim.host.loop import Every, Loop, clock
+from nfreaim.host.loop import TICK, Every, Loop, clock
 from nfreaim.host.pins import Pins
 from nfreaim.host.state import StateDirectory
 from nfreaim.host.status import of_daemon
@@ -34,7 +34,6 @@ from nfreaim.host.watch import Watch
 
 log = logging.getLogger("nfreaim")
 
-_TICK: Final = 1.0
 _BUSY_TICK: Final = 0.1  # while the watch waits for a program
 _DEAF: Final = 0.02  # after events of connections: small files may follow one another by thousands a second
 _CHORES: Final = 30.0  # seconds between looks at other programs' forwards and at the kernel's drop counters
@@ -127,7 +126,7 @@ class Owner:
         log.info("counters: %s", self._total()[0].counted())
 
     def _pace(self) -> float:
-        return _BUSY_TICK if self._watch and self._watch.busy else _TICK
+        return _BUSY_TICK if self._watch and self._watch.busy else TICK
 
     def _look(self) -> None:
         self._status.expire()

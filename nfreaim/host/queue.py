@@ -21,7 +21,6 @@ from netfilterqueue import COPY_PACKET, NetfilterQueue
 from nfreaim.core.gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
-from nfreaim.host import statistics
 from nfreaim.host.journal import origin
 
 log = logging.getLogger(__name__)
@@ -132,14 +131,6 @@ class PacketQueue:
     def close(self) -> None:
         """Unbind. What still waits in the kernel is dropped by it, and sent again by its sender."""
         self._queue.unbind()
-
-    def dropped(self) -> tuple[int, int]:
-        """Packets the kernel dropped since the bind: queue full, and lost between kernel and socket.
-
-        Raises BackendError.
-        """
-        found = [queue for queue in statistics.queues() if queue.number == self.number]
-        return (found[0].dropped_full, found[0].dropped_socket) if found else (0, 0)
 
     def _handle(self, packet: Any) -> None:
         # A packet that is held keeps its verdict open: its token, this object, lives on in the engine. The

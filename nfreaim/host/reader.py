@@ -11,12 +11,11 @@ from typing import Final
 from nfreaim.core.engine import Engine
 from nfreaim.errors import BackendError
 from nfreaim.host.kernel import LinuxKernel
-from nfreaim.host.loop import Loop, clock
+from nfreaim.host.loop import TICK, Loop, clock
 from nfreaim.host.queue import PacketQueue
 
 log = logging.getLogger("nfreaim")
 
-_TICK: Final = 1.0
 # So long packets have the loop to themselves, as long as they come without a pause. It is also how late a
 # signal, an event or the status may be noticed meanwhile.
 _STAY: Final = 0.05
@@ -60,7 +59,7 @@ class Reader:
             self._keep_at = 0.0 if self.engine.sessions.moved else now + _KEEP
         hold = self.engine.wakeup()
         if now >= self._tick_at or (hold is not None and now >= hold):
-            self._tick_at = now + _TICK
+            self._tick_at = now + TICK
             self.queue.apply(self.engine.tick(now))
 
     def close(self, cut: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nfreaim.config import reading_queues
 from nfreaim.errors import BackendError
 from nfreaim.host.running import Running
 
@@ -153,7 +154,8 @@ def settings(shown: str) -> Settings | None:
 
 def _balance(queue: int, workers: int) -> str:
     """The queues that control connections are spread over, as the rules say it; "": only one."""
-    return f"{queue + 1}:{queue + workers}" if workers > 1 else ""
+    queues = reading_queues(queue, workers)
+    return f"{queues[0]}:{queues[-1]}" if workers > 1 else ""
 
 
 def _workers(spread: str) -> int:
