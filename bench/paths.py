@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from bench import contenders, gauge
 from bench.contenders import CPU, FTP_PORT, PEER_PORT, PORT, Contender, Process, end, start
+from nfreaim.host import statistics
 from tests.lab.net import ADDRESS, SERVER, WAN, Lab
 
 SINK_PORT = 7000
@@ -96,21 +97,27 @@ def talk(clients: int) -> Callable[[Lab, str, Process | None], Figures]:
     def measure(lab: Lab, name: str, process: Process | None) -> Figures:
         gauge.pin(process, CPU if clients == 1 else CPU + 1)
         drops = queue_drops(lab)
-        pid = process.pid if process else 0
-        figures = load(lab, "alice", "talk", SERVER, PORT, clients, TALK_SECONDS, pid)
-        figures["cpu"] *= 1e6 / figures["trips"]
+        figures = talked(lab, clients, TALK_SECONDS, process)
         figures["drops"] = queue_drops(lab) - drops
-        figures["rate"] = figures["trips"] / figures["seconds"]
         figures["value"] = figures["p50"] * 1e6 if clients == 1 else figures["rate"]
         return figures
 
     return measure
 
 
+def talked(lab: Lab, clients: int, seconds: float, process: Process | None) -> Figures:
+    """What came of such messages: "rate" a second, "p50" in seconds, "cpu" in µs of *process* for each."""
+    pid = process.pid if process else 0
+    figures = load(lab, "alice", "talk", SERVER, PORT, clients, seconds, pid)
+    figures["cpu"] *= 1e6 / figures["trips"]
+    figures["rate"] = figures["trips"] / figures["seconds"]
+    return figures
+
+
 def queue_drops(lab: Lab) -> int:
     """Packets that the kernel dropped because the queue or its socket was full."""
     text = lab.run("A", "cat", "/proc/net/netfilter/nfnetlink_queue").stdout
-    return sum(int(line.split()[5]) + int(line.split()[6]) for line in text.splitlines())
+    return sum(it.dropped_full + it.dropped_socket for it in map(statistics.parse, text.splitlines()))
 
 
 OURS = frozenset({"nfreaim", contenders.UNVERIFIED})

@@ -16,12 +16,11 @@ from functools import partial
 from bench import contenders, gauge, paths
 from bench.contenders import PORT, Contender, Process, end, start
 from bench.paths import Figures, Scenario
-from tests.lab.net import REPO, SERVER, Lab
+from tests.lab.net import Lab
 
 SECONDS = 1.5
 FIRST = 5191
 BASE = "do-nothing, one queue"
-ONE, TWO = "nfreaim, one worker", "nfreaim, two workers"
 _PROGRAM = contenders.NOTHING.replace("bind(5190,", "bind(int(__import__('sys').argv[1]),")
 _EACH = 'p=$1 c=$2; shift 2; for n; do "$p" -c "$c" "$n" & all="$all $!"; done; trap "kill $all" TERM; wait'
 
@@ -44,26 +43,20 @@ def balanced(lab: Lab, queues: int) -> Iterator[Process]:
 
 
 def available() -> dict[str, Contender]:
-    """Those that can run here; without the option --workers, nfreaim with one process only."""
-    found: dict[str, Contender] = {
+    """One process and two, of either kind."""
+    return {
         BASE: partial(balanced, queues=1),
         "do-nothing, two queues": partial(balanced, queues=2),
-        ONE: contenders.nfreaim,
+        "nfreaim, one worker": contenders.nfreaim,
+        "nfreaim, two workers": partial(contenders.nfreaim, options=("--workers", "2")),
     }
-    if "--workers" in (REPO / "nfreaim" / "cli.py").read_text():
-        found[TWO] = partial(contenders.nfreaim, options=("--workers", "2"))
-    else:
-        print("h: two workers are left out: nfreaim has no option --workers")
-    return found
 
 
 def talk(lab: Lab, clients: int, process: Process | None) -> Figures:
     """Text messages to and fro, one in flight per client; the processes run where there is room."""
     gauge.pin(process, *sorted(os.sched_getaffinity(0)))
-    pid = process.pid if process else 0
-    figures = paths.load(lab, "alice", "talk", SERVER, PORT, clients, SECONDS, pid)
-    figures["cpu"] *= 1e6 / figures["trips"]
-    figures["value"] = figures["trips"] / figures["seconds"]
+    figures = paths.talked(lab, clients, SECONDS, process)
+    figures["value"] = figures["rate"]
     return figures
 
 
