@@ -145,9 +145,10 @@ def test_second_daemon_on_the_same_queue_gives_up_and_the_first_goes_on() -> Non
 
 
 HOG = """
+import sys
 from netfilterqueue import NetfilterQueue
 queue = NetfilterQueue()
-queue.bind(5190, lambda packet: packet.accept())
+queue.bind(int(sys.argv[1]), lambda packet: packet.accept())
 print("bound", flush=True)
 queue.run()
 """
@@ -156,7 +157,7 @@ queue.run()
 def test_start_that_fails_leaves_nothing_behind() -> None:
     with Lab() as lab:
         before = lab.firewall_rules("A")
-        hog = lab.spawn("A", sys.executable, "-c", HOG, pipes=True)
+        hog = lab.spawn("A", sys.executable, "-c", HOG, "5190", pipes=True)
         assert hog.stdout is not None
         assert hog.stdout.readline() == b"bound\n"
         daemon = start(lab, "A", wait=False)

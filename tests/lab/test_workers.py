@@ -20,18 +20,11 @@ from tests.lab.net import SERVER, WAN, Lab
 from tests.lab.scene import Scene, eventually, nfreaim, start
 from tests.lab.standin import Server, Transfer
 from tests.lab.stream import Plan
+from tests.lab.test_lifecycle import HOG
 
 SETTINGS = "workers = 2\n"
 GATE, READERS = 5190, (5191, 5192)
 INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", "--workers", "2")
-BIND = """
-import sys
-from netfilterqueue import NetfilterQueue
-queue = NetfilterQueue()
-queue.bind(5192, lambda packet: packet.accept())
-print("bound", flush=True)
-sys.stdin.read()
-"""
 
 
 def reader_of(lab: Lab, node: str, address: str) -> int:
@@ -229,7 +222,7 @@ def test_a_killed_owner_leaves_no_process_and_the_next_one_goes_on() -> None:
 def test_a_queue_that_is_taken_ends_the_start_with_its_number_and_nothing_stays() -> None:
     with Lab() as lab:
         before = lab.firewall_rules("A")
-        other = lab.spawn("A", sys.executable, "-c", BIND, pipes=True)
+        other = lab.spawn("A", sys.executable, "-c", HOG, "5192", pipes=True)
         assert other.stdout is not None
         assert other.stdout.readline() == b"bound\n"
         daemon = start(lab, "A", SETTINGS, wait=False)
