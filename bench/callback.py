@@ -13,11 +13,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from nfreaim.core.address import FlowId
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Owner
-from nfreaim.core.pinhole import PinholePolicy, PinholeTable
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.helpers import HELPERS
-from nfreaim.host.queue import PacketQueue
+from nfreaim.host.netfilter.packet_queue import PacketQueue
 from tests.captures import ACK, PSH, SYN, tcp_frame
 from tests.golden import load
 
@@ -49,7 +50,7 @@ class Packet:
 class Nothing:
     """Firewall, kernel and watcher of an engine that is asked for nothing."""
 
-    def outside_address(self, owner: Owner) -> str:
+    def outside_address(self, owner: FlowId) -> str:
         return "203.0.113.1"
 
     def __getattr__(self, name: str) -> Callable[..., None]:

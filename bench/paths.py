@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bench import contenders, gauge
 from bench.contenders import CPU, FTP_PORT, PEER_PORT, PORT, Contender, Process, end, start
-from nfreaim.host import statistics
+from nfreaim.host.netfilter import queue_stats
 from tests.lab.net import ADDRESS, SERVER, WAN, Lab
 
 SINK_PORT = 7000
@@ -117,7 +117,7 @@ def talked(lab: Lab, clients: int, seconds: float, process: Process | None) -> F
 def queue_drops(lab: Lab) -> int:
     """Packets that the kernel dropped because the queue or its socket was full."""
     text = lab.run("A", "cat", "/proc/net/netfilter/nfnetlink_queue").stdout
-    return sum(it.dropped_full + it.dropped_socket for it in map(statistics.parse, text.splitlines()))
+    return sum(it.dropped_full + it.dropped_socket for it in map(queue_stats.parse, text.splitlines()))
 
 
 OURS = frozenset({"nfreaim", contenders.UNVERIFIED})

@@ -17,8 +17,9 @@ from pathlib import Path
 from nfreaim import __version__, replay
 from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_PORTS, MOST_WORKERS, Config, load
 from nfreaim.errors import BackendError, ConfigError
-from nfreaim.host import check, rules
-from nfreaim.host.journal import QuietFormatter
+from nfreaim.host.check import doctor
+from nfreaim.host.report.journal import QuietFormatter
+from nfreaim.host.rules import script
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     def serve() -> None:
         from nfreaim.helpers import HELPERS
-        from nfreaim.helpers.peers import greetings
+        from nfreaim.helpers.oscar.peer_greetings import greetings
         from nfreaim.host import daemon
 
         daemon.serve(config, HELPERS["oscar"], greetings)
@@ -136,7 +137,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _work(arguments: argparse.Namespace) -> int:
     def serve() -> None:
         from nfreaim.helpers import HELPERS
-        from nfreaim.host import worker
+        from nfreaim.host.workers import worker
 
         worker.serve(arguments.link, arguments.page, arguments.number, HELPERS["oscar"])
 
@@ -157,9 +158,9 @@ def _serve(log_level: str, name: str, serve: Callable[[], None]) -> int:
     # scapy would keep pickles in the home directory, and believe them at the next start.
     os.environ.update(XDG_CACHE_HOME=os.devnull, XDG_CONFIG_HOME=os.devnull, XDG_DATA_HOME=os.devnull)
     try:
-        from nfreaim.host.thrift import forget_names
+        from nfreaim.host.slim_imports import stub_scapy_databases
 
-        forget_names()
+        stub_scapy_databases()
         serve()
     except ImportError as error:
         raise BackendError(f"{error}; remedy: make venv (or make install) builds what is needed") from error
@@ -173,17 +174,17 @@ def _serve(log_level: str, name: str, serve: Callable[[], None]) -> int:
 
 def _install_rules(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    rules.install(config.lan, config.wan, config.ports, config.queue, config.workers)
+    script.install(config.lan, config.wan, config.ports, config.queue, config.workers)
     return 0
 
 
 def _remove_rules(arguments: argparse.Namespace) -> int:
-    rules.remove(arguments.force)
+    script.remove(arguments.force)
     return 0
 
 
 def _show_rules(_: argparse.Namespace) -> int:
-    shown = rules.run(["show"])
+    shown = script.run(["show"])
     sys.stdout.write(shown.stdout)
     sys.stderr.write(shown.stderr)
     return shown.returncode
@@ -191,10 +192,10 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    return check.main(config.lan, config.wan, config.ports, config.queue, config.workers)
+    return doctor.main(config.lan, config.wan, config.ports, config.queue, config.workers)
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from nfreaim.host import status
+    from nfreaim.host.report import status
 
     return status.main(load(arguments.config).status_socket, arguments.json)

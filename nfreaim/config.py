@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
-from nfreaim.core.policy import Forward, PinholePolicy
+from nfreaim.core.firewall.policy import Forward, PinholePolicy
 from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import ConfigError
 

@@ -20,13 +20,16 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final, NamedTuple
 
 from nfreaim.capture import Capture, CaptureError, Frame, network_offset
+from nfreaim.core.address import Endpoint, FlowId, flow_id, reverse
+from nfreaim.core.backend import Record
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, Flow, Owner, owner_of, reverse
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.flow import Flow
 from nfreaim.core.helper import Report
-from nfreaim.core.nat import Record
-from nfreaim.core.packet import SYN, Segment
-from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.segment import SYN, Segment
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import ConfigError
 
@@ -165,22 +168,22 @@ class _OneAddress:
         self._inside = inside
         self.followed: set[Endpoint] = set()
 
-    def outside_address(self, owner: Owner) -> str:
+    def outside_address(self, owner: FlowId) -> str:
         return self._outside
 
-    def alive(self, owner: Owner) -> bool:
+    def alive(self, owner: FlowId) -> bool:
         return True
 
-    def ended(self, owner: Owner) -> bool:
+    def ended(self, owner: FlowId) -> bool:
         return False
 
-    def offload(self, owner: Owner) -> None:
+    def offload(self, owner: FlowId) -> None:
         """There is no queue to leave."""
 
-    def reclaim(self, owner: Owner) -> None:
+    def reclaim(self, owner: FlowId) -> None:
         """There is no queue to come back to."""
 
-    def reached(self, owner: Owner) -> Endpoint:
+    def reached(self, owner: FlowId) -> Endpoint:
         return Endpoint(self._outside, owner.server.port)
 
     def lan(self, address: str) -> bool:
@@ -258,7 +261,7 @@ class _Player:
             return None
         key = segment.key
         source, target = (IPv4Address(key[low : low + 4]) in self._inside for low in (0, 4))
-        if source == target or not any(self._served(end) for end in owner_of(key)):
+        if source == target or not any(self._served(end) for end in flow_id(key)):
             return None
         return _Packet(frame, at, segment, source)
 

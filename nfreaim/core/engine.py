@@ -13,20 +13,23 @@ from contextlib import suppress
 from typing import Any
 
 from nfreaim.core import records
+from nfreaim.core.address import flow_id, reverse
+from nfreaim.core.backend import Kernel, Pinholes, Watcher
 from nfreaim.core.counters import Counters
-from nfreaim.core.editing import Editing
 from nfreaim.core.fastpath import FastPath
-from nfreaim.core.flow import Flow, FlowTable, HalfOpen, owner_of, reverse
+from nfreaim.core.flow import Flow
+from nfreaim.core.flow_table import FlowTable
+from nfreaim.core.guarded import GuardedKernel, GuardedWatcher
 from nfreaim.core.helper import HelperFactory
-from nfreaim.core.holding import Holding
-from nfreaim.core.liveness import Liveness
-from nfreaim.core.nat import FlowNat, Kernel, Pinholes, Watcher
-from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
-from nfreaim.core.seams import SafeKernel, SafeWatcher
-from nfreaim.core.sessions import Sessions
-from nfreaim.core.sets import News, QueueSets
+from nfreaim.core.lost import LostFlows
+from nfreaim.core.nat import FlowNat
+from nfreaim.core.output import Holding, Output
+from nfreaim.core.queue_sets import News, QueueSets
+from nfreaim.core.resume import KeptFlows
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.stream import FAR, Held, Stream
+from nfreaim.core.tcp.half_open import HalfOpen
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
+from nfreaim.core.tcp.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError, Foreign, Malformed
 
@@ -50,17 +53,17 @@ class Engine:
         news: News | None = None,
     ) -> None:
         self.pinholes = pinholes
-        self.kernel = SafeKernel(kernel)
-        self.watcher = SafeWatcher(watcher)
+        self.kernel = GuardedKernel(kernel)
+        self.watcher = GuardedWatcher(watcher)
         self.settings = settings or EngineSettings()
         self.counters = Counters()
         self.flows = FlowTable(self.settings.limits)
         self._holding = Holding(self.settings, self.counters)
-        self._editing = Editing(self.kernel, self.flows, self.counters)
+        self._editing = Output(self.kernel, self.flows, self.counters)
         self._rendered = self._editing.rendered
         self._sets = QueueSets(helpers, self.kernel, self.settings.limits.flows, news)
-        self.sessions = Sessions(self.kernel, self.flows, self._sets, self._nat_for)
-        self._liveness = Liveness(self.kernel, self.settings.grace)
+        self.sessions = KeptFlows(self.kernel, self.flows, self._sets, self._nat_for)
+        self._liveness = LostFlows(self.kernel, self.settings.grace)
         self._next_poll = 0.0
         self.passes = FastPath(self.flows.streams, self.sessions.moved, self.counters).passes
 
@@ -266,7 +269,7 @@ class Engine:
         forward = key if sets.helper_for(key) is not None else reverse(key)
         if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
             return passed
-        if not self.settings.midstream or self.pinholes.leads_to(owner_of(forward).server):
+        if not self.settings.midstream or self.pinholes.leads_to(flow_id(forward).server):
             # If it is ahead of the SYN/ACK it will come again.
             if not self.flows.half_open.begins(forward, now):
                 self.sessions.unknown()
@@ -299,7 +302,7 @@ class Engine:
             if skewed and not self.flows.streams[forward].flow.skewed:
                 self.kernel.unprotect(forward)
             return verdicts + passed
-        if self.pinholes.leads_to(owner_of(forward).server):
+        if self.pinholes.leads_to(flow_id(forward).server):
             return passed
         self._sets.reclaim(forward)
         known = (segment.seq, from_inside, segment.scale, now)

@@ -11,8 +11,8 @@ from typing import Final
 
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Flow
-from nfreaim.core.packet import ACK, FRAGMENT, HEADERS, PSH, TCP_PROTOCOL
-from nfreaim.core.stream import Stream
+from nfreaim.core.tcp.segment import ACK, FRAGMENT, HEADERS, PSH, TCP_PROTOCOL
+from nfreaim.core.tcp.stream import Stream
 
 _PLAIN: Final = (ACK, ACK | PSH)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.greeting import Greeting
-from nfreaim.core.offsets import Edit
+from nfreaim.core.tcp.offsets import Edit
 
 
 class Refused(Exception):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from operator import index
 
-from nfreaim.core.flow import Flow, reverse
-from nfreaim.core.nat import Record
-from nfreaim.core.offsets import Edit, OffsetMap
+from nfreaim.core.address import reverse
+from nfreaim.core.backend import Record
+from nfreaim.core.flow import Flow
+from nfreaim.core.tcp.offsets import Edit, OffsetMap
 
 
 def record(flow: Flow) -> Record:

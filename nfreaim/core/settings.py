@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nfreaim.core.flow import FlowLimits
+from nfreaim.core.flow_table import FlowLimits
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from nfreaim.core.helper import HelperFactory
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.oscar.session import OscarHelper
 
 HELPERS: Final[dict[str, HelperFactory]] = {
     "oscar": OscarHelper,

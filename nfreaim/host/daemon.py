@@ -13,14 +13,15 @@ from nfreaim.config import Config
 from nfreaim.core.engine import Engine
 from nfreaim.core.helper import HelperFactory
 from nfreaim.errors import BackendError
-from nfreaim.host import privilege, rules
-from nfreaim.host.division import forget_others
-from nfreaim.host.figures import Figures
-from nfreaim.host.journal import Journal
+from nfreaim.host.check import capabilities
+from nfreaim.host.control import ControlPlane, Greetings
 from nfreaim.host.loop import Loop, clock, stop_signals
-from nfreaim.host.owner import Greetings, Owner
-from nfreaim.host.queue import PacketQueue
+from nfreaim.host.netfilter.packet_queue import PacketQueue
 from nfreaim.host.reader import Reader
+from nfreaim.host.report.journal import Journal
+from nfreaim.host.report.metrics import Metrics
+from nfreaim.host.rules import script
+from nfreaim.host.state.layout import forget_others
 
 log = logging.getLogger("nfreaim")
 
@@ -30,7 +31,7 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
 
     Raises BackendError if it cannot begin; then, as in the end, nothing of it is left behind.
     """
-    privilege.require()
+    capabilities.require()
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         try:
@@ -38,7 +39,7 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
             if config.workers == 1:
                 owner, loop = _alone(config, helper, greetings, temporary, signals, stack)
             else:  # one process starts sooner without
-                from nfreaim.host.divided import build
+                from nfreaim.host.workers.build import build
 
                 owner, loop = build(config, greetings, temporary, signals, stack)
             owner.watch_rules(installed, stack)
@@ -50,25 +51,25 @@ def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
         loop.run()
 
 
-def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, rules.Settings | None]:
+def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, script.Settings | None]:
     """Complete the static rules: whether there were none before, and they go again in the end; and what they
     are installed with, None if nobody can tell."""
-    shown, complete = rules.shown()
-    wanted = rules.named(config.lan, config.wan, config.ports, config.queue, config.workers)
+    shown, complete = script.shown()
+    wanted = script.named(config.lan, config.wan, config.ports, config.queue, config.workers)
     interfaces = bool(config.lan and config.wan)
     if complete:
-        if found := rules.difference(shown, config.ports, config.queue, config.workers):
+        if found := script.difference(shown, config.ports, config.queue, config.workers):
             raise BackendError(found)
-        return False, rules.settings(shown) or (wanted if interfaces else None)
+        return False, script.settings(shown) or (wanted if interfaces else None)
     if not interfaces:
         raise BackendError(
             "the rules are not installed and the interfaces are not known: run make install-rules "
             "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
         )
-    temporary = rules.CHAIN not in shown
+    temporary = script.CHAIN not in shown
     if temporary:
-        stack.callback(rules.remove, force=True)  # what waits for us was reset before
-    rules.install(*wanted)
+        stack.callback(script.remove, force=True)  # what waits for us was reset before
+    script.install(*wanted)
     return temporary, wanted
 
 
@@ -79,10 +80,10 @@ def _alone(
     temporary: bool,
     signals: socket.socket,
     stack: ExitStack,
-) -> tuple[Owner, Loop]:
+) -> tuple[ControlPlane, Loop]:
     """All in this process; the gate has the readers' queue."""
     journal = Journal()
-    owner = Owner(config, journal, lambda: (Figures.of(engine), ()), stack)
+    owner = ControlPlane(config, journal, lambda: (Metrics.of(engine), ()), stack)
     helpers = dict.fromkeys(config.ports, helper)
     engine = Engine(helpers, owner.pinholes, owner.kernel, journal, config.engine)
     queue = PacketQueue(config.queue, engine, clock, owner.gate)

@@ -10,9 +10,9 @@ from typing import Final
 
 from nfreaim.core.engine import Engine
 from nfreaim.errors import BackendError
-from nfreaim.host.kernel import LinuxKernel
+from nfreaim.host.linux_backend import LinuxBackend
 from nfreaim.host.loop import TICK, Loop, clock
-from nfreaim.host.queue import PacketQueue
+from nfreaim.host.netfilter.packet_queue import PacketQueue
 
 log = logging.getLogger("nfreaim")
 
@@ -28,7 +28,7 @@ _EFFORT: Final = 512  # places at once: 3 ms
 class Reader:
     """A chore of the loop (host.loop.Chore), and what serves the queue."""
 
-    def __init__(self, engine: Engine, kernel: LinuxKernel, queue: PacketQueue) -> None:
+    def __init__(self, engine: Engine, kernel: LinuxBackend, queue: PacketQueue) -> None:
         self.engine = engine
         self.queue = queue
         self._kernel = kernel

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from nfreaim.core.flow import Direction, Endpoint
+from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Refused
-from nfreaim.core.offsets import Edit
+from nfreaim.core.tcp.offsets import Edit
 from nfreaim.errors import Malformed
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.fuzz.fields import Reader
 from tests.fuzz.line import candidates
 from tests.fuzz.program import Step

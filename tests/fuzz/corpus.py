@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from nfreaim.capture import Capture, network_offset
-from nfreaim.core.packet import FIN, RST, SYN, Segment
+from nfreaim.core.tcp.segment import FIN, RST, SYN, Segment
 from tests.fuzz import damaged, peers
 from tests.fuzz.ends import ENDS
 from tests.fuzz.fields import found

@@ -10,12 +10,14 @@ import json
 import random
 from typing import Any, Final
 
+from nfreaim.core.address import Endpoint
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, FlowLimits
-from nfreaim.core.packet import ACK, FIN, RST
-from nfreaim.core.pinhole import PinholePolicy, PinholeTable
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.flow_table import FlowLimits
 from nfreaim.core.settings import EngineSettings
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.core.tcp.segment import ACK, FIN, RST
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.unit.fakes import PSH_ACK, FakeFirewall, FakeKernel, FakeWatcher, packed, packet
 
 CLIENT, SERVER = Endpoint("203.0.113.20", 51000), Endpoint("10.0.0.9", 5190)

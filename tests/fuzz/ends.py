@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nfreaim.core.flow import Endpoint
+from nfreaim.core.address import Endpoint
 from tests.unit.fakes import CLIENT as ALICE
 from tests.unit.fakes import SERVER as OSCAR
 

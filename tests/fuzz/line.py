@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Final
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import FIN, RST
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.segment import FIN, RST
 from tests.fuzz.fields import SERVER, Field, Reader, frames_of
 from tests.unit.fakes import ones_sum, packet, payload_at, tcp_at
 

@@ -12,13 +12,13 @@ from enum import IntEnum
 from itertools import count, takewhile
 from typing import Final
 
+from nfreaim.core.address import Endpoint
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.gate import GateLimits, PeerGate
+from nfreaim.core.firewall.peer_gate import GateLimits, PeerGate
 from nfreaim.core.greeting import Greeting, length, match
-from nfreaim.core.packet import ACK, FIN, RST, SYN, URG, Segment
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment
 from nfreaim.core.verdict import Verdict
-from nfreaim.helpers.peers import greetings
+from nfreaim.helpers.oscar.peer_greetings import greetings
 from tests.fuzz.line import error
 from tests.unit.fakes import PSH_ACK, packet
 from tests.unit.peer_link import COOKIE, FakeGatehouse, odc, oft

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import Segment
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.segment import Segment
 from nfreaim.errors import Malformed
-from nfreaim.helpers import oscar
-from nfreaim.helpers.flap import MAX_FRAME, FlapReader, Frame
+from nfreaim.helpers.oscar import session
+from nfreaim.helpers.oscar.flap import MAX_FRAME, FlapReader, Frame
 from tests.fuzz import damaged
 from tests.fuzz.conversation import Conversation
 from tests.fuzz.failures import silence
@@ -91,13 +91,13 @@ def flap(data: bytes) -> None:
 
 def _flap(datas: list[bytes], pieces: list[int], way: int) -> None:
     stream = b"".join(datas)
-    wanted = oscar._WANTED[way]
+    wanted = session._WANTED[way]
     cut: list[bytes] = []
     for data, size in zip(datas, pieces, strict=True):
         cut += (
             [data[low : low + size] for low in range(0, len(data), size)] if size else [data] if data else []
         )
-    slack = oscar.OscarHelper.slacks[way]
+    slack = session.OscarHelper.slacks[way]
 
     def reader() -> FlapReader:
         return FlapReader(wanted, False, bool(way), slack)

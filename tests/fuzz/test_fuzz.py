@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from nfreaim.core import gate
 from nfreaim.core.engine import Engine
-from nfreaim.core.gate import PeerGate
-from nfreaim.core.offsets import Edit
-from nfreaim.core.packet import Segment
-from nfreaim.core.pinhole import PinholeTable
-from nfreaim.core.sessions import Sessions
-from nfreaim.core.stream import Stream
+from nfreaim.core.firewall import peer_gate
+from nfreaim.core.firewall.peer_gate import PeerGate
+from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.resume import KeptFlows
+from nfreaim.core.tcp.offsets import Edit
+from nfreaim.core.tcp.segment import Segment
+from nfreaim.core.tcp.stream import Stream
 from nfreaim.core.verdict import ACCEPT, Verdict
-from nfreaim.helpers import redirect
-from nfreaim.helpers.oscar import OscarHelper
-from nfreaim.helpers.proposal import Proposal
-from nfreaim.layers.oscar import RdvTag
+from nfreaim.helpers.oscar import redirects
+from nfreaim.helpers.oscar.proposal import Proposal
+from nfreaim.helpers.oscar.session import OscarHelper
+from nfreaim.layers.oscar_messages import RdvTag
 from tests.fuzz import corpus, mutate
 from tests.fuzz.program import Kind, Program, Step
 from tests.fuzz.targets import TARGETS
@@ -152,7 +152,7 @@ def no_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sessions, "over", lambda *_: None)
+    monkeypatch.setattr(KeptFlows, "over", lambda *_: None)
 
 
 def lost_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,12 +176,12 @@ def anybody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
-    edits = redirect._edits
+    edits = redirects._edits
 
     def another(*arguments: Any) -> list[Edit]:
         return [Edit(e.start, e.end, e.data.replace(b"198.51", b"198.52")) for e in edits(*arguments)]
 
-    monkeypatch.setattr(redirect, "_edits", another)
+    monkeypatch.setattr(redirects, "_edits", another)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +253,6 @@ def test_a_gate_that_does_wrong_is_caught(monkeypatch: pytest.MonkeyPatch) -> No
 
     for name, wrong in (("match", lambda *_: True), ("_from_inside", early)):
         with monkeypatch.context() as patch:
-            patch.setattr(gate if name == "match" else PeerGate, name, wrong)
+            patch.setattr(peer_gate if name == "match" else PeerGate, name, wrong)
             with pytest.raises(AssertionError):
                 play("gate", corpus.seeds("gate"))

@@ -13,15 +13,18 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
+from nfreaim.core.address import Endpoint, FlowId, flow_id
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, FlowLimits, Owner, owner_of
-from nfreaim.core.packet import ACK, RST, SYN, Segment
-from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.flow_table import FlowLimits
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.segment import ACK, RST, SYN, Segment
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import BackendError
-from nfreaim.helpers.oscar import OscarHelper
-from nfreaim.helpers.peers import greetings
+from nfreaim.helpers.oscar.peer_greetings import greetings
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.fuzz.ends import ANNOUNCED, ENDS, OUTSIDES
 from tests.fuzz.failures import failures
 from tests.fuzz.fields import CLIENT, SERVER
@@ -92,7 +95,7 @@ class World:
         self.flows: dict[int, object] = {}
         self.ever: list[Pinhole] = []
         self.refused = False  # a wish of the table, and it was not asked again
-        self.signed_on: set[Owner] = set()
+        self.signed_on: set[FlowId] = set()
         self.lost: dict[bytes, object] = {}
 
     # --- playing ---
@@ -159,7 +162,7 @@ class World:
         elif kind is Kind.LIFE:
             gone = self.kernel.flushed if step.way else self.kernel.dead
             change = gone.discard if step.flag else gone.add
-            change(Owner(*ENDS[step.slot]))
+            change(FlowId(*ENDS[step.slot]))
         elif kind is Kind.CLAIM:
             pinholes = list(self.engine.pinholes)
             if pinholes:
@@ -174,7 +177,7 @@ class World:
         elif kind is Kind.TAKEN:
             self.firewall.taken.add(Endpoint(self.kernel.outside, numbers[0]))
 
-    def reclaim(self, owner: Owner) -> None:
+    def reclaim(self, owner: FlowId) -> None:
         """As the kernel's set does it: what is not there is gone already."""
         if self.kernel.broken:
             raise BackendError("netlink is gone")
@@ -298,7 +301,7 @@ class World:
         for key, record in {**kernel.kept, **kernel.protected}.items():
             if self.lost.get(key) is record:
                 continue
-            if owner_of(key) in kernel.dead | kernel.flushed:  # as the host's state does it
+            if flow_id(key) in kernel.dead | kernel.flushed:  # as the host's state does it
                 kernel.unprotect(key)
                 kernel.drop(key, False)
                 continue
@@ -376,7 +379,7 @@ class World:
         """Nothing may remain of what is over."""
         self.kernel.broken = self.firewall.refuse_add = self.firewall.refuse_remove = False
         if not self.quick:
-            self.kernel.dead = {Owner(*ends) for ends in ENDS}
+            self.kernel.dead = {FlowId(*ends) for ends in ENDS}
             self.kernel.flushed.clear()
             for _ in range(3):
                 self.tick(5 * 3600.0)

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nfreaim.core.packet import ACK, SYN
-from nfreaim.core.policy import PinholePolicy
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.tcp.segment import ACK, SYN
 from tests.lab import oscar_wire as wire
 from tests.lab.home import forward
 from tests.lab.net import SECOND_SERVER, SERVER, WAN, Lab

@@ -19,21 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from nfreaim.core.address import Endpoint, FlowId, key_of
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, Owner, key_of
-from nfreaim.core.pinhole import Pinhole
+from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.errors import BackendError
-from nfreaim.host import statistics
-from nfreaim.host.conntrack import ENDING, ESTABLISHED, Conntrack, PinholeEvents
-from nfreaim.host.forwards import Forwards
-from nfreaim.host.ipset import OFFLOAD_SET, FlowSet
-from nfreaim.host.iptables import PINHOLE_MARK, UNVERIFIED_MARK, NatTable
-from nfreaim.host.kernel import LinuxKernel
-from nfreaim.host.pins import Pins
-from nfreaim.host.queue import PacketQueue
-from nfreaim.host.state import StateDirectory
+from nfreaim.host.linux_backend import LinuxBackend
+from nfreaim.host.netfilter import queue_stats
+from nfreaim.host.netfilter.conntrack import ENDING, ESTABLISHED, Conntrack, PinholeEvents
+from nfreaim.host.netfilter.ipset import OFFLOAD_SET, FlowSet
+from nfreaim.host.netfilter.iptables import PINHOLE_MARK, UNVERIFIED_MARK, NatTable
+from nfreaim.host.netfilter.packet_queue import PacketQueue
+from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
+from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+from nfreaim.host.state.state_directory import StateDirectory
 
-OWNER = Owner(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
+OWNER = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
 OUTSIDE = "203.0.113.1"
 
 
@@ -55,8 +55,8 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def pins(forwards: Forwards | None = None) -> Pins:
-    return Pins(forwards or Forwards(), now)
+def pins(forwards: ForeignForwards | None = None) -> IpsetFirewall:
+    return IpsetFirewall(forwards or ForeignForwards(), now)
 
 
 def hole(port: int, *peers: str, to: str = "10.0.0.5", lasting: float = 600.0) -> Pinhole:
@@ -75,7 +75,7 @@ def offloaded_flows_come_and_go() -> None:
         flows.delete(OWNER)
         assert shell(members) == ""
     for port in range(2000):
-        flows.add(Owner(Endpoint("10.0.0.5", 1024 + port), OWNER.server))
+        flows.add(FlowId(Endpoint("10.0.0.5", 1024 + port), OWNER.server))
     flows.flush()
     assert shell(members) == ""
     flows.close()
@@ -109,7 +109,7 @@ def pinholes_read_back_as_written() -> None:
     everybody, one, two = hole(5190), hole(5191, "203.0.113.20"), hole(5192, "1.2.3.4", "5.6.7.8")
     service, cookie, far = "f" * 32, b"12345678", Endpoint("255.255.255.255", 65535)
     longest = replace(
-        hole(5193), service=service, cookie=cookie, owner=Owner(far, far), verify=True, deadline=math.inf
+        hole(5193), service=service, cookie=cookie, owner=FlowId(far, far), verify=True, deadline=math.inf
     )
     moved = replace(hole(5194), outside=Endpoint(OUTSIDE, 40000))
     holes = [everybody, one, two, longest, moved]
@@ -207,7 +207,7 @@ def lock_held_by_another_program_refuses_and_changes_nothing() -> None:
 
 
 def taken_ports_are_seen() -> None:
-    forwards = Forwards()
+    forwards = ForeignForwards()
     firewall = pins(forwards)
     shell(
         "iptables-legacy -t nat -I PREROUTING -p tcp -m multiport --dports 80,7000:7010 -j DNAT --to 10.0.0.6"
@@ -236,11 +236,11 @@ def taken_ports_are_seen() -> None:
 
 def connections_are_known_until_they_end(port: str) -> None:
     """Of alice, from *port*, to bob; it is established."""
-    owner = Owner(Endpoint("10.0.0.5", int(port)), Endpoint("203.0.113.20", 5190))
+    owner = FlowId(Endpoint("10.0.0.5", int(port)), Endpoint("203.0.113.20", 5190))
     conntrack = Conntrack()
     assert conntrack.state(owner) == ESTABLISHED
     assert conntrack.outside_address(owner) == OUTSIDE
-    stranger = Owner(Endpoint("10.0.0.6", int(port)), owner.server)
+    stranger = FlowId(Endpoint("10.0.0.6", int(port)), owner.server)
     assert conntrack.state(stranger) is None
     assert conntrack.outside_address(stranger) is None
     assert "does not know 10.0.0.6" in refused(conntrack.reached, stranger)
@@ -258,7 +258,7 @@ def connections_are_known_until_they_end(port: str) -> None:
 
 def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
     """Of an edited connection to a server inside: it must not be taken for one that was flushed."""
-    owner = Owner(Endpoint("198.51.100.7", 40000), Endpoint("10.0.0.9", 5190))
+    owner = FlowId(Endpoint("198.51.100.7", 40000), Endpoint("10.0.0.9", 5190))
     ends = "-p tcp -s 198.51.100.7 --sport 40000 -d 10.0.0.9 --dport 5190"
     reply = "-r 10.0.0.9 -q 198.51.100.7 --reply-port-src 5190 --reply-port-dst 40000"
     shell(f"conntrack -I {ends} {reply} --state TIME_WAIT --timeout 60")
@@ -269,7 +269,7 @@ def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         state = StateDirectory(Path(folder))
         state.save(key, record)
-        kernel = LinuxKernel(state, stack)
+        kernel = LinuxBackend(state, stack)
         assert [*kernel.begin()] == [key]
         shell(f"conntrack -D {ends}")
         assert not kernel.alive(owner)
@@ -325,7 +325,7 @@ def broken_engine_still_answers_every_packet() -> None:
     while sys.stdin not in (ready := select.select([queue, sys.stdin], [], [])[0]):
         if queue in ready:
             queue.serve()
-    assert [(it.dropped_full, it.dropped_socket) for it in statistics.queues()] == [(0, 0)]
+    assert [(it.dropped_full, it.dropped_socket) for it in queue_stats.queues()] == [(0, 0)]
     queue.close()
     print(engine.seen, flush=True)
 

@@ -7,8 +7,8 @@ import socket
 import time
 from types import TracebackType
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, SYN, Segment
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.segment import ACK, SYN, Segment
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, Lab
 from tests.unit.fakes import PSH_ACK, packet

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, RST, URG
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.segment import ACK, RST, URG
 from tests.lab import impair, oscar_wire, peer
 from tests.lab.namespace import socket_in
 from tests.lab.profiles import PROFILES, Offer

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nfreaim.core.flow import Direction, owner_of
+from nfreaim.core.address import Direction, flow_id
 from nfreaim.core.helper import Nat, Scan
-from nfreaim.core.offsets import Edit
-from nfreaim.core.packet import ACK, FIN, RST, SYN
+from nfreaim.core.tcp.offsets import Edit
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from nfreaim.core.verdict import Verdict, Verdicts
 from tests.unit.fakes import CLIENT, SERVER, Router, checksum_error, packed, packet, payload_at
 
@@ -287,4 +287,4 @@ def perform(lines: list[str]) -> None:
     if not asserted:
         raise Wrong("a play that asserts nothing")
     assert not stage.waiting, "packets without a verdict at the end"
-    assert owner_of(KEY).client == CLIENT
+    assert flow_id(KEY).client == CLIENT

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nfreaim.core.packet import ACK, FIN, RST
+from nfreaim.core.tcp.segment import ACK, FIN, RST
 from tests.fuzz.corpus import GOLDEN, naming, signed_on
 from tests.fuzz.ends import ENDS, OUTSIDES
 from tests.fuzz.failures import silence

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.pinhole import PinholePolicy
-from nfreaim.layers.icq import Listening, listening, relay_message
+from nfreaim.core.address import Endpoint
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.layers.oscar_icq import Listening, listening, relay_message
 from pcaps.wire import put
 from tests.property.profile import bounded
 from tests.unit.fakes import Router, Wire

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.offsets import Edit, OffsetMap
-from nfreaim.core.packet import Segment
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.offsets import Edit, OffsetMap
+from nfreaim.core.tcp.segment import Segment
 from tests.property.profile import bounded
 from tests.unit.fakes import checksum_error, packet, payload_at
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfreaim.core.flow import Endpoint
+from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
 from tests.golden import load
 from tests.property.profile import bounded

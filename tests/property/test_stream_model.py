@@ -70,7 +70,7 @@ def count(world: World, seen: Counter[str]) -> None:
 
 
 def test_a_case_that_fails_becomes_small_and_readable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nfreaim.core.offsets.OffsetMap.back", lambda self, y: y)
+    monkeypatch.setattr("nfreaim.core.tcp.offsets.OffsetMap.back", lambda self, y: y)
     choices = next(one for one in map(Choices, range(200)) if fails(one))
     story = told(choices.taken)
     assert "AssertionError" in story.splitlines()[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.offsets import Edit
+from nfreaim.core.tcp.offsets import Edit
 from tests.property.choices import Choices
 from tests.property.tcp import Manner
 from tests.property.world import MANNERS, World

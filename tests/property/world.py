@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nfreaim.core.address import Direction
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Direction
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.helper import Nat, Scan
-from nfreaim.core.offsets import Edit
-from nfreaim.core.pinhole import PinholePolicy, PinholeTable
+from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.verdict import Verdicts
 from tests.property.choices import Choices
 from tests.property.tcp import ACK, RST, SYN, Address, End, Judge, Manner, Packet, build, near

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from nfreaim.capture import Capture, network_offset
-from nfreaim.core.flow import Endpoint, reverse
+from nfreaim.core.address import Endpoint, reverse
 from nfreaim.core.greeting import match
-from nfreaim.core.packet import SYN, Segment
-from nfreaim.helpers.peers import Party, greetings
+from nfreaim.core.tcp.segment import SYN, Segment
+from nfreaim.helpers.oscar.peer_greetings import Party, greetings
 from pcaps.wire import tlv
 from tests.golden import load
 from tests.replay.played import SHARED

@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.backend import Record
 from nfreaim.core.engine import Engine
-from nfreaim.core.flow import Endpoint, Flow, Owner
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.flow import Flow
 from nfreaim.core.helper import Helper, HelperFactory, Report
-from nfreaim.core.nat import Record
-from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
-from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict, Verdicts
 from nfreaim.errors import BackendError
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import load
 
 CLIENT = Endpoint("10.0.0.5", 40123)
@@ -93,9 +96,9 @@ class FakeKernel:
 
     def __init__(self) -> None:
         self.outside = OUTSIDE
-        self.dead: set[Owner] = set()
-        self.flushed: set[Owner] = set()
-        self.offloaded: list[Owner] = []
+        self.dead: set[FlowId] = set()
+        self.flushed: set[FlowId] = set()
+        self.offloaded: list[FlowId] = []
         self.reached_at = Endpoint(OUTSIDE, 5190)
         self.networks = [IPv4Network("10.0.0.0/24")]
         self.diverted: list[Endpoint] = []
@@ -105,27 +108,27 @@ class FakeKernel:
         self.noted: dict[bytes, bytes] = {}
         self.broken = False
 
-    def outside_address(self, owner: Owner) -> str:
+    def outside_address(self, owner: FlowId) -> str:
         self._fail_if_broken()
         return self.outside
 
-    def alive(self, owner: Owner) -> bool:
+    def alive(self, owner: FlowId) -> bool:
         self._fail_if_broken()
         return owner not in self.dead and owner not in self.flushed
 
-    def ended(self, owner: Owner) -> bool:
+    def ended(self, owner: FlowId) -> bool:
         self._fail_if_broken()
         return owner in self.dead
 
-    def offload(self, owner: Owner) -> None:
+    def offload(self, owner: FlowId) -> None:
         self._fail_if_broken()
         self.offloaded.append(owner)
 
-    def reclaim(self, owner: Owner) -> None:
+    def reclaim(self, owner: FlowId) -> None:
         self._fail_if_broken()
         self.offloaded.remove(owner)
 
-    def reached(self, owner: Owner) -> Endpoint:
+    def reached(self, owner: FlowId) -> Endpoint:
         self._fail_if_broken()
         return self.reached_at
 
@@ -256,7 +259,7 @@ class Wire:
         self.isn = isn
         self.sent = [bytearray(), bytearray()]
         self.left: list[dict[int, int]] = [{}, {}]
-        self.owner = Owner(client, server)
+        self.owner = FlowId(client, server)
 
     @property
     def c2s(self) -> bytes:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from nfreaim.layers.oscar import (
-    Icbm,
-    IcbmChannel,
-)
+from nfreaim.layers.oscar_messages import Icbm, IcbmChannel
 from tests.golden import load
 
 GOLDEN = load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint
+from nfreaim.core.address import Endpoint
 from pcaps.wire import put, tlv
 from tests.golden import load
 from tests.unit.fakes import Wire

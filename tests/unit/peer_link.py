@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Endpoint, Owner
-from nfreaim.core.gate import GateLimits, PeerGate
+from nfreaim.core.firewall.peer_gate import GateLimits, PeerGate
 from nfreaim.core.greeting import Greeting
-from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict
-from nfreaim.helpers.peers import greetings
+from nfreaim.helpers.oscar.peer_greetings import greetings
 from tests.unit.fakes import PSH_ACK, checksum_error, packet
 
 PEER = Endpoint("203.0.113.20", 40123)
@@ -28,7 +28,7 @@ class FakeGatehouse:
 
     expecting: dict[Endpoint, tuple[Greeting, ...]] = field(default_factory=dict)
     resets: list[tuple[bytes, int, int]] = field(default_factory=list)
-    bad: list[tuple[Owner, str]] = field(default_factory=list)
+    bad: list[tuple[FlowId, str]] = field(default_factory=list)
 
     def expected(self, inside: Endpoint) -> tuple[Greeting, ...]:
         return self.expecting.get(inside, ())
@@ -39,7 +39,7 @@ class FakeGatehouse:
     def reset(self, key: bytes, seq: int, ack: int) -> None:
         self.resets.append((key, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF))
 
-    def refused(self, connection: Owner, reason: str) -> None:
+    def refused(self, connection: FlowId, reason: str) -> None:
         self.bad.append((connection, reason))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.pinhole import PinholePolicy
+from nfreaim.core.address import Endpoint
+from nfreaim.core.firewall.policy import PinholePolicy
 from pcaps.wire import tlv
 from tests.unit.fakes import CLIENT, OUTSIDE, Router, Wire, packed
 

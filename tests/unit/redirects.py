@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.counters import Counters
-from nfreaim.core.flow import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Refused, Report
-from nfreaim.core.offsets import Edit
+from nfreaim.core.tcp.offsets import Edit
 from pcaps.wire import tlv
 from tests.golden import load
 from tests.unit.fakes import AnyNumbers

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint, FlowLimits
-from nfreaim.core.ledger import Ledger
-from nfreaim.core.packet import SYN
+from nfreaim.core.address import Endpoint
+from nfreaim.core.flow_table import FlowLimits
+from nfreaim.core.quota import Quota
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.segment import SYN
 from tests.golden import load
 from tests.unit.fakes import Router, Wire, kept_bytes
 
@@ -107,7 +108,7 @@ def test_edits_are_remembered_up_to_a_sum_and_sessions_go_on() -> None:
 
 
 def test_ledger_gives_up_the_share_that_was_unchanged_longest() -> None:
-    ledger: Ledger[str] = Ledger(10)
+    ledger: Quota[str] = Quota(10)
     for holder, share in (("a", 4), ("b", 4), ("c", 2), ("a", 5)):
         ledger.set(holder, share)
     assert ledger.total == 11

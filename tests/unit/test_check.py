@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from nfreaim.host import check, nftables, rules
-from nfreaim.host.nftables import PINHOLE_BIT, Obstacle, Ruleset
+from nfreaim.host.check import doctor
+from nfreaim.host.netfilter import nftables
+from nfreaim.host.netfilter.nftables import PINHOLE_BIT, Obstacle, Ruleset
+from nfreaim.host.rules import script
 
 Rule = list[dict[str, Any]]
 
@@ -66,7 +68,7 @@ def obstacles(rules: Ruleset, wan: tuple[str, ...] = ("eth0",)) -> list[Obstacle
     ],
 )
 def test_double_nat_is_seen_in_the_outside_address(address: str, kind: str | None) -> None:
-    assert check.unreachable(address) == kind
+    assert doctor.unreachable(address) == kind
 
 
 def test_policy_drop_without_our_accept_is_certain() -> None:
@@ -173,11 +175,11 @@ COMMIT
 COMMIT
 """
     behind = [("raw PREROUTING", "-A PREROUTING -p tcp -j CT --helper ftp")]
-    assert list(check.behind_jump(saved)) == behind
+    assert list(doctor.behind_jump(saved)) == behind
 
 
 def test_every_failure_names_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
-    status = check.main(["nosuchlan0"], ["nosuchwan0"], [5190], 5190)
+    status = doctor.main(["nosuchlan0"], ["nosuchwan0"], [5190], 5190)
     lines = capsys.readouterr().out.splitlines()
     assert status == 1
     assert any(line.startswith("FAIL interface nosuchlan0 does not exist -> ") for line in lines)
@@ -186,19 +188,19 @@ def test_every_failure_names_a_remedy(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_exit_status_counts_failures_and_no_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    only = [check.Check("ok", "good"), check.Check("warn", "so so", "improve")]
-    monkeypatch.setattr(check, "run_checks", lambda *_: only)
-    assert check.main([], [], [], 0) == 0
-    monkeypatch.setattr(check, "run_checks", lambda *_: [*only, check.Check("FAIL", "bad", "repair")])
-    assert check.main([], [], [], 0) == 1
+    only = [doctor.Check("ok", "good"), doctor.Check("warn", "so so", "improve")]
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: only)
+    assert doctor.main([], [], [], 0) == 0
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: [*only, doctor.Check("FAIL", "bad", "repair")])
+    assert doctor.main([], [], [], 0) == 1
 
 
 def test_a_probe_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> check.Checks:
+    def broken() -> doctor.Checks:
         raise OSError("no such thing")
 
-    monkeypatch.setattr(check, "_forwarding", broken)
-    found = check.run_checks(["nosuchlan0"], ["nosuchwan0"], [5190], 5190)
+    monkeypatch.setattr(doctor, "_forwarding", broken)
+    found = doctor.run_checks(["nosuchlan0"], ["nosuchwan0"], [5190], 5190)
     assert [result.status for result in found if "forwarding: could not be looked at" in result.text] == [
         "FAIL"
     ]
@@ -206,14 +208,14 @@ def test_a_probe_that_breaks_does_not_hide_the_others(monkeypatch: pytest.Monkey
 
 
 def test_pinhole_bit_is_the_one_of_the_rules() -> None:
-    text = check.rules.script().read_text()
+    text = script.path().read_text()
     assert f"PINHOLE_MARK={nftables.PINHOLE_BIT:#x}/{nftables.PINHOLE_BIT:#x}" in text
     assert f"CHAIN={nftables.OUR_CHAIN}" in text
 
 
 def test_every_match_and_target_that_the_rules_use_is_tried() -> None:
-    script = rules.script().read_text()
-    used = set(re.findall(r"-m [a-z]+|-j (?:NFQUEUE|CONNMARK|CT|MARK)\b", script))
+    text = script.path().read_text()
+    used = set(re.findall(r"-m [a-z]+|-j (?:NFQUEUE|CONNMARK|CT|MARK)\b", text))
     assert {"-m set", "-j NFQUEUE"} < used
-    tried = " ".join(check.FEATURES.values())
+    tried = " ".join(doctor.FEATURES.values())
     assert [words for words in sorted(used) if not re.search(rf"{words}\b", tried)] == []

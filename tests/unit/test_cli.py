@@ -13,7 +13,8 @@ import pytest
 from nfreaim import __version__, cli
 from nfreaim.config import Config
 from nfreaim.errors import BackendError
-from nfreaim.host import check, rules
+from nfreaim.host.check import doctor
+from nfreaim.host.rules import script
 from tests.reachable import REPO, by_anybody
 
 NOBODY = 65534
@@ -28,7 +29,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         seen.append(Config(lan, wan, ports, queue, workers))
         return 0
 
-    monkeypatch.setattr(check, "main", see)
+    monkeypatch.setattr(doctor, "main", see)
     return seen
 
 
@@ -113,7 +114,7 @@ def test_refusal_of_the_machine_is_status_1_and_one_line(
     def refuse(force: bool) -> None:
         raise BackendError("set s: refused; remedy: x")
 
-    monkeypatch.setattr(rules, "remove", refuse)
+    monkeypatch.setattr(script, "remove", refuse)
     assert cli.main(["rules", "remove"]) == 1
     assert capsys.readouterr().err == "nfreaim: set s: refused; remedy: x\n"
 

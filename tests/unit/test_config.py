@@ -13,7 +13,7 @@ import pytest
 from nfreaim import config
 from nfreaim.cli import main
 from nfreaim.config import Config, load, parse
-from nfreaim.core.pinhole import DENIED_PORTS, PinholePolicy
+from nfreaim.core.firewall.policy import DENIED_PORTS, PinholePolicy
 from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import ConfigError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.config import parse
-from nfreaim.core.policy import Forward
+from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import ConfigError
 
 EVERY_KIND = ("icq-direct", "icq-reverse", "icq-relay")

@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("pyroute2")
 
-from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.errors import BackendError
-from nfreaim.host.conntrack import Connection, Conntrack, _question, connection_of
+from nfreaim.host.netfilter.conntrack import Connection, Conntrack, _question, connection_of
 
-OWNER = Owner(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
+OWNER = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
 _ERROR = 2  # type of a netlink message that has an errno
 
 

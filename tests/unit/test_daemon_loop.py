@@ -15,10 +15,10 @@ from nfreaim.core.verdict import ACCEPT, DROP, Verdict
 pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
-from nfreaim.host.journal import QuietFormatter
 from nfreaim.host.loop import Every, Loop, clock, stop_signals
-from nfreaim.host.queue import SKEW_MARK, PacketQueue
-from nfreaim.host.watch import Watch
+from nfreaim.host.netfilter.packet_queue import SKEW_MARK, PacketQueue
+from nfreaim.host.report.journal import QuietFormatter
+from nfreaim.host.rules.watch import Watch
 
 
 class Packet:

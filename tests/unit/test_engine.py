@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, FIN, RST, SYN
+from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from tests.golden import load
 from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire, packed, packet
 

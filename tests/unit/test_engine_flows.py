@@ -6,12 +6,13 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from nfreaim.core.flow import Direction, Endpoint, FlowLimits
+from nfreaim.core.address import Direction, Endpoint
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.flow_table import FlowLimits
 from nfreaim.core.helper import Expectation, Nat, Scan
-from nfreaim.core.offsets import Edit
-from nfreaim.core.packet import ACK, FIN, RST, SYN
-from nfreaim.core.pinhole import PinholePolicy
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.offsets import Edit
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from nfreaim.errors import Foreign
 from tests.golden import load
 from tests.unit.fakes import HOST_ONLINE, SIGNON, AnyNumbers, Router, Wire, packet

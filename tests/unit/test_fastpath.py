@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from nfreaim.core.engine import Engine
-from nfreaim.core.packet import ACK, FIN, PSH, RST, SYN, URG
+from nfreaim.core.tcp.segment import ACK, FIN, PSH, RST, SYN, URG
 from nfreaim.errors import Malformed
-from nfreaim.helpers.flap import FlapReader
+from nfreaim.helpers.oscar.flap import FlapReader
 from tests.golden import load
 from tests.unit.fakes import Router, Wire, packet
 from tests.unit.test_flap_reader import numbered

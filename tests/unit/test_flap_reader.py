@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from nfreaim.errors import Foreign, Malformed
-from nfreaim.helpers.flap import MAX_FRAME, FlapReader, Frame
+from nfreaim.helpers.oscar.flap import MAX_FRAME, FlapReader, Frame
 from tests.golden import load
 
 GOLDEN = load()

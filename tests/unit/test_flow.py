@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, Owner, key_of, owner_of, reverse
-from nfreaim.core.offsets import Edit
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.core.address import Endpoint, FlowId, flow_id, key_of, reverse
+from nfreaim.core.flow import Flow
+from nfreaim.core.flow_table import FlowLimits, FlowTable
+from nfreaim.core.tcp.offsets import Edit
+from nfreaim.helpers.oscar.session import OscarHelper
 
 LIMITS = FlowLimits(flows=32, half_open=4, idle=100.0, linger=10.0)
 
@@ -18,9 +20,9 @@ def flow(number: int, now: float = 0.0) -> Flow:
 
 
 def test_a_key_names_the_inside_and_the_outside_end() -> None:
-    assert owner_of(key(5)) == Owner(Endpoint("10.0.0.5", 40000), Endpoint("203.0.113.9", 5190))
-    assert str(owner_of(key(5))) == "10.0.0.5:40000 > 203.0.113.9:5190"
-    assert key_of(owner_of(key(5))) == key(5)
+    assert flow_id(key(5)) == FlowId(Endpoint("10.0.0.5", 40000), Endpoint("203.0.113.9", 5190))
+    assert str(flow_id(key(5))) == "10.0.0.5:40000 > 203.0.113.9:5190"
+    assert key_of(flow_id(key(5))) == key(5)
 
 
 def test_the_reverse_key_is_that_of_the_answers() -> None:

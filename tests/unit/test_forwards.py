@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.host import forwards
-from nfreaim.host.forwards import Forwards, forwarded
+from nfreaim.host.pinholes import foreign_forwards
+from nfreaim.host.pinholes.foreign_forwards import ForeignForwards, forwarded
 
 
 @pytest.mark.parametrize(
@@ -37,19 +37,19 @@ def test_ports_of_translating_rules_and_no_others(rule: str, ports: list[range])
 
 
 def test_program_that_is_missing_fails_or_hangs_counts_as_no_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Forwards()
-    monkeypatch.setattr(forwards, "_PROGRAMS", (("no-such-program",), ("false",), ("sleep", "60")))
-    monkeypatch.setattr(forwards, "_TIMEOUT", 0.1)
+    found = ForeignForwards()
+    monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("no-such-program",), ("false",), ("sleep", "60")))
+    monkeypatch.setattr(foreign_forwards, "_TIMEOUT", 0.1)
     found.refresh()
     assert not found.covers(80)
 
 
 def test_refresh_forgets_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Forwards()
+    found = ForeignForwards()
     rule = "-A PREROUTING -p tcp -m tcp --dport 80:82 -j DNAT --to-destination 10.0.0.9"
-    monkeypatch.setattr(forwards, "_PROGRAMS", (("echo", rule),))
+    monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("echo", rule),))
     found.refresh()
     assert [port for port in range(79, 84) if found.covers(port)] == [80, 81, 82]
-    monkeypatch.setattr(forwards, "_PROGRAMS", (("true",),))
+    monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("true",),))
     found.refresh()
     assert not found.covers(80)

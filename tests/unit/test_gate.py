@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.flow import Owner, reverse
-from nfreaim.core.gate import GateLimits
-from nfreaim.core.packet import ACK, FIN, RST, SYN, URG, Segment
+from nfreaim.core.address import FlowId, reverse
+from nfreaim.core.firewall.peer_gate import GateLimits
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment
 from nfreaim.core.verdict import ACCEPT, DROP
-from nfreaim.helpers.peers import Party, greetings
+from nfreaim.helpers.oscar.peer_greetings import Party, greetings
 from tests.unit.fakes import PSH_ACK, packet
 from tests.unit.peer_link import COOKIE, LISTENER, PEER, Gate, Link, odc, oft
 
@@ -47,7 +47,7 @@ def test_stranger_is_reset_at_both_ends_and_nothing_of_it_arrives(first: bytes) 
     assert link.received == b""
     assert not link.released
     assert len(link.world.house.resets) == 3
-    assert [who for who, _ in link.world.house.bad] == [Owner(PEER, LISTENER)]
+    assert [who for who, _ in link.world.house.bad] == [FlowId(PEER, LISTENER)]
 
 
 def test_stranger_with_a_right_beginning_is_refused_at_its_first_wrong_byte() -> None:

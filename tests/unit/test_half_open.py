@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.half_open import HalfOpen, HalfOpenTable
+from nfreaim.core.tcp.half_open import HalfOpen, HalfOpenTable
 
 
 def key(number: int) -> bytes:

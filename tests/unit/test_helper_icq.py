@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
+from nfreaim.core.address import Endpoint
 from pcaps.wire import put, tlv
 from tests.unit.fakes import OUTSIDE, packed
 from tests.unit.icq_frames import (

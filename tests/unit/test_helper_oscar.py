@@ -6,9 +6,9 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.pinhole import PinholePolicy
-from nfreaim.layers.oscar import MAX_TLVS
+from nfreaim.core.address import Endpoint
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.layers.oscar_messages import MAX_TLVS
 from pcaps.wire import tlv
 from tests.golden import load
 from tests.unit.fakes import CLIENT, HOST_ONLINE, OUTSIDE, SIGNON, Router, Wire, packed

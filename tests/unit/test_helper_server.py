@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
+from nfreaim.core.address import Endpoint
 from pcaps.wire import tlv
 from tests.unit.redirects import GOLDEN, REACHED, FakeNat, Talk
 

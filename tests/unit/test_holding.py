@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Flow
-from nfreaim.core.holding import Holding
-from nfreaim.core.packet import Segment
+from nfreaim.core.output import Holding
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.stream import Held, Stream
+from nfreaim.core.tcp.segment import Segment
+from nfreaim.core.tcp.stream import Held, Stream
 from tests.unit.fakes import CLIENT, PSH_ACK, SERVER, packet
 
 HOLD = EngineSettings().hold

@@ -9,8 +9,8 @@ import random
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, FIN, SYN
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.segment import ACK, FIN, SYN
 from tests.golden import load
 from tests.unit.fakes import CLIENT_SIGNON, HOST_ONLINE, PSH_ACK, SERVER, SIGNON, Router, Wire, packed, packet
 from tests.unit.proposals import addressed, proposal

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from nfreaim.host.journal import QuietFormatter
+from nfreaim.host.report.journal import QuietFormatter
 
 SECRET = b"markedtext\xff"
 

@@ -6,13 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfreaim.layers.oscar import (
-    MAX_TLVS,
-    Icbm,
-    dissect,
-    rebuild,
-    rendezvous_of,
-)
+from nfreaim.layers.oscar_messages import MAX_TLVS, Icbm, dissect, rebuild, rendezvous_of
 from tests.unit.frames import (
     BLOCKS,
     GOLDEN,

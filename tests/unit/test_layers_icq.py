@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from scapy.packet import Packet
 
-from nfreaim.layers.fixed import header_struct
-from nfreaim.layers.icq import (
+from nfreaim.layers.oscar_icq import (
     REVERSE_CONNECT,
     SERVER_RELAY,
     DirectInfo,
@@ -15,6 +14,7 @@ from nfreaim.layers.icq import (
     read,
     relay_message,
 )
+from nfreaim.layers.structs import header_struct
 from tests.golden import load
 
 GOLDEN = load()

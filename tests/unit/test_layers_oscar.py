@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from nfreaim.layers.fixed import header_struct
-from nfreaim.layers.oscar import (
+from nfreaim.layers.oscar_messages import (
     CAPABILITIES,
     FLAP,
     SNAC,
@@ -26,6 +25,7 @@ from nfreaim.layers.oscar import (
     rebuild,
     rendezvous_of,
 )
+from nfreaim.layers.structs import header_struct
 from tests.unit.frames import (
     BLOCKS,
     GOLDEN,
@@ -288,7 +288,7 @@ def test_little_endian_or_variable_head_has_no_struct() -> None:
 
 
 def test_import_stays_small_and_silent() -> None:
-    code = "import sys, nfreaim.layers.oscar; print(*sys.modules)"
+    code = "import sys, nfreaim.layers.oscar_messages; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from nfreaim.helpers.redirect import Server
-from nfreaim.layers.oscar import FLAP, SNAC, TLV, rebuild
-from nfreaim.layers.redirect import Migration, Redirect, dissect_redirect, servers_of
+from nfreaim.helpers.oscar.redirects import Server
+from nfreaim.layers.oscar_messages import FLAP, SNAC, TLV, rebuild
+from nfreaim.layers.oscar_redirect import Migration, Redirect, dissect_redirect, servers_of
 from pcaps.wire import tlv
 from tests.unit.redirects import GOLDEN, HOME, NAMED, REACHED, REDIRECTS, Talk, flap, migration, naming
 

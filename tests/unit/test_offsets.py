@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nfreaim.core.offsets import REMEMBERED, SETTLED, Edit, OffsetMap
+from nfreaim.core.tcp.offsets import REMEMBERED, SETTLED, Edit, OffsetMap
 
 
 class Table:

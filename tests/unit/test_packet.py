@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, Segment
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.segment import ACK, Segment
 from tests.unit.fakes import checksum_error, packet
 
 SOURCE, DESTINATION = Endpoint("10.0.0.5", 4000), Endpoint("203.0.113.9", 5190)

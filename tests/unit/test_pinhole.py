@@ -6,15 +6,17 @@ from collections import Counter
 
 import pytest
 
-from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.helper import Expectation, Refused
-from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
 from tests.golden import load
 from tests.unit.fakes import OUTSIDE, FakeFirewall, FakeWatcher, Router, Wire
 
 SERVER = Endpoint("203.0.113.9", 5190)
-ALICE = Owner(Endpoint("10.0.0.5", 40123), SERVER)
-AMY = Owner(Endpoint("10.0.0.6", 40123), SERVER)
+ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
+AMY = FlowId(Endpoint("10.0.0.6", 40123), SERVER)
 PROPOSAL = load()["send-file-proposal"].data
 EDITED = load()["send-file-proposal"].expected["same-port"]
 A, B, C = b"COOKIE-A", b"COOKIE-B", b"COOKIE-C"
@@ -31,7 +33,7 @@ class Table(PinholeTable):
         self,
         cookie: bytes = A,
         port: int = 5190,
-        owner: Owner = ALICE,
+        owner: FlowId = ALICE,
         now: float = 0.0,
         address: str = OUTSIDE,
         peer: str | None = None,
@@ -86,9 +88,9 @@ def test_another_port_is_taken_where_a_pinhole_or_a_service_of_the_router_has_it
     assert table.ask(B, 4443).outside.port == 40002
     assert table.ask(B, 4443, owner=AMY).outside.port == 40003
     with pytest.raises(Refused, match="no free outside port in 40000-40003"):
-        table.ask(C, 4443, owner=Owner(Endpoint("10.0.0.7", 1), SERVER))
+        table.ask(C, 4443, owner=FlowId(Endpoint("10.0.0.7", 1), SERVER))
     table.close(AMY, A, "cancelled")
-    assert table.ask(C, 4443, owner=Owner(Endpoint("10.0.0.7", 1), SERVER)).outside.port == 40000
+    assert table.ask(C, 4443, owner=FlowId(Endpoint("10.0.0.7", 1), SERVER)).outside.port == 40000
 
 
 def test_the_same_port_at_another_outside_address_is_free() -> None:
@@ -234,7 +236,7 @@ def test_a_cookie_means_something_else_in_another_flow() -> None:
 
 def test_a_pinhole_lasts_as_long_as_one_of_those_who_share_it() -> None:
     table = Table()
-    other = Owner(Endpoint("10.0.0.5", 40999), SERVER)
+    other = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
     table.ask(A, 4443)
     table.ask(B, 4443)
     table.ask(A, 4443, owner=other)

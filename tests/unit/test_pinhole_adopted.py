@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from nfreaim.core.flow import Endpoint, Owner
-from nfreaim.core.pinhole import Pinhole
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.firewall.pinhole import Pinhole
 from tests.unit.fakes import OUTSIDE
 from tests.unit.test_pinhole import ALICE, AMY, SERVER, A, B, C, Table
 
-AGAIN = Owner(Endpoint("10.0.0.5", 40999), SERVER)
+AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 
 
 def test_survivors_are_kept_and_strays_removed() -> None:

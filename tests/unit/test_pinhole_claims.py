@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import RateLimit
 from nfreaim.core.greeting import Field
 from nfreaim.core.helper import Expectation, Refused
-from nfreaim.core.pinhole import Pinhole
-from nfreaim.core.rate import RateLimit
 from tests.unit.fakes import CLIENT, OUTSIDE
 from tests.unit.proposals import BASIC, proposal, wire_of
 from tests.unit.test_pinhole import ALICE, AMY, SERVER, A, B, C, Table
@@ -114,7 +114,7 @@ def test_what_is_verified_is_verified_unless_somebody_shares_it_who_speaks_other
 # --- rate ---------------------------------------------------------------------------------------------------
 
 
-def many(table: Table, owner: Owner, number: int, now: float) -> int:
+def many(table: Table, owner: FlowId, number: int, now: float) -> int:
     """So many of *number* proposals, each withdrawn at once, get a pinhole."""
     opened = 0
     for port in range(6000, 6000 + number):
@@ -141,7 +141,7 @@ def test_a_host_that_opens_and_closes_without_end_is_slowed_down_and_no_other() 
 
 def test_many_hosts_together_have_a_limit_too() -> None:
     table = Table(rate_total=5)
-    hosts = [Owner(Endpoint(f"10.0.0.{number}", 40123), SERVER) for number in range(10, 20)]
+    hosts = [FlowId(Endpoint(f"10.0.0.{number}", 40123), SERVER) for number in range(10, 20)]
     assert sum(many(table, owner, 1, now=0.0) for owner in hosts) == 5
     with pytest.raises(Refused, match=r"5 pinholes a minute in all \(rate_total\)"):
         table.ask()

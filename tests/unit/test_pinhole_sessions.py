@@ -6,16 +6,17 @@ import math
 
 import pytest
 
-from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.helper import Expectation, Refused
-from nfreaim.core.pinhole import Forward, Pinhole
 from tests.unit.fakes import OUTSIDE
 from tests.unit.test_pinhole import ALICE, AMY, SERVER, A, Table
 
-AGAIN = Owner(Endpoint("10.0.0.5", 40999), SERVER)
+AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 
 
-def publish(table: Table, port: int = 4001, owner: Owner = ALICE, now: float = 0.0) -> Pinhole:
+def publish(table: Table, port: int = 4001, owner: FlowId = ALICE, now: float = 0.0) -> Pinhole:
     inside = Endpoint(owner.client.address, port)
     expectation = Expectation(b"", "icq-direct", inside, session=True)
     pinhole = table.open(owner, expectation, owner.client.address, OUTSIDE, now)
@@ -133,7 +134,7 @@ def test_two_connections_of_one_host_publish_the_same_port() -> None:
 # --- what a crash leaves -----------------------------------------------------------------------------------
 
 
-def left(owner: Owner = ALICE, port: int = 4001, service: str = "icq-direct") -> Pinhole:
+def left(owner: FlowId = ALICE, port: int = 4001, service: str = "icq-direct") -> Pinhole:
     inside = Endpoint(owner.client.address, port)
     return Pinhole(inside, Endpoint(OUTSIDE, port), owner, b"", service, math.inf, since=7.0)
 

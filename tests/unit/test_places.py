@@ -1,4 +1,4 @@
-"""Places of flows on disk: what a crash, a full disk or a stranger may leave, and what is read back."""
+"""Positions of flows on disk: what a crash, a full disk or a stranger may leave, and what is read back."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from nfreaim.errors import BackendError
-from nfreaim.host.places import Places
+from nfreaim.host.state.positions import Positions
 
 KEYS = [bytes([10, 0, 0, 5, 203, 0, 113, 9, 0x9C, number, 0x14, 0x46]) for number in range(100)]
 
 
-def opened(path: Path, *wanted: bytes) -> tuple[Places, dict[bytes, bytes]]:
-    places = Places(path / "places")
+def opened(path: Path, *wanted: bytes) -> tuple[Positions, dict[bytes, bytes]]:
+    places = Positions(path / "places")
     return places, places.open(wanted)
 
 

@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, SYN
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.segment import ACK, SYN
 from nfreaim.errors import Malformed, OutOfSequence
-from nfreaim.helpers.flap import SERVER_SLACK, FlapReader
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.oscar.flap import SERVER_SLACK, FlapReader
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import load
 from tests.unit.fakes import Router, Wire
 

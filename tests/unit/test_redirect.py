@@ -8,11 +8,11 @@ from itertools import combinations
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.offsets import Edit
-from nfreaim.helpers.flap import MAX_FRAME
-from nfreaim.layers.oscar import MAX_TLVS
-from nfreaim.layers.redirect import MAX_FAMILIES
+from nfreaim.core.address import Endpoint
+from nfreaim.core.tcp.offsets import Edit
+from nfreaim.helpers.oscar.flap import MAX_FRAME
+from nfreaim.layers.oscar_messages import MAX_TLVS
+from nfreaim.layers.oscar_redirect import MAX_FAMILIES
 from tests.unit.redirects import (
     GOLDEN,
     GROWN,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nfreaim.errors import BackendError
-from nfreaim.host import rules
+from nfreaim.host.rules import script
 
 REPO = Path(__file__).resolve().parents[2]
 RULES = REPO / "rules"
@@ -20,7 +20,7 @@ BOTH = ["--lan", "lan0", "--wan", "wan0"]
 def refuse(*words: str) -> str:
     """Run the script where no program that could change anything is found; return its complaint."""
     shell = shutil.which("dash") or "/bin/sh"
-    result = subprocess.run([shell, str(rules.script()), *words], capture_output=True, text=True, timeout=30)
+    result = subprocess.run([shell, str(script.path()), *words], capture_output=True, text=True, timeout=30)
     assert result.returncode in {1, 2}
     assert result.stdout == ""
     return result.stderr
@@ -67,7 +67,7 @@ def test_without_root_it_says_so(words: list[str]) -> None:
     # Through stdin: nobody may not be allowed to read the checkout.
     result = subprocess.run(
         ["/bin/sh", "-s", "--", *words],
-        input=rules.script().read_text(),
+        input=script.path().read_text(),
         user=nobody,
         capture_output=True,
         text=True,
@@ -80,7 +80,7 @@ def test_without_root_it_says_so(words: list[str]) -> None:
 
 def test_help_names_every_option() -> None:
     result = subprocess.run(
-        ["/bin/sh", str(rules.script()), "--help"], capture_output=True, text=True, timeout=30
+        ["/bin/sh", str(script.path()), "--help"], capture_output=True, text=True, timeout=30
     )
     assert result.returncode == 0
     assert set(re.findall(r"--[a-z]+", result.stdout)) == {
@@ -90,23 +90,23 @@ def test_help_names_every_option() -> None:
 
 def test_caller_gets_the_reason_as_an_exception() -> None:
     with pytest.raises(BackendError, match=r"^lan0 cannot be --lan and --wan at once$"):
-        rules.install(["lan0"], ["lan0"], [5190], 5190)
+        script.install(["lan0"], ["lan0"], [5190], 5190)
 
 
 def test_arguments_reach_the_script_in_its_own_form() -> None:
-    words = rules.arguments(["br0", "br1"], ["ppp0"], [5190, 443], 7)
+    words = script.arguments(["br0", "br1"], ["ppp0"], [5190, 443], 7)
     assert words == "--lan br0 --lan br1 --wan ppp0 --port 5190 --port 443 --queue 7".split()
-    assert rules.arguments(["br0"], ["ppp0"], [5190], 7, 3)[-2:] == ["--workers", "3"]
+    assert script.arguments(["br0"], ["ppp0"], [5190], 7, 3)[-2:] == ["--workers", "3"]
 
 
 def test_installed_package_would_find_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = tmp_path / "site-packages" / "nfreaim" / "rules"
     inside.mkdir(parents=True)
-    monkeypatch.setattr(rules, "_PACKAGE", inside.parent)
+    monkeypatch.setattr(script, "_PACKAGE", inside.parent)
     with pytest.raises(BackendError, match="install nfreaim again"):
-        rules.script()
+        script.path()
     shutil.copy(RULES / "nfreaim-rules", inside)
-    assert rules.script() == inside / "nfreaim-rules"
+    assert script.path() == inside / "nfreaim-rules"
 
 
 def test_default_configuration_sets_nothing_and_parses_when_uncommented() -> None:

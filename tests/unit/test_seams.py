@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import pytest
 
 from nfreaim.core import engine as engine_module
-from nfreaim.core.flow import Owner
-from nfreaim.core.packet import ACK, RST
+from nfreaim.core.address import FlowId
+from nfreaim.core.tcp.segment import ACK, RST
 from tests.golden import load
 from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire, packed, packet
 from tests.unit.test_server_flows import FRAMES, GOOD, HomeWire
@@ -211,7 +211,7 @@ def test_a_proposal_right_after_a_flush_is_edited_with_the_address_known_before(
 def test_a_skewed_flow_that_nobody_saw_end_stays_translated_after_a_flush() -> None:
     wire = HomeWire().begun()
     assert wire.told(FRAMES[0]) == GOOD
-    wire.router.kernel.flushed.add(Owner(*wire.ends))
+    wire.router.kernel.flushed.add(FlowId(*wire.ends))
     for _ in range(20):
         wire.router.wait(2.0)
     assert wire.stored.skewed

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
-from nfreaim.core.packet import ACK, RST, SYN
+from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.segment import ACK, RST, SYN
 from nfreaim.core.verdict import Verdict
 from pcaps.wire import tlv
 from tests.unit.fakes import OUTSIDE, Router, Wire, checksum_error, packed, packet, payload_at, tcp_at

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from nfreaim.core.flow import Endpoint
+from nfreaim.core.address import Endpoint
 from nfreaim.core.verdict import ACCEPT
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import load
 from tests.unit.fakes import PSH_ACK, Router, Wire, packet
 from tests.unit.test_recognition import COOKIE, KEEPALIVE, PROPOSAL, RECEIVED, Numbered, snac

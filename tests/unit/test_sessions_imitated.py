@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.unit.fakes import CLIENT, Router, packed
 from tests.unit.test_recognition import KEEPALIVE, PROPOSAL, Numbered, snac
 from tests.unit.test_sessions import TEXT, opened, pause, restarted, unread

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from nfreaim.core.flow import Endpoint, Flow, FlowLimits, FlowTable, owner_of
+from nfreaim.core.address import Endpoint, flow_id
+from nfreaim.core.flow import Flow
+from nfreaim.core.flow_table import FlowLimits, FlowTable
 from nfreaim.core.helper import HelperFactory
-from nfreaim.core.sets import QueueSets
-from nfreaim.helpers.oscar import OscarHelper
+from nfreaim.core.queue_sets import QueueSets
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.unit.fakes import SERVER, FakeKernel, packed
 
 OTHER = Endpoint("198.51.100.7", 4443)
@@ -126,7 +128,7 @@ def test_what_is_forgotten_for_want_of_room_is_queued_again() -> None:
     keys = [key(SERVER, port) for port in range(1024, 1034)]
     for one in keys:
         sets.offload(one, flows)
-    assert kernel.offloaded == [owner_of(one) for one in keys[-3:]]
+    assert kernel.offloaded == [flow_id(one) for one in keys[-3:]]
     for one in keys:  # whatever the kernel still has can be taken back
         sets.reclaim(one)
     assert kernel.offloaded == []

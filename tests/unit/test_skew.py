@@ -10,9 +10,9 @@ import pytest
 
 from nfreaim.core import records
 from nfreaim.core.helper import Scan
-from nfreaim.core.offsets import Edit
-from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.settings import EngineSettings
+from nfreaim.core.tcp.offsets import Edit
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from tests.playbook.notation import KEY, Stage, perform
 from tests.property.tcp import Packet
 from tests.unit.fakes import CLIENT, SERVER, Router, Wire, ones_sum, packet

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nfreaim.core.packet import ACK, FIN, RST, SYN, Segment, bare_packet
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment, bare_packet
 from nfreaim.errors import BackendError
-from nfreaim.host import resets
-from nfreaim.host.state import StateDirectory
+from nfreaim.host.netfilter import tcp_reset
+from nfreaim.host.state.state_directory import StateDirectory
 
 KEY = bytes([203, 0, 113, 20, 10, 0, 0, 9, 0x9C, 0x40, 0x14, 0x46])
 OTHER = KEY[:-1] + b"\x47"
@@ -182,8 +182,8 @@ def test_answer_has_the_numbers_that_the_sender_knows(
     flags: int, payload: bytes, expected: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[bytes | int, ...]] = []
-    monkeypatch.setattr(resets.Resets, "__init__", lambda self: None)
-    answering = resets.Resets()  # type: ignore[call-arg]
+    monkeypatch.setattr(tcp_reset.ResetSender, "__init__", lambda self: None)
+    answering = tcp_reset.ResetSender()  # type: ignore[call-arg]
     monkeypatch.setattr(answering, "send", lambda *what: sent.append(what))
     raw = bytearray(bare_packet(KEY, 500, 700, RST | ACK) + payload)
     raw[2:4] = len(raw).to_bytes(2, "big")

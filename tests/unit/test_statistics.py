@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nfreaim.host.statistics import QueueStatistics, parse
+from nfreaim.host.netfilter.queue_stats import QueueStatistics, parse
 
 
 def test_each_column_is_what_the_kernel_says_it_is() -> None:

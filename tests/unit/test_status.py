@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from nfreaim.errors import BackendError, ConfigError
-from nfreaim.host import status
-from nfreaim.host.status_server import StatusServer
+from nfreaim.host.report import status
+from nfreaim.host.report.status_server import StatusServer
 
 MANY = 16
 

@@ -12,26 +12,26 @@ pytest.importorskip("pyroute2")
 
 ALONE = """
 import sys
-import nfreaim.host.conntrack
+import nfreaim.host.netfilter.conntrack
 assert not [name for name in sys.modules if name.startswith("pyroute2")], "all of pyroute2 was loaded"
 import pyroute2
-assert pyroute2.netlink.nfnetlink.nfctsocket.nfct_msg is not nfreaim.host.conntrack.nfct_msg
+assert pyroute2.netlink.nfnetlink.nfctsocket.nfct_msg is not nfreaim.host.netfilter.conntrack.nfct_msg
 assert pyroute2.NDB
 """
 
 SHARED = """
 import pyroute2
-import nfreaim.host.conntrack
-assert pyroute2.netlink.nfnetlink.nfctsocket.nfct_msg is nfreaim.host.conntrack.nfct_msg
+import nfreaim.host.netfilter.conntrack
+assert pyroute2.netlink.nfnetlink.nfctsocket.nfct_msg is nfreaim.host.netfilter.conntrack.nfct_msg
 """
 
 NAMELESS = """
 import sys
-from nfreaim.host.thrift import forget_names
-forget_names()
+from nfreaim.host.slim_imports import stub_scapy_databases
+stub_scapy_databases()
 from scapy import data
 assert not data.MANUFDB.d and not data.BLUETOOTH_CORE_COMPANY_IDENTIFIERS
-import nfreaim.layers.oscar
+import nfreaim.layers.oscar_messages
 from scapy.layers.l2 import Ether
 assert Ether(bytes(Ether(src="00:00:0c:01:02:03"))).src == "00:00:0c:01:02:03"
 """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nfreaim.host import rules
-from nfreaim.host.rules import Settings
+from nfreaim.host.rules import script
+from nfreaim.host.rules.script import Settings
 
 SHOWN = """\
 iptables-legacy raw     [0:0] -A PREROUTING -i br0 -p tcp -m multiport --dports 5190,443 -j NFREAIM
@@ -27,19 +27,19 @@ iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -m addrtype --dst-typ
 
 
 def test_the_settings_of_an_installation_are_read_from_its_rules() -> None:
-    assert rules.settings(SHOWN) == Settings(("br0", "br1"), ("ppp0",), (443, 5190), 7)
+    assert script.settings(SHOWN) == Settings(("br0", "br1"), ("ppp0",), (443, 5190), 7)
 
 
 def test_rules_for_several_workers_say_how_many() -> None:
     gate = "iptables-legacy mangle  [0:0] -A NFREAIM_GATE -j NFQUEUE --queue-num 7 --queue-bypass\n"
     spread = SHOWN.replace("--queue-num 7", "--queue-balance 8:10") + gate
-    assert rules.settings(spread) == Settings(("br0", "br1"), ("ppp0",), (443, 5190), 7, 3)
-    assert rules.difference(spread, [5190], 7, 3) == rules.difference(SHOWN, [5190], 7) == ""
-    assert "workers = 3, not 1" in rules.difference(spread, [5190], 7)
-    assert "workers = 1, not 2" in rules.difference(SHOWN, [5190], 7, 2)
-    assert "queue 7, not 6" in rules.difference(spread, [5190], 6, 3)
+    assert script.settings(spread) == Settings(("br0", "br1"), ("ppp0",), (443, 5190), 7, 3)
+    assert script.difference(spread, [5190], 7, 3) == script.difference(SHOWN, [5190], 7) == ""
+    assert "workers = 3, not 1" in script.difference(spread, [5190], 7)
+    assert "workers = 1, not 2" in script.difference(SHOWN, [5190], 7, 2)
+    assert "queue 7, not 6" in script.difference(spread, [5190], 6, 3)
     mixed = spread + gate.replace("--queue-num 7", "--queue-balance 8:11")
-    assert rules.settings(mixed) is None
+    assert script.settings(mixed) is None
 
 
 @pytest.mark.parametrize("number", [n for n in range(15) if n not in (1, 4, 6, 8)])
@@ -47,13 +47,13 @@ def test_rules_of_which_one_is_missing_do_not_pass_for_an_installation_with_fewe
     number: int,
 ) -> None:
     lines = SHOWN.splitlines(keepends=True)
-    assert rules.settings("".join(lines[:number] + lines[number + 1 :])) is None
+    assert script.settings("".join(lines[:number] + lines[number + 1 :])) is None
 
 
 def test_settings_named_in_any_order_are_those_found_in_the_rules_afterwards() -> None:
     """Else the watch would take damage for a new installation."""
-    assert rules.named(("br1", "br0", "br1"), ["ppp0"], (5190, 443), 7) == rules.settings(SHOWN)
+    assert script.named(("br1", "br0", "br1"), ["ppp0"], (5190, 443), 7) == script.settings(SHOWN)
 
 
 def test_no_rules_name_no_settings() -> None:
-    assert rules.settings("") is None
+    assert script.settings("") is None

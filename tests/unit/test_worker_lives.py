@@ -11,21 +11,22 @@ import pytest
 pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
-from nfreaim.core.flow import Endpoint, Owner
-from nfreaim.core.pinhole import PinholePolicy, PinholeTable
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.errors import BackendError
-from nfreaim.host import workers
-from nfreaim.host.division import forget_others, part
-from nfreaim.host.figures import Figures
-from nfreaim.host.link import pair
-from nfreaim.host.page import Page
-from nfreaim.host.state import StateDirectory
-from nfreaim.host.workers import Answers, Told, Workers
+from nfreaim.host.report.metrics import Metrics
+from nfreaim.host.state.layout import forget_others, part
+from nfreaim.host.state.state_directory import StateDirectory
+from nfreaim.host.workers import supervisor
+from nfreaim.host.workers.rpc import pair
+from nfreaim.host.workers.shared_page import SharedPage
+from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers, Supervisor
 from tests.unit.fakes import FakeFirewall
 
 SERVER = Endpoint("203.0.113.9", 5190)
-ALICE = Owner(Endpoint("10.0.0.5", 40123), SERVER)
-AMY = Owner(Endpoint("10.0.0.6", 40124), SERVER)
+ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
+AMY = FlowId(Endpoint("10.0.0.6", 40124), SERVER)
 
 
 class Servers:
@@ -39,25 +40,25 @@ class Servers:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    made = Page.make()
+def page() -> Iterator[SharedPage]:
+    made = SharedPage.make()
     yield made
     made.close()
 
 
-def made_for(page: Page, queues: list[int], monkeypatch: pytest.MonkeyPatch) -> Workers:
-    """Workers whose program is one that fails at once."""
-    monkeypatch.setattr(workers.sys, "executable", "/bin/false")
-    table = PinholeTable(PinholePolicy(), FakeFirewall(), Told(page))
-    return Workers(queues, Answers(table, Servers(), page), page, lambda number: None, False, [])
+def made_for(page: SharedPage, queues: list[int], monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    """Supervisor whose program is one that fails at once."""
+    monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
+    table = PinholeTable(PinholePolicy(), FakeFirewall(), PublishingJournal(page))
+    return Supervisor(queues, RequestHandlers(table, Servers(), page), page, lambda number: None, False, [])
 
 
 def test_figures_of_several_are_sums() -> None:
-    some = Figures(2, (ALICE,), {"packets": 3, "flows": 1})
-    other = Figures(1, (AMY,), {"packets": 4, "peers_verified": 1})
-    total = Figures.total([some, other])
-    assert total == Figures(3, (ALICE, AMY), {"packets": 7, "flows": 1, "peers_verified": 1})
-    assert Figures.total([]) == Figures(0, (), {})
+    some = Metrics(2, (ALICE,), {"packets": 3, "flows": 1})
+    other = Metrics(1, (AMY,), {"packets": 4, "peers_verified": 1})
+    total = Metrics.total([some, other])
+    assert total == Metrics(3, (ALICE, AMY), {"packets": 7, "flows": 1, "peers_verified": 1})
+    assert Metrics.total([]) == Metrics(0, (), {})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -90,10 +91,10 @@ def test_a_state_directory_that_does_not_exist_has_nothing_to_forget(tmp_path: P
 
 
 def test_a_worker_that_goes_on_ending_ends_the_daemon_and_waits_longer_each_time(
-    page: Page, monkeypatch: pytest.MonkeyPatch
+    page: SharedPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(workers, "clock", lambda: now[0])
+    monkeypatch.setattr(supervisor, "clock", lambda: now[0])
     made = made_for(page, [5191], monkeypatch)
     (one,) = made._workers
     starts: list[float] = []
@@ -117,9 +118,11 @@ def test_a_worker_that_goes_on_ending_ends_the_daemon_and_waits_longer_each_time
     made.stop()
 
 
-def test_an_end_after_a_long_life_is_no_part_of_a_row(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_after_a_long_life_is_no_part_of_a_row(
+    page: SharedPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [1000.0]
-    monkeypatch.setattr(workers, "clock", lambda: now[0])
+    monkeypatch.setattr(supervisor, "clock", lambda: now[0])
     made = made_for(page, [5191], monkeypatch)
     (one,) = made._workers
     for _ in range(20):
@@ -133,7 +136,7 @@ def test_an_end_after_a_long_life_is_no_part_of_a_row(page: Page, monkeypatch: p
     made.stop()
 
 
-def test_who_cannot_begin_ends_the_start(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_begin_ends_the_start(page: SharedPage, monkeypatch: pytest.MonkeyPatch) -> None:
     made = made_for(page, [5191, 5192], monkeypatch)
     other, _ = pair()
     with other, pytest.raises(BackendError, match=r"worker [12] cannot begin: exit status 1"):

@@ -16,26 +16,28 @@ import pytest
 pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
-from nfreaim.core.flow import Endpoint, Owner
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.greeting import Field
 from nfreaim.core.helper import Expectation, Refused
-from nfreaim.core.pinhole import Pinhole, PinholePolicy, PinholeTable
-from nfreaim.core.sets import QueueSets
+from nfreaim.core.queue_sets import QueueSets
 from nfreaim.errors import BackendError
-from nfreaim.host import link as links
-from nfreaim.host.figures import Figures
-from nfreaim.host.link import Gone, Link, pair, receive, reply
+from nfreaim.host.control import PinholeReaper
 from nfreaim.host.loop import clock
-from nfreaim.host.owner import Warden
-from nfreaim.host.page import Number, Page
-from nfreaim.host.remote import RemotePinholes, RemoteServers
-from nfreaim.host.workers import Answers, Told
+from nfreaim.host.report.metrics import Metrics
+from nfreaim.host.workers import rpc as links
+from nfreaim.host.workers.remote import RemotePinholes, RemoteServers
+from nfreaim.host.workers.rpc import Gone, RpcClient, pair, receive, reply
+from nfreaim.host.workers.shared_page import SharedPage, Slot
+from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers
 from tests.unit.fakes import OUTSIDE, AnyNumbers, FakeFirewall, FakeKernel
 
 SERVER = Endpoint("203.0.113.9", 5190)
 BOS = Endpoint("203.0.113.10", 5191)
-ALICE = Owner(Endpoint("10.0.0.5", 40123), SERVER)
-AMY = Owner(Endpoint("10.0.0.6", 40124), SERVER)
+ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
+AMY = FlowId(Endpoint("10.0.0.6", 40124), SERVER)
 A, B, C = b"COOKIE-A", b"COOKIE-B", b"COOKIE-C"
 
 
@@ -58,15 +60,15 @@ class Reader:
     def __init__(self, owner: Table) -> None:
         ours, theirs = pair()
         self.end = theirs
-        self.link = Link(theirs)
-        self.page = Page(os.dup(owner.page.view))
+        self.link = RpcClient(theirs)
+        self.page = SharedPage(os.dup(owner.page.view))
         self.pinholes = RemotePinholes(owner.policy, self.link, self.page)
         self.news = RemoteServers(self.link, self.page)
         self.thread = threading.Thread(target=owner.serve, args=(ours,), daemon=True)
         self.thread.start()
         owner.readers.append(self)
 
-    def ask(self, owner: Owner, cookie: bytes = A, port: int = 5190, now: float = 0.0) -> Pinhole:
+    def ask(self, owner: FlowId, cookie: bytes = A, port: int = 5190, now: float = 0.0) -> Pinhole:
         inside = Endpoint(owner.client.address, port)
         greetings = ((Field(0, frozenset({b"OFT2"})),),)
         expectation = Expectation(cookie, "send-file", inside, None, False, greetings)
@@ -78,11 +80,11 @@ class Table:
 
     def __init__(self, **policy: object) -> None:
         self.policy = PinholePolicy(**policy)  # type: ignore[arg-type]
-        self.page = Page.make()
+        self.page = SharedPage.make()
         self.firewall = FakeFirewall()
-        self.table = PinholeTable(self.policy, self.firewall, Told(self.page))
+        self.table = PinholeTable(self.policy, self.firewall, PublishingJournal(self.page))
         self.servers = Servers()
-        self.answers = Answers(self.table, self.servers, self.page)
+        self.answers = RequestHandlers(self.table, self.servers, self.page)
         self.turn = threading.Lock()
         self.asked: list[str] = []
         self.readers: list[Reader] = []
@@ -198,10 +200,10 @@ def test_an_owner_that_does_not_answer_costs_a_proposal_and_its_late_answer_is_n
     owner: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(owner)
-    monkeypatch.setattr(links.Link.call, "__kwdefaults__", {"patience": 0.05})
+    monkeypatch.setattr(links.RpcClient.call, "__kwdefaults__", {"patience": 0.05})
     with owner.turn, pytest.raises(Refused, match="does not answer"):
         reader.ask(ALICE)
-    monkeypatch.setattr(links.Link.call, "__kwdefaults__", {"patience": 10.0})
+    monkeypatch.setattr(links.RpcClient.call, "__kwdefaults__", {"patience": 10.0})
     assert select.select([reader.link], [], [], 10.0)[0]
     # The late answer is a pinhole that nobody was told of: it is closed, and answers nothing else.
     assert reader.link.call("owners") == frozenset()
@@ -284,10 +286,10 @@ def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_f
 
 
 def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owner: Table) -> None:
-    edited = tuple(Owner(Endpoint(f"203.0.{n >> 8}.{n & 255}", 1024 + n), BOS) for n in range(16384))
+    edited = tuple(FlowId(Endpoint(f"203.0.{n >> 8}.{n & 255}", 1024 + n), BOS) for n in range(16384))
     ours, theirs = pair()
     with ours, theirs:
-        Link(theirs).tell("figures", Figures(16384, edited, {}), keep=False)
+        RpcClient(theirs).tell("figures", Metrics(16384, edited, {}), keep=False)
         ours.settimeout(10.0)
         _, name, (figures,) = receive(ours, bytearray(links.LARGEST))
     assert name == "figures"
@@ -295,11 +297,11 @@ def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owne
 
 
 def test_page_is_written_by_its_owner_only(owner: Table) -> None:
-    view = Page(os.dup(owner.page.view))
-    owner.page[Number.PINHOLES] = 1 << 40
-    assert view[Number.PINHOLES] == 1 << 40
+    view = SharedPage(os.dup(owner.page.view))
+    owner.page[Slot.PINHOLES] = 1 << 40
+    assert view[Slot.PINHOLES] == 1 << 40
     with pytest.raises(TypeError):
-        view[Number.PINHOLES] = 0
+        view[Slot.PINHOLES] = 0
     view.close()
     with pytest.raises(PermissionError):
         mmap.mmap(owner.page.view, mmap.PAGESIZE)
@@ -310,7 +312,7 @@ def test_the_owner_ends_what_belongs_to_connections_that_ended_without_a_word(ow
     reader = Reader(owner)
     reader.ask(ALICE, A, now=clock())
     reader.ask(AMY, B, now=clock())
-    warden = Warden(owner.table, kernel, 0.0, 10.0)  # type: ignore[arg-type]
+    warden = PinholeReaper(owner.table, kernel, 0.0, 10.0)  # type: ignore[arg-type]
     warden.tick()
     assert len(owner.table) == 2
     kernel.dead.add(AMY)

@@ -1,0 +1,112 @@
+"""The limits on what may be opened: PinholePolicy, what an operator may set, and RateLimit.
+
+Services are names that helpers give. The clock is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nfreaim.core.address import Endpoint
+
+# Ports that a client has no business to listen on for a peer, whatever it announces: databases, remote
+# desktops and file services that answer without a password in many homes.
+DENIED_PORTS: Final = frozenset(
+    {1433, 1521, 1900, 2049, 2375, 3128, 3306, 3389, 5000, 5432, 5900, 5985, 6379, 8080, 8443, 9100, 27017}
+)
+
+PERIOD: Final = 60.0
+"""Seconds in which an empty bucket fills."""
+
+# So many buckets are kept before the full ones are cleared away: a full bucket says nothing.
+_BUCKETS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Outside ports that always lead to the same ports of one inside *host*, whatever is announced."""
+
+    host: str
+    ports: range
+
+    def __str__(self) -> str:
+        low, high = self.ports[0], self.ports[-1]
+        return f"{low}-{high} -> {self.host}" if low < high else f"{low} -> {self.host}"
+
+
+@dataclass(frozen=True, slots=True)
+class PinholePolicy:
+    """The limits an operator may set. Times in seconds.
+
+    lifetime      of an unclaimed pinhole; users think before they click Accept
+    claim_grace   what is left after the peer connected: some clients open two connections at once
+    accept_grace  what is left after the peer agreed: some clients agree before they connect
+    ports         outside ports to choose from where the announced one is taken
+    sessions_per_host  of pinholes that stay for a whole session
+    rate_per_host, rate_total  openings in a minute; as many may come at once
+    only_for      services that only these inside hosts may have
+    forwards      ports that belong to one host for good: nobody else gets a pinhole there
+    verify_peers  look at the first bytes of peer connections, where it is known what they have to be
+    announce      the address to write into messages instead of the flow's own outside address
+    """
+
+    lifetime: float = 600.0
+    claim_grace: float = 10.0
+    accept_grace: float = 60.0
+    ports: range = range(40000, 41000)
+    per_flow: int = 8
+    per_host: int = 32
+    total: int = 1024
+    sessions_per_host: int = 4
+    rate_per_host: int = 60
+    rate_total: int = 1200
+    deny_ports: frozenset[int] = DENIED_PORTS
+    allow_services: frozenset[str] | None = None
+    deny_services: frozenset[str] = frozenset()
+    only_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    forwards: tuple[Forward, ...] = ()
+    verify_peers: bool = True
+    announce: str | None = None
+
+    def serves(self, service: str) -> bool:
+        """Whether *service* may have pinholes at all."""
+        allowed = self.allow_services is None or service in self.allow_services
+        return allowed and service not in self.deny_services
+
+    def refuses(self, service: str, host: str) -> str | None:
+        """Why *service* may have no pinhole to the inside *host*, or None if it may."""
+        if not self.serves(service) or self.only_for.get(service) == frozenset():
+            return f"service {service} is switched off in the configuration"
+        if service in self.only_for and host not in self.only_for[service]:
+            return f"service {service} is not switched on for {host} in the configuration"
+        return None
+
+    def leaves_free(self, port: int, inside: Endpoint) -> bool:
+        """Whether outside *port* is free for a pinhole to *inside*, as far as the forwards are concerned."""
+        owner = next((forward for forward in self.forwards if port in forward.ports), None)
+        return owner is None or inside == Endpoint(owner.host, port)
+
+
+class RateLimit:
+    """A token bucket for each key: *size* at once, and as many again in each PERIOD."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def allows(self, key: str, now: float) -> bool:
+        """Whether one may be taken for *key*."""
+        return self._level(key, now) >= 1.0
+
+    def take(self, key: str, now: float) -> None:
+        """Take one for *key*; ask ``allows`` first."""
+        if key not in self._buckets and len(self._buckets) >= _BUCKETS:
+            for other in [other for other in self._buckets if self._level(other, now) >= self.size]:
+                del self._buckets[other]
+        self._buckets[key] = (self._level(key, now) - 1.0, now)
+
+    def _level(self, key: str, now: float) -> float:
+        level, since = self._buckets.get(key, (float(self.size), now))
+        return min(float(self.size), level + (now - since) * self.size / PERIOD)

@@ -1,0 +1,173 @@
+"""Redirects: a server tells its client, as text "host:port", where to connect next.
+
+A server on our side tells clients outside its inside address, where they cannot go: they are sent to the
+address and port instead that they reached it by. The text's length may change and takes the TLV's and the
+FLAP's with it; the length in the FLAP header is thus the first byte that such an edit concerns. What any
+other server tells a client of ours is only learned from. A redirect is edited in whole or left as it came.
+
+Works on bytes until a frame is known to be a redirect, and may not open or close anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from ipaddress import IPv4Address
+from typing import Final, NamedTuple
+
+from nfreaim.core.address import Direction, Endpoint
+from nfreaim.core.helper import Nat, Refused
+from nfreaim.core.tcp.offsets import Edit
+from nfreaim.helpers.oscar.flap import Frame
+from nfreaim.layers.oscar_messages import FLAP_HEADER, TLV_HEADER, FlapChannel, rebuild
+from nfreaim.layers.oscar_redirect import REDIRECTS, dissect_redirect, servers_of
+
+log = logging.getLogger(__name__)
+
+FIRST_EDITABLE: Final = 4
+"""Where in a frame the first byte stands that a redirect's edit could change: its length.
+
+A sender that waits for the ACK of a first lone byte before it writes the rest (Nagle) gets it, therefore.
+"""
+_DATA: Final = FlapChannel.DATA.value
+_SIGNOFF: Final = FlapChannel.SIGNOFF.value
+_HEADER: Final = FLAP_HEADER.size
+_TEXT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::([0-9]{1,5}))?")
+
+
+class Server(NamedTuple):
+    """What a redirect names; *port* None: the one that the client is connected to."""
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, value: bytes) -> Server | None:
+        """None if *value* is no "host" or "host:port"; an IPv6 address is neither."""
+        found = _TEXT.fullmatch(value.decode("ascii", "replace"))
+        if found is None or (found[2] and not 0 < int(found[2]) <= 0xFFFF):
+            return None
+        return cls(found[1], int(found[2]) if found[2] else None)
+
+    def is_address(self) -> bool:
+        """Whether the host is an IPv4 address, not a name."""
+        try:
+            IPv4Address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+def may_be_redirect(kept: bytes) -> bool:
+    """Whether *kept*, the beginning of a server's frame, has bytes that a redirect's edit could change."""
+    if len(kept) <= FIRST_EDITABLE:
+        return False
+    if kept[1] == _DATA:
+        named = kept[_HEADER : _HEADER + 4]
+        return any(name.startswith(named) for name in REDIRECTS)
+    return kept[1] == _SIGNOFF
+
+
+class Redirects:
+    """The redirects that one server sends on one connection."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def read(self, frame: Frame, nat: Nat) -> list[Edit] | None:
+        """The edits of *frame*, a whole one of REDIRECTS or FLAP channel 4; None if it names no server."""
+        try:
+            flap = dissect_redirect(frame.data)
+        except ValueError:
+            nat.counters.malformed_messages += 1
+            return (
+                self._leave(nat, b"", "its lengths contradict each other") if frame.channel == _DATA else None
+            )
+        places = servers_of(flap)
+        if not places:
+            return None
+        value = places[0][1]
+        if any(other != value for _, other in places):
+            # Clients do not agree on which one counts: libpurple takes the first, joscar the last.
+            return self._leave(nat, value, "it names two different servers")
+        if rebuild(flap) != frame.data:
+            nat.counters.unfaithful += 1
+            return self._leave(nat, value, "it cannot be rebuilt")
+        server = Server.parse(value)
+        if not nat.server_inside:
+            self._follow(server, nat)
+            return []
+        if server is None:
+            return self._leave(
+                nat, value, 'it is no "address:port"; let the server advertise an IPv4 address'
+            )
+        return self._rewrite(frame, [at for at, _ in places], value, server, nat)
+
+    def _follow(self, server: Server | None, nat: Nat) -> None:
+        """A server of somebody else's: its text is right, but the connection to come may be to any port."""
+        if server is None:
+            return
+        port = server.port or nat.outside.port
+        if server.is_address():
+            nat.follow(Endpoint(server.host, port))
+        elif port != nat.outside.port:
+            self._tell(f"redirect to {server.host} cannot be followed by its name: add {port} to ports")
+
+    def _rewrite(self, frame: Frame, places: list[int], value: bytes, server: Server, nat: Nat) -> list[Edit]:
+        """A server on our side: have its client come back the way it came."""
+        try:
+            reached = nat.reached()
+        except Refused as refusal:
+            return self._leave(nat, value, str(refusal))
+        text = str(reached) if server.port is not None else reached.address
+        if text.encode() == value or server.host == reached.address:
+            return []
+        if not nat.is_home(server.host):
+            known = (
+                "no address of the inside networks"
+                if server.is_address()
+                else "no known name of this network"
+            )
+            return self._leave(
+                nat,
+                value,
+                f"{server.host} is {known}; if clients cannot reach it from outside, list it in server_names",
+            )
+        edits = _edits(frame, places, value, text.encode())
+        if not nat.editable(Direction.REPLY, edits[0].start):
+            return self._leave(
+                nat, value, "its beginning had left before its end came; a longer hold_ms may help"
+            )
+        nat.counters.redirects += 1
+        return edits
+
+    def _leave(self, nat: Nat, value: bytes, reason: str) -> list[Edit]:
+        """Count, and tell the operator once, that a redirect of a server on our side stays as it is."""
+        if nat.server_inside:
+            nat.counters.redirects_left += 1
+            # The server may write anything there: only what an operator could put into server_names is shown.
+            named = value.decode() if Server.parse(value) else "what is no name of a host"
+            self._tell(f"redirect of {nat.outside} to {named} left alone: {reason}")
+        return []
+
+    def _tell(self, text: str) -> None:
+        if not self._told:
+            self._told = True
+            log.info("%s", text)
+
+
+def _edits(frame: Frame, places: list[int], old: bytes, new: bytes) -> list[Edit]:
+    """Edits that put the text *new* in place of *old* into the TLVs at *places*, and right their lengths."""
+    grown = len(new) - len(old)
+    edits: list[Edit] = []
+    if grown:
+        length = len(frame.data) - _HEADER + grown * len(places)
+        start = frame.at + FIRST_EDITABLE
+        edits.append(Edit(start, start + 2, length.to_bytes(2, "big")))
+    for place in places:
+        start = frame.at + place + (2 if grown else TLV_HEADER.size)
+        end = frame.at + place + TLV_HEADER.size + len(old)
+        edits.append(Edit(start, end, (len(new).to_bytes(2, "big") if grown else b"") + new))
+    return edits

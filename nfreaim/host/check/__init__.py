@@ -1,0 +1,1 @@
+"""nfreaim check: looks for everything that is needed."""

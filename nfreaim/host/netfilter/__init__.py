@@ -1,0 +1,1 @@
+"""The kernel by its own interfaces: queue, connection tracking, sets, tables and raw packets."""

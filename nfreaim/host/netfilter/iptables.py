@@ -1,0 +1,301 @@
+"""NatTable: the rules that we change while we run. The only module that knows python-iptables.
+
+Our chain is made and removed by rules/nfreaim-rules; this adds to it and touches nothing else. The library
+has to be used in one way only: without autocommit (which swallows the kernel's refusals), under the lock of
+the iptables programs (which it ignores), and with a refresh inside the lock (or a concurrent change is lost).
+
+A *destination* is where pinholes lead to: an inside host, and a port unless it is the outside one. It has one
+rule, which translates what the entries of the pinhole set name it for, and opens nothing by itself. The rules
+stand in chains of their own, the *buckets*: a new connection runs along the jumps to them and along one of
+them. A forward of the configuration is two rules over a range of ports at the head of our chain, without a
+destination address: what is sent to our chain is for the router itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from nfreaim.core.address import Endpoint
+from nfreaim.core.firewall.policy import Forward
+from nfreaim.errors import BackendError
+from nfreaim.host.netfilter.ipset import PIN_SET
+from nfreaim.host.netfilter.legacy_tables import LegacyTables
+from nfreaim.host.slim_imports import fast_iptc_import
+
+with fast_iptc_import():
+    import iptc
+
+CHAIN: Final = "NFREAIM"
+PINHOLE_MARK: Final = 0x200000
+UNVERIFIED_MARK: Final = 0x400000
+
+_LOCK: Final = Path("/run/xtables.lock")
+_LOCK_WAIT: Final = 0.25  # seconds; a packet waits meanwhile, and its sender will soon retransmit
+_TRIES: Final = 5
+_BUCKET: Final = re.compile(rf"{CHAIN}_D(\d+)")
+_DESTINATION: Final = re.compile(r"nfreaim to=(?P<address>[0-9.]+):(?P<port>\d+)")
+_FORWARD: Final = re.compile(r"nfreaim forward=(?P<low>\d+)-(?P<high>\d+) in=(?P<host>\S+)")
+
+
+class NatTable:
+    """The legacy nat table of this network namespace."""
+
+    def __init__(self) -> None:
+        self._tables = LegacyTables()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._tables.close()
+
+    def version(self) -> bytes:
+        """What changes with the table's size and shape; takes microseconds. Raises BackendError."""
+        return self._tables.info("nat")
+
+    def destinations(self) -> set[tuple[Endpoint, int]]:
+        """The destinations that have a rule, with the numbers of their buckets. Raises BackendError."""
+        with _reading() as (table, _):
+            return _destinations(table)
+
+    def lead(
+        self,
+        wanted: Mapping[Endpoint, int],
+        missing: Collection[Endpoint],
+        unwanted: Mapping[Endpoint, int],
+        trusted: bytes,
+    ) -> bytes:
+        """Let exactly the destinations *wanted* have rules, each in the bucket given.
+
+        As long as the table is of the version *trusted*, *missing* are all of them that have no rule, and
+        *unwanted* all the others that have one; else it is read. At most one replacement of the table;
+        returns the version that it leaves. Raises BackendError.
+        """
+        versions = []
+
+        def change(table: Any, chain: Any) -> bool:
+            if self.version() == trusted:
+                new, old = {(one, wanted[one]) for one in missing}, set(unwanted.items())
+                lacking = {number for _, number in new if not table.is_chain(_bucket(number))}
+            else:
+                found = _destinations(table)
+                new, old = wanted.items() - found, found - wanted.items()
+                lacking = set(wanted.values()) - set(_jumps(chain))
+            for number in lacking:
+                _make_bucket(table, chain, number)
+            for destination, number in new:
+                bucket = iptc.Chain(table, _bucket(number))
+                bucket.append_rule(_destination_rule(destination, number))
+            for destination, number in old:
+                bucket = iptc.Chain(table, _bucket(number))
+                bucket.delete_rule(_destination_rule(destination, number))
+            for number in {number for _, number in old}:
+                _remove_bucket(table, chain, number, empty=True)
+            return bool(new or old or lacking)
+
+        _replace(change, lambda: versions.append(self.version()))
+        return versions[-1]
+
+    def clear(self) -> None:
+        """Take all destinations and their buckets away. Raises BackendError."""
+
+        def change(table: Any, chain: Any) -> bool:
+            numbers = _numbers(table)
+            for number in numbers:
+                _remove_bucket(table, chain, number)
+            return bool(numbers)
+
+        _replace(change)
+
+    def forward(self, forwards: Sequence[Forward]) -> None:
+        """Make these the forwards in our chain, in place of those that are there. Raises BackendError.
+
+        They stand before the pinholes, which never use their ports for anybody else.
+        """
+        if not forwards and not self.forwards():
+            return
+        wanted = [rule for forward in forwards for rule in _forward_rules(forward)]
+
+        def change(table: Any, chain: Any) -> bool:
+            for rule in chain.rules:
+                if _FORWARD.fullmatch(_comment_of(rule)):
+                    chain.delete_rule(rule)
+            for rule in reversed(wanted):
+                chain.insert_rule(rule)
+            return True
+
+        _replace(change)
+
+    def forwards(self) -> list[Forward]:
+        """The forwards in the kernel. Raises BackendError."""
+        with _reading() as (_, chain):
+            comments = [_comment_of(rule) for rule in chain.rules if rule.target.name == "DNAT"]
+        found = [_FORWARD.fullmatch(comment) for comment in comments]
+        return [Forward(it["host"], range(int(it["low"]), int(it["high"]) + 1)) for it in found if it]
+
+
+def pin_data(destination: Endpoint, bucket: int) -> int:
+    """The byte counter of a pinhole's entry: bucket << 48 | inside address << 16 | inside port."""
+    address = int.from_bytes(socket.inet_aton(destination.address), "big")
+    return bucket << 48 | address << 16 | destination.port
+
+
+def pin_destination(data: int) -> tuple[Endpoint, int]:
+    """The reverse of ``pin_data``: destination and bucket."""
+    address = socket.inet_ntoa((data >> 16 & 0xFFFFFFFF).to_bytes(4, "big"))
+    return Endpoint(address, data & 0xFFFF), data >> 48
+
+
+@contextmanager
+def _chain() -> Iterator[tuple[Any, Any]]:
+    """The nat table, just read, and our chain in it, under the lock. Raises BackendError, IPTCError."""
+    try:
+        # As iptables itself does: to lock it, reading is enough, and the daemon need not own it.
+        lock = os.fdopen(os.open(_LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise BackendError(f"the lock of iptables cannot be taken: {error}; are you root?") from error
+    with lock:
+        deadline = time.monotonic() + _LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BackendError(f"another program holds {_LOCK} for {_LOCK_WAIT} s") from None
+                time.sleep(0.005)
+        table = iptc.Table(iptc.Table.NAT, autocommit=False)
+        table.refresh()
+        if not table.is_chain(CHAIN):
+            raise BackendError(f"chain {CHAIN} is missing in the legacy nat table: run make install-rules")
+        yield table, iptc.Chain(table, CHAIN)
+
+
+@contextmanager
+def _reading() -> Iterator[tuple[Any, Any]]:
+    """As ``_chain``, for readers. Raises BackendError."""
+    try:
+        with _chain() as found:
+            yield found
+    except (iptc.IPTCError, iptc.XTablesError) as error:
+        raise BackendError(f"iptables-legacy nat: {error}") from error
+
+
+def _replace(change: Callable[[Any, Any], bool], then: Callable[[], None] = lambda: None) -> None:
+    """Let *change* work on the table and our chain, and commit unless it returns False; do *then* before
+    anybody else may change anything. Raises BackendError."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            with _chain() as (table, chain):
+                if change(table, chain):
+                    table.commit()
+                then()
+            return
+        except iptc.XTablesError as error:
+            raise BackendError(f"an extension of iptables is missing: {error}") from error
+        except iptc.IPTCError as error:
+            # Somebody who ignores the lock changed the table between refresh and commit.
+            if "temporarily unavailable" not in str(error) or attempt == _TRIES:
+                raise BackendError(f"iptables-legacy nat: {error}") from error
+
+
+def _destinations(table: Any) -> set[tuple[Endpoint, int]]:
+    return {
+        (Endpoint(it["address"], int(it["port"])), number)
+        for number in _numbers(table)
+        for rule in iptc.Chain(table, _bucket(number)).rules
+        if (it := _DESTINATION.fullmatch(_comment_of(rule)))
+    }
+
+
+def _numbers(table: Any) -> list[int]:
+    """Those of the buckets in the table."""
+    return [int(it[1]) for chain in table.chains if (it := _BUCKET.fullmatch(chain.name))]
+
+
+def _bucket(number: int) -> str:
+    return f"{CHAIN}_D{number:02d}"
+
+
+def _jumps(chain: Any) -> list[int]:
+    """For each rule of our chain the number of the bucket that it jumps to, or -1."""
+    return [int(it[1]) if (it := _BUCKET.fullmatch(rule.target.name)) else -1 for rule in chain.rules]
+
+
+def _make_bucket(table: Any, chain: Any, number: int) -> None:
+    """A bucket, if it is not there, and the jump to it: ascending, because of what they compare."""
+    name = _bucket(number)
+    if not table.is_chain(name):
+        table.create_chain(name)
+    jump = _pin_rule("lt", number + 1 << 48)
+    jump.create_target(name)
+    behind = [at for at, other in enumerate(_jumps(chain)) if other > number]
+    if behind:
+        chain.insert_rule(jump, behind[0])
+    else:
+        chain.append_rule(jump)
+
+
+def _remove_bucket(table: Any, chain: Any, number: int, empty: bool = False) -> None:
+    """Remove the bucket of this number, if there is one; *empty*: only if nothing is in it."""
+    name = _bucket(number)
+    bucket = iptc.Chain(table, name) if table.is_chain(name) else None
+    if bucket is None or (empty and bucket.rules):
+        return
+    for rule in [rule for rule in chain.rules if rule.target.name == name]:
+        chain.delete_rule(rule)
+    bucket.flush()
+    table.delete_chain(name)
+
+
+def _pin_rule(operator: str, data: int) -> Any:
+    """A rule for packets whose pinhole's byte counter is so: "eq" or "lt" *data*."""
+    rule = iptc.Rule()
+    match = rule.create_match("set")
+    match.match_set = [PIN_SET, "dst,dst,src"]
+    match.update_counters = "!"
+    setattr(match, f"bytes_{operator}", str(data))
+    return rule
+
+
+def _destination_rule(destination: Endpoint, bucket: int) -> Any:
+    rule = _pin_rule("eq", pin_data(destination, bucket))
+    rule.protocol = "tcp"
+    rule.create_match("comment").comment = f"nfreaim to={destination}"
+    target = rule.create_target("DNAT")
+    target.to_destination = str(destination) if destination.port else destination.address
+    return rule
+
+
+def _forward_rules(forward: Forward) -> list[Any]:
+    """Two rules of one match: the mark that the filter table accepts, and the translation.
+
+    Raises BackendError if an extension of iptables that they need is missing.
+    """
+    low, high = forward.ports[0], forward.ports[-1]
+
+    def match() -> Any:
+        rule = iptc.Rule()
+        rule.protocol = "tcp"
+        rule.create_match("tcp").dport = f"{low}:{high}" if low < high else str(low)
+        rule.create_match("comment").comment = f"nfreaim forward={low}-{high} in={forward.host}"
+        return rule
+
+    try:
+        mark, translate = match(), match()
+        mark.create_target("CONNMARK").set_xmark = f"{PINHOLE_MARK:#x}/{PINHOLE_MARK:#x}"
+        translate.create_target("DNAT").to_destination = forward.host
+    except iptc.XTablesError as error:
+        raise BackendError(f"an extension of iptables is missing: {error}") from error
+    return [mark, translate]
+
+
+def _comment_of(rule: Any) -> str:
+    found = next((str(match.comment) for match in rule.matches if match.name == "comment"), "")
+    return found.strip('"')

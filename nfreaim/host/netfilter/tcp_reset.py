@@ -1,0 +1,67 @@
+"""ResetSender: TCP resets for connections that can no longer be translated. Sends, and can do nothing else.
+
+A reset is for the receiver's eyes: it carries the numbers that its receiver knows. Towards outside it is
+tracked and translated like any packet of its connection; towards inside it must not be tracked, because
+connection tracking knows the connection in the outside's numbers only. The rules tell them apart by mark.
+Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1; answer to a segment: RFC 9293 section 3.10.7.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from nfreaim.core.address import reverse
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment, bare_packet
+from nfreaim.errors import BackendError
+
+log = logging.getLogger(__name__)
+
+OWN_MARK: Final = 0x80000
+INSIDE_MARK: Final = 0x180000
+_SO_MARK: Final = 36
+# Far enough behind a segment's own position to be behind that of a stream that edits shortened, and near
+# enough for connection tracking, which takes what is at most a window behind.
+_BEFORE: Final = 2048
+
+
+class ResetSender:
+    """A raw socket. *is_inside* tells for an address whether its host is inside (or is this router)."""
+
+    def __init__(self, is_inside: Callable[[str], bool]) -> None:
+        self._is_inside = is_inside
+        try:
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        except OSError as error:
+            raise BackendError(f"no raw socket: {error}; is CAP_NET_RAW there?") from error
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def answer(self, segment: Segment) -> None:
+        """Reset the sender of *segment* (if that is no reset), and make the other end speak. Never raises.
+
+        Nobody knows the numbers that the other end would accept a reset with, but it does: an empty segment
+        from before its window makes it say them (RFC 9293 section 3.10.7.4), and that is answered here again.
+        """
+        if segment.flags & RST:
+            return
+        end = segment.seq + len(segment.raw) - segment.start
+        end += bool(segment.flags & SYN) + bool(segment.flags & FIN)
+        self.send(reverse(segment.key), segment.ack if segment.flags & ACK else 0, end)
+        self.send(segment.key, segment.seq - _BEFORE, segment.ack, ACK)
+
+    def send(self, key: bytes, seq: int, ack: int, flags: int = RST | ACK) -> None:
+        """Send a packet with the addresses and ports of *key* (see Segment). Never raises."""
+        target = socket.inet_ntoa(key[4:8])
+        try:
+            mark = INSIDE_MARK if self._is_inside(target) else OWN_MARK
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+            self._socket.sendto(bare_packet(key, seq, ack, flags), (target, 0))
+        except (OSError, BackendError) as error:
+            # The end concerned will try again, and be answered again.
+            log.warning("reset towards %s was not sent: %s", target, error)

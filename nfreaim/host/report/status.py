@@ -1,0 +1,154 @@
+"""``nfreaim status``: what is open right now. The daemon tells it; without one, the kernel is read instead.
+
+The document never holds what a message says, who wrote it, or the cookie of a rendezvous, which is as good as
+a key to a direct IM.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from nfreaim import __version__
+from nfreaim.core.address import FlowId
+from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import Forward
+from nfreaim.errors import BackendError
+from nfreaim.host.netfilter import queue_stats
+from nfreaim.host.report.metrics import Metrics
+
+_TIMEOUT: Final = 10.0  # seconds
+
+Document = dict[str, Any]
+"""Strings, numbers, lists and such documents; times in seconds. See the README for the keys."""
+
+
+def of_daemon(
+    pinholes: Iterable[Pinhole],
+    figures: Metrics,
+    forwards: Iterable[Forward],
+    uptime: float,
+    now: float,
+    workers: Sequence[Document] = (),
+) -> Document:
+    """What a daemon, *uptime* seconds old, says of itself at the engine's time *now*.
+
+    workers  a document about each of several processes that read
+    """
+    return {
+        "version": __version__,
+        "running": True,
+        "uptime": round(uptime, 1),
+        **_opened(pinholes, forwards, now),
+        "flows": {"known": figures.flows, "edited": [_flow(owner) for owner in figures.edited]},
+        "counters": figures.counters,
+        "queues": _queues(),
+        "workers": list(workers),
+    }
+
+
+def of_kernel() -> Document:
+    """The part that the kernel knows of this network namespace. Raises BackendError."""
+    from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
+    from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    firewall = IpsetFirewall(ForeignForwards(), lambda: now)
+    return {
+        "version": __version__,
+        "running": False,
+        **_opened(firewall.list(), firewall.forwards(), now),
+        "queues": _queues(),
+    }
+
+
+def main(path: Path, as_json: bool) -> int:
+    """Print the document of the daemon at socket *path*, or of the kernel. Raises BackendError."""
+    document = fetch(path) or of_kernel()
+    if as_json:
+        print(json.dumps(document, indent=1))
+    else:
+        print("\n".join(_lines(document)))
+    return 0
+
+
+def fetch(path: Path) -> Document | None:
+    """What the daemon at socket *path* says; None if there is none. Raises BackendError."""
+    chunks = []
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(_TIMEOUT)
+        try:
+            link.connect(str(path))
+            while chunk := link.recv(65536):
+                chunks.append(chunk)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET):
+                return None
+            remedy = "run it as root, or as a member of status_group" if error.errno == errno.EACCES else ""
+            raise BackendError(f"{path}: {error}{remedy and '; ' + remedy}") from error
+    if not chunks:  # it is just stopping
+        return None
+    try:
+        document = json.loads(b"".join(chunks))
+    except ValueError as error:
+        raise BackendError(f"{path}: the daemon stopped in mid-answer; try again") from error
+    if not isinstance(document, dict):
+        raise BackendError(f"{path}: that is not nfreaim's socket; see status_socket in the configuration")
+    return document
+
+
+def _lines(document: Document) -> Iterable[str]:
+    for hole in document["pinholes"]:
+        left = "while signed on" if hole["left"] is None else f"{hole['left']:.0f} s left"
+        peer = f", only from {' '.join(hole['peers'])}" if hole["peers"] else ""
+        client = hole["flow"]["client"]
+        yield (
+            f"pinhole {hole['outside']} -> {hole['inside']} for {hole['service']} of {client}{peer}, {left}, "
+            f"open for {hole['age']:.0f} s"
+        )
+    for forward in document["forwards"]:
+        yield f"forward {forward}, as configured"
+    yield f"{len(document['pinholes'])} pinholes"
+    for worker in document.get("workers", ()):
+        yield (
+            f"worker {worker['number']}: process {worker['pid']}, queue {worker['queue']}, "
+            f"{worker['flows']} connections, {worker['packets']} packets"
+        )
+    for queue in document["queues"]:
+        yield (
+            f"queue {queue['number']}: {queue['waiting']} waiting, {queue['seen']} seen, "
+            f"{queue['dropped_full']} + {queue['dropped_socket']} dropped"
+        )
+
+
+def _opened(pinholes: Iterable[Pinhole], forwards: Iterable[Forward], now: float) -> Document:
+    return {
+        "pinholes": [
+            {
+                "outside": str(hole.outside),
+                "inside": str(hole.inside),
+                "service": hole.service,
+                "peers": list(hole.peers),
+                "age": round(now - hole.since, 1),
+                "left": None if hole.session else round(max(0.0, hole.deadline - now), 1),
+                "flow": _flow(hole.owner),
+            }
+            for hole in sorted(pinholes, key=lambda hole: hole.deadline)
+        ],
+        "forwards": [str(forward) for forward in forwards],
+    }
+
+
+def _flow(owner: FlowId) -> dict[str, str]:
+    return {"client": str(owner.client), "server": str(owner.server)}
+
+
+def _queues() -> list[dict[str, int]]:
+    """The kernel's statistics of each queue here. Raises BackendError."""
+    names = ("number", "waiting", "dropped_full", "dropped_socket", "seen")
+    return [{name: getattr(queue, name) for name in names} for queue in queue_stats.queues()]

@@ -1,0 +1,68 @@
+"""BackgroundProgram: runs a program beside the daemon's loop, so that no packet waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from nfreaim.errors import BackendError
+
+_LAST_WORDS: Final = 5.0  # seconds that a program has to end once nobody waits for it any more
+
+
+class BackgroundProgram:
+    """A program without input; what it writes is kept in memory (a disk may be full)."""
+
+    def __init__(self, words: Sequence[str], seconds: float) -> None:
+        """Start it; *seconds* is what it may take. Raises BackendError."""
+        self.words = list(words)
+        self._ends = time.monotonic() + seconds
+        self._files: list[int] = []
+        try:
+            self._files = [os.memfd_create("output"), os.memfd_create("errors")]
+            self._process = subprocess.Popen(
+                self.words,
+                stdin=subprocess.DEVNULL,
+                stdout=self._files[0],
+                stderr=self._files[1],
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._close()
+            raise BackendError(f"{self.words[0]} did not start: {error}") from error
+
+    def result(self) -> subprocess.CompletedProcess[str] | None:
+        """What came of it, or None as long as it runs. May be asked for once. Raises BackendError."""
+        status = self._process.poll()
+        if status is None:
+            if time.monotonic() > self._ends:
+                self._kill()
+                raise BackendError(f"{' '.join(self.words)}: took too long and was ended")
+            return None
+        texts = [os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace") for file in self._files]
+        self._close()
+        return subprocess.CompletedProcess(self.words, status, *texts)
+
+    def end(self) -> None:
+        """Let it finish, but not for long: it may hold a lock that others wait for."""
+        try:
+            self._process.wait(_LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        self._close()
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        for file in self._files:
+            os.close(file)
+        self._files = []

@@ -1,0 +1,1 @@
+"""More than one process: the supervisor, the workers, and what passes between them."""

@@ -1,0 +1,158 @@
+"""RPC: requests of a worker to the main process, which owns the pinholes, over a pair of sockets.
+
+One message each way is one datagram of a SOCK_SEQPACKET pair: a request is (number, name, arguments), its
+answer (number, outcome, value); number 0 asks for no answer. Late answers are told apart by their number.
+
+Messages are pickles. Whoever makes a receiver unpickle something of his choice runs code in it; here both
+ends are the same program of the same version, started by one another, with the same user and capabilities
+and nobody else at the socket. A reader that is broken into could change the firewall without this.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any, Final
+
+from nfreaim.core.helper import Refused
+from nfreaim.errors import BackendError
+
+log = logging.getLogger("nfreaim")
+
+PATIENCE: Final = 2.0
+"""Seconds that a request may take; the packets of the reader wait meanwhile."""
+
+_IMPATIENCE: Final = 0.02
+
+ONE_WAY: Final = 0
+DONE, REFUSED, FAILED = "done", "refused", "failed"
+
+LARGEST: Final = 4 << 20
+"""Bytes of a message: figures with 16384 edited connections, or what as many pinholes lead to, have 1 MiB."""
+
+_BACKLOG: Final = 4096  # messages that want no answer and found no room
+_SO_SNDBUFFORCE: Final = 32
+
+
+class Gone(BackendError):
+    """The other end has closed the connection."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a link."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        roomy(end)
+    return ends
+
+
+def roomy(end: socket.socket) -> None:
+    """Let large messages through."""
+    with suppress(OSError):  # smaller ones still work
+        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, LARGEST)
+
+
+def receive(end: socket.socket, buffer: bytearray) -> Any:
+    """The next message. Raises Gone, OSError (BlockingIOError or TimeoutError if there is none)."""
+    try:
+        size = end.recv_into(buffer)
+    except ConnectionError as error:
+        raise Gone("the other process has ended") from error
+    if not size:
+        raise Gone("the other process has ended")
+    return pickle.loads(memoryview(buffer)[:size])
+
+
+def reply(end: socket.socket, number: int, outcome: str, value: Any) -> None:
+    """Answer request *number*. Raises OSError."""
+    end.send(pickle.dumps((number, outcome, value)))
+
+
+class RpcClient:
+    """The reader's end. Nothing here waits for longer than its patience."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._buffer = bytearray(LARGEST)
+        self._number = 0
+        self._backlog: deque[bytes] = deque()
+        self._lost = self._silent = False
+
+    def fileno(self) -> int:
+        """For a selector: readable when the other end has gone, or a late answer has come."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def call(self, name: str, *arguments: Any, patience: float = PATIENCE) -> Any:
+        """The owner's answer. Raises Refused if it refuses, BackendError if it fails or does not answer."""
+        self._number += 1
+        # One that has not answered the last question yet is not waited for again, packet after packet.
+        first = min(patience, _IMPATIENCE) if self._silent else patience
+        until = time.monotonic() + first
+        try:
+            self._send_backlog(first)
+            self._socket.settimeout(first)
+            self._socket.send(pickle.dumps((self._number, name, arguments)))
+            while True:
+                self._socket.settimeout(max(0.001, until - time.monotonic()))
+                number, outcome, value = receive(self._socket, self._buffer)
+                if number == self._number:
+                    break
+                until = time.monotonic() + patience
+            self._silent = False
+        except OSError as error:
+            self._silent = True
+            raise BackendError(f"the daemon's first process does not answer ({name}: {error})") from error
+        if outcome == REFUSED:
+            raise Refused(value)
+        if outcome == FAILED:
+            raise BackendError(value)
+        return value
+
+    def tell(self, name: str, *arguments: Any, keep: bool = True) -> None:
+        """Say something that needs no answer, at once or, with *keep*, when there is room. Never raises."""
+        data = pickle.dumps((ONE_WAY, name, arguments))
+        if keep:
+            self._backlog.append(data)
+        try:
+            self._send_backlog(0.0)
+            if not keep:
+                self._socket.settimeout(0.0)
+                self._socket.send(data)
+        except OSError:
+            if len(self._backlog) > _BACKLOG:
+                self._backlog.popleft()
+                if not self._lost:
+                    log.warning("the daemon's first process does not listen: it will find out by itself")
+                self._lost = True
+
+    def flush(self) -> None:
+        """Send what had no room before, if there is some now. Never raises."""
+        with suppress(OSError):
+            self._send_backlog(0.0)
+
+    def gone(self) -> bool:
+        """Whether the other end has gone. Throws late answers away."""
+        self._socket.settimeout(0.0)
+        try:
+            while True:
+                receive(self._socket, self._buffer)
+                self._silent = False
+        except Gone:
+            return True
+        except OSError:
+            return False
+
+    def _send_backlog(self, patience: float) -> None:
+        if self._backlog:
+            self._socket.settimeout(patience)
+            while self._backlog:
+                self._socket.send(self._backlog[0])
+                self._backlog.popleft()

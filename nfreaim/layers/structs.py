@@ -1,0 +1,45 @@
+"""struct formats compiled from scapy declarations, for code that must not build scapy objects.
+
+May not define a wire format: every format here follows from some class's fields_desc, so the fast path and
+the readable definition cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from scapy.fields import ConditionalField, StrField, StrFixedLenField
+from scapy.packet import Packet
+
+_INTEGERS = frozenset("BHIQ")
+
+
+def header_struct(cls: type[Packet]) -> struct.Struct:
+    """The leading fixed-size fields of `cls` as one big-endian struct; its size is their width in bytes.
+
+    Ends before the first field that is optional, a list, a packet or a string without a constant length.
+
+    >>> from nfreaim.layers.oscar_messages import FLAP
+    >>> header_struct(FLAP).format
+    '!BBHH'
+
+    Raises TypeError if an integer among them is not big-endian, or if no field has a fixed size.
+    """
+    codes = []
+    for field in cls.fields_desc:
+        if isinstance(field, ConditionalField) or field.islist or field.holds_packets:
+            break
+        if isinstance(field, StrFixedLenField):
+            codes.append(f"{field.sz}s")
+        elif isinstance(field, StrField):
+            break
+        else:
+            order, code = field.fmt[0], field.fmt[1:]
+            if code not in _INTEGERS:
+                break
+            if order not in "!>" and code != "B":
+                raise TypeError(f"{cls.__name__}.{field.name} is not big-endian")
+            codes.append(code)
+    if not codes:
+        raise TypeError(f"{cls.__name__} does not begin with a field of fixed size")
+    return struct.Struct("!" + "".join(codes))
