@@ -183,7 +183,7 @@ def test_the_first_cookie_of_every_client_is_the_same_and_does_not_mix_up_two_re
 
 def test_sessions_and_deadlines_are_the_owners(owner: Table) -> None:
     one, two = Reader(owner), Reader(owner)
-    expectation = Expectation(A, "icq-direct", Endpoint("10.0.0.5", 5190), session=True)
+    expectation = Expectation(A, "icq-direct", Endpoint("10.0.0.5", 5190), standing=True)
     opened = one.pinholes.open(ALICE, expectation, "10.0.0.5", OUTSIDE, 0.0)
     assert math.isinf(opened.deadline)
     assert two.pinholes.has_standing()
