@@ -159,27 +159,31 @@ def settings(shown: str) -> Settings | None:
     (lan, *other_lans), (wan, *other_wans) = interfaces["lan"], interfaces["wan"]
     if other_lans or other_wans or not (lan and wan) or len(ports) != 1 or len(queues) != 1:
         return None
+    rules = ports.pop()
+    if len({protocol for protocol, _ in rules}) < len(rules):
+        return None
     queue, spread = queues.pop(), _spread(shown)
     workers = _workers(min(spread))
     if spread != {_balance(queue, workers)}:
         return None
-    return Settings(tuple(lan), tuple(wan), _by_protocol(ports.pop()), queue, workers)
+    return Settings(tuple(lan), tuple(wan), _by_protocol(rules), queue, workers)
 
 
 def _rules(shown: str, pattern: str) -> list[tuple[str, str, str]]:
-    """Interface, protocol and ports of each rule of one kind."""
+    """Interface, protocol ("": not named) and ports of each rule of one kind."""
     found = []
     for line in shown.splitlines():
         if rule := re.search(pattern, line):
             protocol = _PROTOCOL.search(line)
-            found.append((rule[1], protocol[1] if protocol else DEFAULT_PROTOCOL, rule[2]))
+            found.append((rule[1], protocol[1] if protocol else "", rule[2]))
     return found
 
 
 def _by_protocol(rules: frozenset[tuple[str, str]]) -> dict[str, tuple[int, ...]]:
     """The ports of rules that are given as protocol and list of ports."""
     ports: dict[str, tuple[int, ...]] = {}
-    for protocol, text in rules:
+    for name, text in rules:
+        protocol = name or DEFAULT_PROTOCOL
         ports[protocol] = ports.get(protocol, ()) + tuple(map(int, text.split(",")))
     return ports
 
