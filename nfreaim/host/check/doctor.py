@@ -13,7 +13,7 @@ from functools import partial
 
 from nfreaim.config import reading_queues
 from nfreaim.host.check import kernel_features, networks, packet_filter, software
-from nfreaim.host.check.finding import Finding, Findings
+from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.rules.script import Settings
 
 
@@ -25,14 +25,14 @@ def main(settings: Settings) -> int:
     return int(any(result.status == "FAIL" for result in results))
 
 
-def run_checks(settings: Settings) -> list[Finding]:
+def run_checks(settings: Settings) -> list[Check]:
     """Look at everything that a daemon with these settings needs in this network namespace.
 
     Raises nothing: a probe that breaks is itself a failure.
     """
     reinstall = f"nfreaim rules install {shlex.join(settings.words())}"
     queues = sorted({settings.queue, *reading_queues(settings.queue, settings.workers)})
-    probes: list[tuple[str, Callable[[], Findings]]] = [
+    probes: list[tuple[str, Callable[[], Checks]]] = [
         ("privileges", software.privileges),
         ("programs", software.programs),
         ("Python libraries", software.libraries),
@@ -45,12 +45,12 @@ def run_checks(settings: Settings) -> list[Finding]:
         ("nftables", lambda: packet_filter.native_rules(settings.wan)),
     ]
     probes += [("queue", partial(kernel_features.queue, number)) for number in queues]
-    found: list[Finding] = []
+    found: list[Check] = []
     for name, probe in probes:
         try:
             found += probe()
         except Exception as error:  # a probe must not hide the ones behind it
             found.append(
-                Finding("FAIL", f"{name}: could not be looked at: {error}", "run nfreaim check as root")
+                Check("FAIL", f"{name}: could not be looked at: {error}", "run nfreaim check as root")
             )
     return found

@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 from typing import Final
 
+from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import run, which
-from nfreaim.host.check.finding import Finding, Findings
 from nfreaim.host.netfilter import queue_stats
 from nfreaim.host.netfilter.netlink import NETFILTER, REQUEST, Netlink, error_of, message
 
@@ -39,7 +39,7 @@ _SETS = {
 _GET_STATISTICS: Final = 1 << 8 | 5  # conntrack subsystem, IPCTNL_MSG_CT_GET_STATS
 
 
-def features() -> Findings:
+def features() -> Checks:
     """Try each match and target in a new network namespace, which vanishes with the shell in it."""
     if which("iptables-legacy") is None or which("ipset") is None or os.geteuid() != 0:
         return
@@ -48,18 +48,18 @@ def features() -> Findings:
     result = run(["unshare", "--net", "sh", "-c", "echo inside; " + "; ".join(lines)])
     working = result.stdout.splitlines()
     if "inside" not in working:
-        yield Finding("warn", f"kernel features not probed: {result.stderr.strip()}", "needs CAP_SYS_ADMIN")
+        yield Check("warn", f"kernel features not probed: {result.stderr.strip()}", "needs CAP_SYS_ADMIN")
         return
     lacking = [name for name in (*_SETS, *FEATURES) if name not in working]
     for name in lacking:
-        yield Finding(
+        yield Check(
             "FAIL", f"the kernel has no {name}", "load or build its module (xt_*, ip_set_*, nfnetlink_queue)"
         )
     if not lacking:
-        yield Finding("ok", f"kernel features: {', '.join((*_SETS, *FEATURES))}")
+        yield Check("ok", f"kernel features: {', '.join((*_SETS, *FEATURES))}")
 
 
-def conntrack() -> Findings:
+def conntrack() -> Checks:
     """Ask ctnetlink for its statistics."""
     netlink = Netlink(patience_s=2.0)
     try:
@@ -67,38 +67,38 @@ def conntrack() -> Findings:
     finally:
         netlink.close()
     if code is None:
-        yield Finding("ok", "conntrack readable through ctnetlink")
+        yield Check("ok", "conntrack readable through ctnetlink")
     else:
         remedy = "run it as root" if code == errno.EPERM else "modprobe nf_conntrack_netlink"
-        yield Finding("FAIL", f"conntrack not readable: {errno.errorcode.get(code, code)}", remedy)
+        yield Check("FAIL", f"conntrack not readable: {errno.errorcode.get(code, code)}", remedy)
 
 
-def forwarding() -> Findings:
+def forwarding() -> Checks:
     if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1":
-        yield Finding("ok", "IPv4 forwarding is on")
+        yield Check("ok", "IPv4 forwarding is on")
     else:
-        yield Finding(
+        yield Check(
             "FAIL", "IPv4 forwarding is off", "sysctl -w net.ipv4.ip_forward=1, and keep it in /etc/sysctl.d"
         )
 
 
-def queue(number: int) -> Findings:
+def queue(number: int) -> Checks:
     if not queue_stats.PATH.exists():
-        yield Finding("FAIL", "the kernel has no nfnetlink_queue", "modprobe nfnetlink_queue")
+        yield Check("FAIL", "the kernel has no nfnetlink_queue", "modprobe nfnetlink_queue")
         return
     found = next((found for found in queue_stats.queues() if found.number == number), None)
     if found is None:
-        yield Finding("ok", f"queue {number} is free (nfreaim is not running here; traffic passes unread)")
+        yield Check("ok", f"queue {number} is free (nfreaim is not running here; traffic passes unread)")
         return
     owner = _socket_owner(found.port)
     if any(Path(word).name == "nfreaim" for word in owner.split()):
-        yield Finding("ok", f"queue {number} is served by nfreaim")
+        yield Check("ok", f"queue {number} is served by nfreaim")
     else:
-        yield Finding(
+        yield Check(
             "FAIL", f"queue {number} is taken by {owner or 'another program'}", "choose another: --queue N"
         )
     if lost := found.dropped_full + found.dropped_socket:
-        yield Finding(
+        yield Check(
             "warn", f"queue {number} has lost {lost} packets", "the machine is too busy for its traffic"
         )
 

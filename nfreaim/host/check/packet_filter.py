@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from nfreaim.errors import BackendError
+from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import json_from, networks_of, run, which
-from nfreaim.host.check.finding import Finding, Findings
 from nfreaim.host.netfilter import nftables
 from nfreaim.host.netfilter.names import CHAINS, LAN_SET, VERIFIED_CHAIN
 from nfreaim.host.rules import script
@@ -22,7 +22,7 @@ _JUMPS: Final = (
 )
 
 
-def our_rules(settings: script.Settings, reinstall: str) -> Findings:
+def our_rules(settings: script.Settings, reinstall: str) -> Checks:
     """Whether they are there, whole, and those of *settings*; *reinstall* is the command for it."""
     if os.geteuid() != 0:
         return
@@ -33,38 +33,34 @@ def our_rules(settings: script.Settings, reinstall: str) -> Findings:
     present = [line for line in lines if not line.startswith("not installed:")]
     missing = " ".join(line.partition(":")[2] for line in lines if line.startswith("not installed:")).split()
     if not present:
-        yield Finding(
-            "warn", "rules are not installed", f"{reinstall} (nfreaim run does it for its own time)"
-        )
+        yield Check("warn", "rules are not installed", f"{reinstall} (nfreaim run does it for its own time)")
         return
     if missing:
-        yield Finding("FAIL", f"rules incomplete, missing: {', '.join(missing)}", reinstall)
+        yield Check("FAIL", f"rules incomplete, missing: {', '.join(missing)}", reinstall)
     elif found := script.difference(shown.stdout, settings):
-        yield Finding("FAIL", found.partition(";")[0], reinstall)
+        yield Check("FAIL", found.partition(";")[0], reinstall)
     else:
-        yield Finding("ok", "rules installed: chains, jumps and sets")
+        yield Check("ok", "rules installed: chains, jumps and sets")
     for variant in ("iptables-legacy", "iptables-nft"):
         if any(line.split()[:2] == [variant, "filter"] for line in present):
-            yield Finding("ok", f"the {variant} firewall accepts pinholes")
+            yield Check("ok", f"the {variant} firewall accepts pinholes")
     members = {line.split()[1] for line in present if line.startswith(f"{LAN_SET} ")}
     strange = {network for name in settings.lan for network in networks_of(name)} - members
     if strange:
-        yield Finding(
-            "warn", f"inside networks unknown to the rules: {', '.join(sorted(strange))}", reinstall
-        )
+        yield Check("warn", f"inside networks unknown to the rules: {', '.join(sorted(strange))}", reinstall)
 
 
-def legacy_neighbours(reinstall: str) -> Findings:
+def legacy_neighbours(reinstall: str) -> Checks:
     """Rules behind our queue jumps; packets that are queued never reach them."""
     if which("iptables-legacy-save") is None or os.geteuid() != 0:
         return
     saved = run(["iptables-legacy-save"])
     if saved.returncode != 0:
-        yield Finding("FAIL", f"legacy tables not readable: {saved.stderr.strip()}", "modprobe ip_tables")
+        yield Check("FAIL", f"legacy tables not readable: {saved.stderr.strip()}", "modprobe ip_tables")
         return
-    yield Finding("ok", "legacy tables readable")
+    yield Check("ok", "legacy tables readable")
     for place, rule in behind_jump(saved.stdout):
-        yield Finding(
+        yield Check(
             "warn",
             f"{place}: queued packets never reach {rule!r}",
             reinstall,
@@ -92,7 +88,7 @@ def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
                 yield " ".join(place), line
 
 
-def native_rules(wan: Collection[str]) -> Findings:
+def native_rules(wan: Collection[str]) -> Checks:
     """Native nftables rules that stop pinholes' connections, or take packets that belong to us."""
     if which("nft") is None or os.geteuid() != 0:
         return
@@ -106,20 +102,20 @@ def native_rules(wan: Collection[str]) -> Findings:
             continue
         found = True
         if obstacle.certain:
-            yield Finding("FAIL", f"{place} drops pinhole connections", obstacle.remedy)
+            yield Check("FAIL", f"{place} drops pinhole connections", obstacle.remedy)
         else:
-            yield Finding("warn", f"{place} has drop rules; if one of them hits pinholes", obstacle.remedy)
+            yield Check("warn", f"{place} has drop rules; if one of them hits pinholes", obstacle.remedy)
     if not found:
-        yield Finding("ok", "no native nftables chain stops pinholes")
+        yield Check("ok", "no native nftables chain stops pinholes")
     for chain in ruleset.redirectors():
-        yield Finding(
+        yield Check(
             "warn",
             f"nft and legacy NAT are both in use: chain {chain} may claim the port of a pinhole",
             "keep its port forwards out of the range of pinholes (40000-40999 unless configured) and off the "
             "ports that clients listen on",
         )
     for name in ruleset.flowtables:
-        yield Finding(
+        yield Check(
             "warn",
             f"flowtable {name}: offloaded connections bypass the queue",
             "leave out the signalling ports",

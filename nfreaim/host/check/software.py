@@ -6,29 +6,29 @@ import importlib
 import os
 
 from nfreaim.host.check import capabilities
+from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import which
-from nfreaim.host.check.finding import Finding, Findings
 
 
-def privileges() -> Findings:
+def privileges() -> Checks:
     if os.geteuid() == 0:
-        yield Finding("ok", "running as root")
+        yield Check("ok", "running as root")
     else:
-        yield Finding("FAIL", "not running as root", "sudo nfreaim check")
+        yield Check("FAIL", "not running as root", "sudo nfreaim check")
     absent = capabilities.missing()
     if absent:
-        yield Finding("FAIL", f"{' and '.join(absent)} missing", "grant them (unit: AmbientCapabilities=)")
+        yield Check("FAIL", f"{' and '.join(absent)} missing", "grant them (unit: AmbientCapabilities=)")
     else:
-        yield Finding("ok", f"{' and '.join(capabilities.CAPABILITIES)} effective")
+        yield Check("ok", f"{' and '.join(capabilities.CAPABILITIES)} effective")
 
 
-def programs() -> Findings:
+def programs() -> Checks:
     for program, package in (("iptables-legacy", "iptables"), ("ipset", "ipset"), ("ip", "iproute2")):
         if which(program) is None:
-            yield Finding("FAIL", f"the program {program} is missing", f"apt install {package}")
+            yield Check("FAIL", f"the program {program} is missing", f"apt install {package}")
 
 
-def libraries() -> Findings:
+def libraries() -> Checks:
     for module, library in (
         ("packet_queue", "NetfilterQueue"),
         ("iptables", "python-iptables"),
@@ -37,6 +37,6 @@ def libraries() -> Findings:
         try:
             importlib.import_module(f"nfreaim.host.netfilter.{module}")
         except Exception as error:  # a binding without its C library raises all sorts
-            yield Finding("FAIL", f"{library} does not work: {error}", "install nfreaim again: make install")
+            yield Check("FAIL", f"{library} does not work: {error}", "install nfreaim again: make install")
         else:
-            yield Finding("ok", f"{library} importable")
+            yield Check("ok", f"{library} importable")

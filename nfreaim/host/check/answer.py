@@ -1,4 +1,4 @@
-"""Finding: the answer about one prerequisite, as `nfreaim check` prints it."""
+"""Check: the answer about one prerequisite, as `nfreaim check` prints it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """The answer about one prerequisite; `remedy` is empty if all is well."""
 
     status: Literal["ok", "warn", "FAIL"]
@@ -19,4 +19,4 @@ class Finding:
         return f"{self.status:<4} {self.text}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
-Findings = Iterator[Finding]
+Checks = Iterator[Check]
