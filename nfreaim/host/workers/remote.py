@@ -12,12 +12,11 @@ from collections.abc import Iterable, Set
 from typing import Any, cast
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.backend import Followed
+from nfreaim.core.backend import Followed, QueueControl
 from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.queue_control import LinuxQueueControl
 from nfreaim.host.workers.rpc import RpcClient
 from nfreaim.host.workers.shared_page import SharedPage, Slot
 
@@ -103,7 +102,7 @@ class RemotePinholes:
 class RemoteQueueControl:
     """core.backend.QueueControl. Followed servers concern every worker, so they are the main process's."""
 
-    def __init__(self, own: LinuxQueueControl, rpc: RpcClient) -> None:
+    def __init__(self, own: QueueControl, rpc: RpcClient) -> None:
         self.offload = own.offload
         self.undo_offload = own.undo_offload
         self._rpc = rpc
