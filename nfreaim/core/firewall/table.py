@@ -99,16 +99,16 @@ class PinholeTable:
         entry.services[agreement] = expectation.service
         return wanted
 
-    def _deadline(self, expectation: Expectation, now: float) -> float:
-        return math.inf if expectation.standing else now + self.policy.lifetime
+    def _deadline(self, wanted: Expectation, now: float) -> float:
+        return math.inf if wanted.standing else now + self.policy.lifetime
 
     def _new(self, agreement: AgreementKey, wanted: Expectation, origin: Origin, now: float) -> Pinhole:
         """The pinhole for an inside endpoint that has none yet. Raises Refused."""
         outside = Endpoint(origin.address, self._free_port(wanted.inside, origin.address))
         self._check_rate(wanted.inside.address, now)
         return Pinhole(
-            inside=wanted.inside,
-            outside=outside,
+            wanted.inside,
+            outside,
             flow=agreement[0],
             agreement=wanted.agreement,
             service=wanted.service,
@@ -365,10 +365,8 @@ class PinholeTable:
         if (pinhole.flow, pinhole.agreement) in entry.agreements and pinhole.deadline == deadline:
             return
         latest = max(entry.agreements, key=lambda each: entry.agreements[each])
-        (flow, agreement), service = latest, entry.services[latest]
-        self._narrow(
-            entry, replace(pinhole, flow=flow, agreement=agreement, service=service, deadline=deadline)
-        )
+        (flow, name), service = latest, entry.services[latest]
+        self._narrow(entry, replace(pinhole, flow=flow, agreement=name, service=service, deadline=deadline))
         if entry.pinhole.standing and not math.isinf(deadline):
             self._remove([entry], "its session is over, and the firewall will not give it a deadline")
 
