@@ -11,9 +11,11 @@ import math
 import os
 import socket
 import struct
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
@@ -22,7 +24,6 @@ from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.names import DONE_MARK, SKEWED_MARK, VERIFIED_MARK
-from nfreaim.host.report.journal import origin
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class PacketQueue:
         skewed = packet.get_mark() & SKEWED_MARK
         what = "is dropped" if skewed else "passes as it came"
         trace = error if first else None
-        log.error("a packet failed in the engine and %s: %s", what, origin(error), exc_info=trace)
+        log.error("a packet failed in the engine and %s: %s", what, _origin(error), exc_info=trace)
         return DROP if skewed else ACCEPT
 
     def _forwarded(self, gate: PeerGate, packet: Any, now: float) -> None:
@@ -178,3 +179,11 @@ class PacketQueue:
         # A packet was held: the turn ends, because the loop knows when it has to be released.
         if now >= self._until or not verdicts:
             raise _TurnOver
+
+
+def _origin(error: Exception) -> str:
+    """The type of an exception and the line that raised it, never its text."""
+    where = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        where = f" at {Path(frame.f_code.co_filename).name}:{line}"
+    return f"{type(error).__name__}{where}"

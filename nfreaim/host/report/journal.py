@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from pathlib import Path
 from types import TracebackType
 
 from nfreaim.core.address import FlowId
@@ -27,14 +26,6 @@ class QuietFormatter(logging.Formatter):
         kind, _, frames = ei
         name = "no exception" if kind is None else f"{kind.__module__}.{kind.__qualname__}"
         return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames)]) + name
-
-
-def origin(error: Exception) -> str:
-    """The type of an exception and the line that raised it, never its text."""
-    where = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        where = f" at {Path(frame.f_code.co_filename).name}:{line}"
-    return f"{type(error).__name__}{where}"
 
 
 class Journal:
