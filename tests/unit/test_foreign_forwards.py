@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("iptc")
+
 from nfreaim.host.pinholes import foreign_forwards
-from nfreaim.host.pinholes.foreign_forwards import ForeignForwards, forwarded
+from nfreaim.host.pinholes.foreign_forwards import forwarded
+from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
 
 
 @pytest.mark.parametrize(
@@ -37,19 +40,17 @@ def test_ports_of_translating_rules_and_no_others(rule: str, ports: list[range])
 
 
 def test_program_that_is_missing_fails_or_hangs_counts_as_no_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ForeignForwards()
     monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("no-such-program",), ("false",), ("sleep", "60")))
-    monkeypatch.setattr(foreign_forwards, "_TIMEOUT", 0.1)
-    found.refresh()
-    assert not found.covers(80)
+    monkeypatch.setattr(foreign_forwards, "_TIMEOUT_S", 0.1)
+    assert foreign_forwards.foreign_forwards() == []
 
 
 def test_refresh_forgets_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = ForeignForwards()
+    firewall = object.__new__(IpsetFirewall)
     rule = "-A PREROUTING -p tcp -m tcp --dport 80:82 -j DNAT --to-destination 10.0.0.9"
     monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("echo", rule),))
-    found.refresh()
-    assert [port for port in range(79, 84) if found.covers(port)] == [80, 81, 82]
+    firewall.refresh_foreign_forwards()
+    assert [port for port in range(79, 84) if firewall.forwarded_by_others(port)] == [80, 81, 82]
     monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("true",),))
-    found.refresh()
-    assert not found.covers(80)
+    firewall.refresh_foreign_forwards()
+    assert not firewall.forwarded_by_others(80)
