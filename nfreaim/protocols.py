@@ -6,7 +6,8 @@ Everything here comes from the table ``nfreaim.helpers.HELPERS``. No protocol is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -14,6 +15,7 @@ from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.helper import HelperSpec
 from nfreaim.errors import ConfigError
 from nfreaim.helpers import HELPERS
+from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
 MOST_PORTS: Final = 15
 """Of one protocol: as many as fit into one multiport match."""
@@ -69,6 +71,48 @@ def chosen(options: Iterable[str], sections: Sections | None = None) -> dict[str
         ports[name] = tuple(_port(name, number) for number in text.split(",")) if colon else usual
     check(ports)
     return ports
+
+
+def add_options(parser: ArgumentParser, port: Callable[[str], int]) -> None:
+    """The options whose values ``of_options`` wants; *port* reads a port, as argparse's types do."""
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a protocol to read, on the usual ports of its servers or on those of NAME:PORT[,PORT...]; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--port",
+        action="append",
+        default=[],
+        type=port,
+        metavar="N",
+        help=f"older spelling: a port of protocol {DEFAULT_PROTOCOL}; may be repeated",
+    )
+
+
+def of_options(
+    named: Sequence[str], ports: Sequence[int], usual: Ports, sections: Sections | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The protocols that a command line asks for; *usual* are those of one that names none.
+
+    named  each --protocol, see ``chosen``
+    ports  each --port, the older spelling: ports of the only protocol there was
+
+    Raises ConfigError.
+    """
+    found = chosen(named, sections) if named else dict(usual)
+    if ports:
+        if named and DEFAULT_PROTOCOL in found:
+            raise ConfigError(
+                f"--port is the older spelling of --protocol {DEFAULT_PROTOCOL}:PORT[,PORT...]; "
+                "both are given, leave --port out"
+            )
+        found[DEFAULT_PROTOCOL] = tuple(ports)
+    check(found)
+    return found
 
 
 def _port(name: str, text: str) -> int:
