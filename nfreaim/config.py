@@ -30,12 +30,8 @@ MOST_WORKERS: Final = 16
 LAST_QUEUE: Final = 65535
 
 
-def _usual_ports() -> Ports:
-    return {DEFAULT_PROTOCOL: protocols.ports_of(DEFAULT_PROTOCOL)}
-
-
 def _usual_policy() -> PinholePolicy:
-    return protocols.limited(PinholePolicy(), _usual_ports(), {})
+    return protocols.limited(PinholePolicy(), protocols.usual_ports(), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +51,7 @@ class Config:
 
     lan: tuple[str, ...] = ()
     wan: tuple[str, ...] = ()
-    ports: Ports = field(default_factory=_usual_ports)
+    ports: Ports = field(default_factory=protocols.usual_ports)
     queue: int = DEFAULT_QUEUE
     workers: int = 1
     state_dir: Path = Path("/run/nfreaim/flows")

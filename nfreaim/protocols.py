@@ -60,6 +60,11 @@ def ports_of(name: str, sections: Sections | None = None) -> tuple[int, ...]:
     return section.ports if section and section.ports else spec.ports
 
 
+def usual_ports() -> dict[str, tuple[int, ...]]:
+    """What is read where nothing else is said."""
+    return {DEFAULT_PROTOCOL: ports_of(DEFAULT_PROTOCOL)}
+
+
 def chosen(options: Iterable[str], sections: Sections | None = None) -> dict[str, tuple[int, ...]]:
     """The protocols that *options* name, each as NAME[:PORT[,PORT...]]. Raises ConfigError."""
     ports: dict[str, tuple[int, ...]] = {}
@@ -73,7 +78,7 @@ def chosen(options: Iterable[str], sections: Sections | None = None) -> dict[str
     return ports
 
 
-def add_options(parser: ArgumentParser, port: Callable[[str], int]) -> None:
+def add_options(parser: ArgumentParser, port: Callable[[str], object]) -> None:
     """The options whose values ``of_options`` wants; *port* reads a port, as argparse's types do."""
     parser.add_argument(
         "--protocol",
