@@ -20,24 +20,37 @@ SOAK_SEED    ?=
 
 LAN    ?=
 WAN    ?=
+PROTOCOLS ?=
 PORTS  ?=
 WORKERS ?=
-# "LAN=br0 br1" and "LAN=br0,br1" both name two.
+# "LAN=br0 br1" and "LAN=br0,br1" both name two, and so do "PROTOCOLS=oscar irc" and "PROTOCOLS=oscar,irc". A number in
+# PROTOCOLS is one more port of the protocol before it: "oscar,irc:6667,6697". PORTS is the older spelling: those of the
+# default protocol.
 comma  := ,
-ARGS   := $(foreach i,$(subst $(comma), ,$(LAN)),--lan $(i)) $(foreach i,$(subst $(comma), ,$(WAN)),--wan $(i)) \
-          $(foreach p,$(subst $(comma), ,$(PORTS)),--port $(p)) $(if $(WORKERS),--workers $(WORKERS))
+space  := $(subst ,, )
+each    = $(subst $(comma), ,$(1))
+letters = $(subst 9,,$(subst 8,,$(subst 7,,$(subst 6,,$(subst 5,,$(subst 4,,$(subst 3,,$(subst 2,,$(subst 1,,$(subst 0,,$(1)))))))))))
+NAMED  := $(strip $(foreach p,$(call each,$(PROTOCOLS)),$(if $(call letters,$(p)),--protocol $(p),$(comma)$(p))))
+ifneq ($(filter $(comma)%,$(firstword $(NAMED))),)
+$(error PROTOCOLS begins with a port; write NAME or NAME:PORT[,PORT...])
+endif
+ARGS   := $(foreach i,$(call each,$(LAN)),--lan $(i)) $(foreach i,$(call each,$(WAN)),--wan $(i)) \
+          $(subst $(space)$(comma),$(comma),$(NAMED)) \
+          $(foreach p,$(call each,$(PORTS)),--port $(p)) $(if $(WORKERS),--workers $(WORKERS))
 
 .PHONY: help venv demo test lint types unit lab fuzz soak load bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
-	@echo '  make install LAN=br-lan WAN=eth0 [PORTS=5190]        install daemon, rules and systemd units'
-	@echo '  make uninstall                                       remove them; an edited configuration stays'
-	@echo '  make install-rules LAN=br-lan WAN=eth0 [PORTS=5190]  install the packet filter rules, until reboot'
-	@echo '                    WORKERS=N                         with any of these: so many processes read'
-	@echo '  make remove-rules                                    remove the packet filter rules without a trace'
-	@echo '  make run LAN=br-lan WAN=eth0 [PORTS=5190]            run the daemon in the foreground'
-	@echo '  make demo                                            see it work, in network namespaces of its own'
+	@echo '  make install LAN=br-lan WAN=eth0        install daemon, rules and systemd units'
+	@echo '  make uninstall                          remove them; an edited configuration stays'
+	@echo '  make install-rules LAN=br-lan WAN=eth0  install the packet filter rules, until reboot'
+	@echo '  make remove-rules                       remove the packet filter rules without a trace'
+	@echo '  make run LAN=br-lan WAN=eth0            run the daemon in the foreground'
+	@echo '                                          with any of these that name LAN and WAN:'
+	@echo '      PROTOCOLS="oscar irc:6667,6697"     these protocols, on their usual ports or on those named'
+	@echo '      WORKERS=N                           so many processes read'
+	@echo '  make demo                               see it work, in network namespaces of its own'
 	@echo 'Developing:'
 	@echo '  make venv      build .venv with everything, .venv/bin/nfreaim included'
 	@echo '  make test      lint, types, unit, lab'

@@ -11,13 +11,13 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from ipaddress import IPv4Network
 
-from nfreaim.core.address import FlowId
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.firewall.table import PinholeTable
-from nfreaim.helpers import HELPERS
+from nfreaim.core.null import NullConntrack, NullFirewall, NullWatcher, null_backend
+from nfreaim.helpers.oscar import OSCAR
 from nfreaim.host.netfilter.packet_queue import PacketQueue
 from tests.captures import ACK, PSH, SYN, tcp_frame
 from tests.golden import load
@@ -47,21 +47,11 @@ class Packet:
         pass
 
 
-class Nothing:
-    """Firewall, kernel and watcher of an engine that is asked for nothing."""
-
-    def outside_address(self, owner: FlowId) -> str:
-        return "203.0.113.1"
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
-
-
 def flow() -> tuple[PacketQueue, Callable[[str, bytes], Packet]]:
     """A queue with one signed-on flow, and a maker of that flow's next packets."""
-    nothing: Any = Nothing()
-    table = PinholeTable(PinholePolicy(), nothing, nothing)
-    engine = Engine({5190: HELPERS["oscar"]}, table, nothing, nothing)
+    backend = null_backend(NullConntrack("203.0.113.1", IPv4Network("10.0.0.0/24")))
+    table = PinholeTable(PinholePolicy(), NullFirewall(), NullWatcher())
+    engine = Engine({SERVER[1]: OSCAR}, table, backend, NullWatcher())
     queue = PacketQueue(0, engine, partial(time.clock_gettime, time.CLOCK_BOOTTIME))
     ends = {"client": [1000, CLIENT, SERVER], "server": [9000, SERVER, CLIENT]}
 

@@ -18,7 +18,3 @@ class Malformed(Exception):
 
 class Foreign(Malformed):
     """The flow was never this protocol: its first bytes say so. It leaves the queue for good."""
-
-
-class OutOfSequence(Malformed):
-    """A frame has a number that does not run on: whatever reads it has lost its place, or was misled."""

@@ -20,6 +20,13 @@ class Direction(IntEnum):
     REPLY = 1
 
 
+class End(IntEnum):
+    """One end of a flow: the CLIENT that opened it, or the SERVER. Each sends the direction of its number."""
+
+    CLIENT = 0
+    SERVER = 1
+
+
 class Endpoint(NamedTuple):
     """An IPv4 address in dotted form and a TCP port."""
 
@@ -31,7 +38,7 @@ class Endpoint(NamedTuple):
 
 
 class FlowId(NamedTuple):
-    """A flow by its two ends, as the inside sees them: the name under which its pinholes are kept."""
+    """A flow by its two ends, as the inside sees them (behind destination NAT, before source NAT)."""
 
     client: Endpoint
     server: Endpoint
@@ -49,9 +56,9 @@ def flow_id(key: bytes) -> FlowId:
     )
 
 
-def key_of(owner: FlowId) -> bytes:
+def key_of(flow: FlowId) -> bytes:
     """The inverse of ``flow_id``."""
-    client, server = owner
+    client, server = flow
     return _KEY.pack(_packed(client.address), _packed(server.address), client.port, server.port)
 
 

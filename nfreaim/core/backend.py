@@ -2,77 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Set
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.pinhole import Observer, Pinhole
+from nfreaim.core.firewall.pinhole import Observer, Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.flow import Flow
 from nfreaim.core.helper import Expectation, Report
 from nfreaim.core.tcp.segment import Segment
 
+Record = dict[str, Any]
+"""What has to be known of a flow to go on with it: numbers, strings, lists and dicts only (see records.py).
 
-class Kernel(Protocol):
-    """What the engine asks of connection tracking and of the queue's rules."""
+A record that came back may have "position", the bytes last saved."""
 
-    def outside_address(self, owner: FlowId) -> str:
+
+class Followed(NamedTuple):
+    """A server that *client* (an address) was redirected to, and the protocol that is spoken there."""
+
+    server: Endpoint
+    client: str
+    protocol: str
+
+
+News = Callable[[], Iterable[tuple[Followed, float]]]
+"""Servers that other processes of this daemon follow, and when each was named last; empty if nothing changed.
+Raises nothing."""
+
+
+class Conntrack(Protocol):
+    """What the engine asks of connection tracking and of the interfaces."""
+
+    def outside_address(self, flow: FlowId) -> str:
         """The outside address that this flow, whose client is inside, leaves with. Raises BackendError."""
 
-    def reached(self, owner: FlowId) -> Endpoint:
+    def reached(self, flow: FlowId) -> Endpoint:
         """Of a flow with its server inside: the outside endpoint its client reached. Raises BackendError."""
 
-    def lan(self, address: str) -> bool:
+    def is_inside_host(self, address: str) -> bool:
         """Whether *address* is that of a host in one of the inside networks, and not the router's own."""
 
-    def alive(self, owner: FlowId) -> bool:
-        """Whether connection tracking still holds the flow as an open connection. Raises BackendError."""
+    def alive(self, flow: FlowId) -> bool:
+        """Whether connection tracking holds the flow as an open connection. Raises BackendError."""
 
-    def ended(self, owner: FlowId) -> bool:
-        """Whether a flow that is not ``alive`` has ended, as connection tracking says, or said last.
+    def ended(self, flow: FlowId) -> bool:
+        """Whether a flow that is not ``alive`` has ended, by its entry now or as it was last.
 
         If not, nothing is known: its entry may have been flushed. Raises BackendError.
         """
 
-    def offload(self, owner: FlowId) -> None:
+
+class QueueControl(Protocol):
+    """What the engine says about which packets the kernel queues."""
+
+    def offload(self, flow: FlowId) -> None:
         """Let this flow's packets skip the queue. Raises BackendError."""
 
-    def reclaim(self, owner: FlowId) -> None:
-        """Undo ``offload``: a new connection uses the same endpoints. Raises BackendError."""
+    def undo_offload(self, flow: FlowId) -> None:
+        """Queue this flow's packets again: a new connection uses the same endpoints. Raises BackendError."""
 
-    def divert(self, server: Endpoint) -> None:
-        """Queue what runs to and from *server*, too, for some time; again refreshes. Raises BackendError."""
+    def queue_server(self, followed: Followed) -> None:
+        """Queue this client's connections to this server for a while, or longer. Raises BackendError."""
+
+
+class FlowStore(Protocol):
+    """What outlives the daemon of its flows."""
 
     def protect(self, key: bytes, record: Record) -> None:
-        """Let the flow fail closed, so that it survives a crash: its record on disk first, then the set.
+        """Let the flow fail closed, and survive a crash: its record on disk first, then its set entry.
 
         Called before the verdict of every packet with an edit of a skewed flow. Raises BackendError.
         """
 
     def unprotect(self, key: bytes) -> None:
-        """The flow is over: undo ``protect``; an unknown key is no error. Never raises."""
+        """The flow is over: undo ``protect``; an unknown key is no error. Raises nothing."""
 
-    def keep(self, key: bytes, record: Record) -> None:
-        """A flow is signed on: have its record outlive this process. Raises BackendError."""
+    def save_session(self, key: bytes, record: Record) -> None:
+        """Keep the record of an established flow. Raises BackendError."""
 
-    def note(self, key: bytes, place: bytes) -> None:
-        """Where a flow that is kept stands: at most 48 bytes, which outlive a crash. Raises BackendError."""
+    def save_position(self, key: bytes, position: bytes) -> None:
+        """Keep where a saved flow stands, in at most 48 bytes. Raises BackendError."""
 
-    def drop(self, key: bytes, skewed: bool) -> None:
-        """Undo ``keep`` and ``note``, of a *skewed* flow ``note`` alone; unknown is fine. Never raises."""
+    def forget_session(self, key: bytes, skewed: bool) -> None:
+        """Undo ``save_session`` and ``save_position``; of a *skewed* flow ``save_position`` alone.
 
-    def reset(self, segment: Segment) -> None:
-        """Answer the sender of *segment* with a reset. Never raises."""
+        An unknown key is no error. Raises nothing.
+        """
 
 
-Record = dict[str, Any]
-"""What has to be known of a flow to go on with it: numbers, strings, lists and dicts only (see records.py).
+Reset = Callable[[Segment], None]
+"""Answers the sender of a segment with a reset. Raises nothing."""
 
-A record that came back may have "place", the bytes last noted."""
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """The kernel and the disk, as the engine uses them."""
+
+    conntrack: Conntrack
+    queue: QueueControl
+    store: FlowStore
+    reset: Reset
 
 
 class Pinholes(Protocol):
-    """What the engine asks of the table of pinholes (core.firewall.table), which may be another process's."""
+    """What the engine asks of the table of pinholes, which may be another process's."""
 
     @property
     def policy(self) -> PinholePolicy:
@@ -81,37 +115,34 @@ class Pinholes(Protocol):
     def __len__(self) -> int:
         """How many are open."""
 
-    def sessions(self) -> bool:
-        """Whether any pinhole is open for a whole session."""
+    def has_standing(self) -> bool:
+        """Whether any open pinhole is a standing one."""
 
-    def owners(self) -> Set[FlowId]:
-        """The flows that live pinholes were opened for."""
+    def flows(self) -> Set[FlowId]:
+        """The flows that open pinholes were opened for."""
 
     def tended(self) -> Set[FlowId]:
-        """Those of them that the caller has to look after: they may end without a word."""
+        """Those of them that the caller has to look after: they may end without a packet."""
 
     def leads_to(self, inside: Endpoint) -> bool:
-        """Whether a pinhole leads to *inside*: who connects there is a peer, not a client."""
+        """Whether a pinhole leads to *inside*: then a connection there is a peer's, not a client's."""
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
         """The inside endpoint that an announced one leads to."""
 
     def prepare(self, host: str) -> None:
-        """The inside *host* has signed on: what is the same for all its pinholes may be done ahead."""
+        """A flow of the inside *host* is established: what all its pinholes need may be made ahead."""
 
-    def open(self, owner: FlowId, expectation: Expectation, host: str, address: str, now: float) -> Pinhole:
-        """Open (or prolong) the pinhole for *expectation* at outside *address*. Raises Refused.
+    def open(self, flow: FlowId, expectation: Expectation, origin: Origin, now: float) -> Pinhole:
+        """Open (or prolong) the pinhole for *expectation*. Raises Refused."""
 
-        *host* is the only inside address that *owner* may name.
-        """
+    def accepted(self, flow: FlowId, agreement: bytes, now: float) -> None:
+        """The peer accepted: from now on the accept grace runs."""
 
-    def agreed(self, owner: FlowId, cookie: bytes, now: float) -> None:
-        """The peer accepted: what is left is the accept grace."""
+    def close(self, flow: FlowId, agreement: bytes, reason: str) -> None:
+        """End one agreement; the pinhole closes with its last one."""
 
-    def close(self, owner: FlowId, cookie: bytes, reason: str) -> None:
-        """End one agreement; the pinhole goes with its last one."""
-
-    def close_owner(self, owner: FlowId, reason: str) -> None:
+    def close_flow(self, flow: FlowId, reason: str) -> None:
         """End every agreement of one flow."""
 
     def close_all(self, reason: str) -> None:
@@ -122,6 +153,7 @@ class Pinholes(Protocol):
 
 
 class Watcher(Observer, Protocol):
-    """Who is told what the engine does."""
+    """Is told what the engine does."""
 
-    def reported(self, flow: Flow, report: Report) -> None: ...
+    def reported(self, flow: FlowId, protocol: str, report: Report) -> None:
+        """A helper of *protocol* dealt with a message of *flow*."""

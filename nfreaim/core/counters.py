@@ -1,13 +1,21 @@
-"""Counters: what the engine did, in numbers. Nothing else lives here."""
+"""Counters: what the engine did, in numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+from nfreaim.core.address import FlowId
+from nfreaim.core.helper import MESSAGE_COUNTERS, HelperSpec
 
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the start; each counts packets, flows or messages as its name says."""
+    """What happened since the start; each counts packets, flows or messages as its name says.
+
+    helpers  those that the helpers count, by name (see HelperSpec)
+    """
 
     packets: int = 0
     changed_packets: int = 0
@@ -15,7 +23,6 @@ class Counters:
     flows: int = 0
     foreign_flows: int = 0
     malformed_flows: int = 0
-    unsequenced_flows: int = 0
     failed_flows: int = 0
     failed_packets: int = 0
     gapped_flows: int = 0
@@ -25,22 +32,37 @@ class Counters:
     evicted_edits: int = 0
     gap_drops: int = 0
     held_packets: int = 0
-    proposals: int = 0
-    rewritten: int = 0
-    mapped_back: int = 0
-    left: int = 0
-    redirects: int = 0
-    redirects_left: int = 0
     late_edit: int = 0
     refused_edits: int = 0
     resets: int = 0
-    unfaithful: int = 0
-    malformed_messages: int = 0
     peers_verified: int = 0
     peers_refused: int = 0
     peers_passed: int = 0
     peer_drops: int = 0
+    helpers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MESSAGE_COUNTERS, 0))
+
+    @classmethod
+    def of(cls, specs: Iterable[HelperSpec]) -> Counters:
+        """Zeroes, with the counters of these protocols."""
+        counters = cls()
+        for spec in specs:
+            counters.helpers |= dict.fromkeys(spec.counters, 0)
+        return counters
 
     def as_dict(self) -> dict[str, int]:
         """Every counter by name."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "helpers"}
+        return own | self.helpers
+
+
+class EngineStats(NamedTuple):
+    """What an engine tells of itself.
+
+    flows     how many it knows
+    edited    those whose length was changed
+    counters  by name
+    """
+
+    flows: int
+    edited: tuple[FlowId, ...]
+    counters: dict[str, int]

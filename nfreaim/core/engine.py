@@ -1,33 +1,37 @@
-"""Engine: packets in, verdicts out. ``process`` and ``tick`` are the whole of it.
+"""Engine: packets in, verdicts out.
 
-No socket, no clock, no protocol: time comes as an argument, the kernel as a Kernel, the protocol as a
-Helper. Nothing raised below leaves ``process``; every token handed in comes back with exactly one verdict,
-at once or at the latest when its hold time is up. What a helper did not understand leaves as it came.
+Its entries: ``process`` for a packet (or ``passes`` and then ``process_slow``), ``tick`` at ``wakeup`` and
+each second, ``shutdown``; ``restore`` and ``follow`` at the start, ``save`` while ``unsaved``; ``stats`` and
+``resets``.
+
+No socket, no clock, no protocol: time comes as an argument, the machine as a Backend, the protocol as a
+Helper. Nothing raised below leaves ``process``. Every token handed in comes back with exactly one verdict, at
+once or at the latest when its hold time is up. What a helper did not understand leaves as it came.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from nfreaim.core import records
-from nfreaim.core.address import flow_id, reverse
-from nfreaim.core.backend import Kernel, Pinholes, Watcher
-from nfreaim.core.counters import Counters
+from nfreaim.core.admission import Admission, Ended
+from nfreaim.core.backend import Backend, Followed, News, Pinholes, Record, Watcher
+from nfreaim.core.counters import Counters, EngineStats
 from nfreaim.core.fastpath import FastPath
-from nfreaim.core.flow import Flow
+from nfreaim.core.flow import Event, Flow, State
 from nfreaim.core.flow_table import FlowTable
-from nfreaim.core.guarded import GuardedKernel, GuardedWatcher
-from nfreaim.core.helper import HelperFactory
+from nfreaim.core.guarded import GuardedWatcher, guarded
+from nfreaim.core.helper import HelperSpec
 from nfreaim.core.lost import LostFlows
-from nfreaim.core.nat import FlowNat
+from nfreaim.core.nat import Router
 from nfreaim.core.output import Holding, Output
-from nfreaim.core.queue_sets import News, QueueSets
+from nfreaim.core.queue_sets import QueueSets
 from nfreaim.core.resume import KeptFlows
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.tcp.half_open import HalfOpen
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.tcp.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
@@ -39,33 +43,41 @@ log = logging.getLogger(__name__)
 class Engine:
     """Reads the flows, edits their streams, opens and closes pinholes on behalf of the helpers.
 
-    helpers  by server port: only flows to these ports are read
-    news     tells which servers others follow, see QueueSets
+    helpers  by server port: flows to these ports are read, and those to servers that redirects name
+    news     tells which servers other processes follow, see QueueSets
     """
 
     def __init__(
         self,
-        helpers: Mapping[int, HelperFactory],
+        helpers: Mapping[int, HelperSpec],
         pinholes: Pinholes,
-        kernel: Kernel,
+        backend: Backend,
         watcher: Watcher,
         settings: EngineSettings | None = None,
         news: News | None = None,
     ) -> None:
         self.pinholes = pinholes
-        self.kernel = GuardedKernel(kernel)
-        self.watcher = GuardedWatcher(watcher)
         self.settings = settings or EngineSettings()
-        self.counters = Counters()
+        self.counters = Counters.of(helpers.values())
         self.flows = FlowTable(self.settings.limits)
+        self._backend = backend = guarded(backend)
         self._holding = Holding(self.settings, self.counters)
-        self._editing = Output(self.kernel, self.flows, self.counters)
-        self._rendered = self._editing.rendered
-        self._sets = QueueSets(helpers, self.kernel, self.settings.limits.flows, news)
-        self.sessions = KeptFlows(self.kernel, self.flows, self._sets, self._nat_for)
-        self._liveness = LostFlows(self.kernel, self.settings.grace)
+        self._output = Output(backend.store, self.flows, self.counters)
+        self._sets = QueueSets(helpers, backend.queue, self.settings.limits.flows, news)
+        self._lost = LostFlows(backend.conntrack, self.settings.grace)
+        self._router = Router(
+            pinholes=pinholes,
+            backend=backend,
+            watcher=GuardedWatcher(watcher),
+            counters=self.counters,
+            half_read=self.flows.half_read,
+            home_names=self.settings.home_names,
+        )
+        self._kept = KeptFlows(backend.store, self.flows, self._sets, self._router)
+        self._admission = Admission(self._sets, self._kept, self.flows, self._router, self.settings)
         self._next_poll = 0.0
-        self.passes = FastPath(self.flows.streams, self.sessions.moved, self.counters).passes
+        # An attribute and no method that delegates: that would take 4 % longer for each packet that passes.
+        self.passes = FastPath(self.flows.streams, self._kept.moved, self.counters).passes
 
     def process(
         self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool = False
@@ -81,15 +93,14 @@ class Engine:
         """
         if self.passes(raw, from_inside, now):
             return [(token, ACCEPT)]
-        return self.consider(raw, token, from_inside, now, skewed)
+        return self.process_slow(raw, token, from_inside, now, skewed)
 
-    def consider(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
+    def process_slow(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
         """``process``, for a packet that does not pass at once (``passes``)."""
-        counters = self.counters
-        counters.packets += 1
+        self.counters.packets += 1
         segment = Segment.parse(raw)
         if segment is None:
-            counters.unparsed_packets += 1
+            self.counters.unparsed_packets += 1
             return [(token, ACCEPT)]
         stream = self.flows.streams.get(segment.key)
         if stream is None or segment.flags & SYN:
@@ -98,24 +109,31 @@ class Engine:
         if stream.from_inside is not from_inside:  # it comes from the wrong side
             return [(token, ACCEPT)]
         flow.seen = now
-        if flow.server_inside and segment.flags & (ACK | RST) == ACK:
-            flow.streams[1 - stream.direction].answered(segment)
+        if flow.resizable:
+            flow.reading.saw(stream, segment)
+            if segment.flags & (ACK | RST) == ACK:
+                stream.other.on_ack(segment)
         if segment.start == len(raw) or segment.flags & RST:
             # What carries no data passes, also ahead of held bytes: its receiver may wait for nothing else.
             if flow.skewed or segment.flags & FIN or segment.seq != stream.expected:
                 return self._bare(stream, segment, token, now)
             return [(token, ACCEPT)]
-        if flow.helper is None and not (flow.resuming and flow.resuming.ready(stream, segment, now)):
+        if not flow.reading.reads and not flow.reading.ready(stream, segment, now):
             return [(token, self._unread(stream, segment, now))]
-        if not stream.acknowledges(segment):  # its receiver will refuse it, too
-            return [(token, self._rendered(stream, segment, stream.offset(segment.seq)))]
+        return self._data(stream, segment, token, now)
+
+    def _data(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> Verdicts:
+        """A segment with data, of a flow that is read."""
+        # Nobody saw where the other end of a flow stood that was met midstream.
+        if not stream.flow.midstream and not stream.acknowledges(segment):  # its receiver will refuse it, too
+            return [(token, self._output.rendered(stream, segment, stream.offset(segment.seq)))]
         if segment.seq == stream.expected:
             at = stream.next
         else:
             at = stream.offset(segment.seq)
             if at > stream.next:
                 return self._gap(stream, segment, token, at, now)
-            if at + len(raw) - segment.start <= stream.next:
+            if at + segment.size <= stream.next:
                 return self._again(stream, segment, token, at, now)
         verdicts = self._read(stream, segment, token, at, now)
         if segment.flags & FIN:
@@ -135,7 +153,7 @@ class Engine:
             for flow in self.flows.expire(now):
                 verdicts += self._forget(flow, "control connection idle")
             self._sets.expire(now, self.flows)
-            verdicts += self._poll_owners(now)
+            verdicts += self._poll_lost(now)
         self.pinholes.expire(now)
         return verdicts
 
@@ -149,54 +167,85 @@ class Engine:
         self.pinholes.close_all(reason)
         return verdicts
 
-    def _read(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
+    def restore(self, record: Record, now: float) -> None:
+        """Go on with a flow of an earlier daemon. Raises ValueError, KeyError, TypeError if it is damaged."""
+        self._kept.restore(record, now)
+
+    def follow(self, followed: Followed, now: float) -> None:
+        """Go on with a server that an earlier daemon followed."""
+        self._sets.adopt(followed, now)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the position of any flow is to be written by ``save``."""
+        return bool(self._kept.moved)
+
+    def save(self, effort: int = sys.maxsize) -> None:
+        """Write where the flows stand that have advanced; see KeptFlows.save."""
+        self._kept.save(effort)
+
+    def stats(self) -> EngineStats:
+        """Flows, edited flows and counters."""
+        return EngineStats(len(self.flows), tuple(self.flows.skewed), self.counters.as_dict())
+
+    def resets(self) -> list[tuple[bytes, list[tuple[bytes, int, int]]]]:
+        """For each skewed flow its key, and what a reset of either end needs (see Flow.resets)."""
+        return [(flow.key, flow.resets()) for flow in self.flows.skewed.values()]
+
+    def _read(self, stream: Stream[Flow], segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """Hand the new bytes of *segment*, which begins at offset *at*, to the helper; do as it answers."""
-        flow, raw, fresh = stream.flow, segment.raw, stream.next
-        end = at + len(raw) - segment.start
+        flow, new_from = stream.flow, stream.next
+        end = at + segment.size
         stream.advance(end)
-        helper, nat = flow.helper, flow.nat
-        assert helper is not None
-        assert nat is not None
-        nat.begin_scan(fresh, now)
-        hold = None
         verdicts: Verdicts = []
+        hold = None
         try:
-            scan = helper.scan(stream.direction, raw[segment.start + fresh - at :], fresh, nat)
-            if scan is not None:
-                if scan.edits:
-                    self._editing.make(stream, scan.edits)
-                hold = scan.hold
-            if helper.established:
-                self.sessions.moved[flow.key] = flow
-            for server in nat.followed:
-                self._sets.follow(server, flow.key, now)
+            hold = self._scan(stream, segment.raw[segment.start + new_from - at :], new_from, now)
         except Exception as error:
-            nat.undo_scan("edit refused")
+            self._router.undo_scan(flow, "edit refused")
             verdicts = self._fail(flow, error)
-        if hold is not None and hold < end and self._holding.may(stream, hold, fresh, end - at):
+        if hold is not None and hold < end and self._holding.may(stream, hold, new_from, end - at):
             verdicts += self._release(stream, below=hold)
-            first = fresh if stream.held else stream.untouched(fresh)
+            first = new_from if stream.held else stream.first_editable(new_from)
             self._holding.keep(stream, Held(token, segment, at, first, now))
             self.counters.held_packets += 1
             return verdicts
         if stream.held:
             verdicts += self._release(stream)
-        verdicts.append((token, self._rendered(stream, segment, at)))
+        verdicts.append((token, self._output.rendered(stream, segment, at)))
         return verdicts
 
-    def _release(self, stream: Stream, below: int | None = None) -> Verdicts:
-        """Verdicts for what *stream* holds (up to offset *below*), in order, with the edits made so far."""
-        freed = self._holding.let_go(stream, below)
-        return [(held.token, self._rendered(stream, held.segment, held.at)) for held in freed]
+    def _scan(self, stream: Stream[Flow], data: bytes, new_from: int, now: float) -> int | None:
+        """Let the helper read *data*, and make its edits. Returns from which offset on to hold, or None."""
+        flow, router = stream.flow, self._router
+        reading = flow.reading
+        router.begin_scan(new_from, now)
+        scan = reading.helper.scan(stream.direction, data, new_from, flow.nat)
+        if scan is not None and scan.edits and not self._output.apply(stream, scan.edits, new_from):
+            router.undo_scan(flow, "edit refused")
+        if reading.helper.established:
+            if reading.state is State.NEW:
+                reading.on(Event.RECOGNISED)
+            self._kept.moved[flow.key] = flow
+        for server in router.followed:
+            self._sets.follow(server, flow, now)
+        return None if scan is None else scan.hold
 
-    def _bare(self, stream: Stream, segment: Segment, token: Any, now: float) -> Verdicts:
+    def _release(self, stream: Stream[Flow], below: int | None = None) -> Verdicts:
+        """Verdicts for what *stream* holds (up to offset *below*), in order, with the edits made so far."""
+        freed = self._holding.release(stream, below)
+        return [(held.token, self._output.rendered(stream, held.segment, held.at)) for held in freed]
+
+    def _bare(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> Verdicts:
         """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
         flow, at = stream.flow, stream.offset(segment.seq)
-        ended = flow.finished >> stream.direction & 1  # a FIN takes one position
-        ahead = 0 < at - stream.next - ended <= FAR and flow.helper is not None
-        if ahead and flow.server_inside and not segment.flags & RST:
-            # What is missing may yet be edited, and this would stand at a wrong place: a FIN would end the
-            # stream there, an ACK outdate later ones (RFC 9293, SND.WL1). Without ACKs two holes could block.
+        ended = flow.life >> stream.direction & 1  # a FIN takes one position
+        ahead = 0 < at - stream.next - ended <= FAR and flow.reading.reads
+        if ahead and flow.resizable and not segment.flags & RST:
+            # The missing bytes may still be edited, so this segment's translated position is unknown. A FIN
+            # there would end the stream early: hold it back as a gap. A bare ACK is moved to the next
+            # expected byte: dropped, two streams with gaps would dead-lock; left there, the receiver would
+            # ignore later window updates (RFC 9293, SND.WL1).
             if segment.flags & FIN:
                 return self._gap(stream, segment, token, at, now)
             placed = stream.placed(segment, stream.next + ended).raw
@@ -206,164 +255,100 @@ class Engine:
         flow.reset |= bool(segment.flags & RST)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
-        return [(token, self._rendered(stream, segment, at))]
+        return [(token, self._output.rendered(stream, segment, at))]
 
-    def _unread(self, stream: Stream, segment: Segment, now: float) -> Verdict:
-        """A segment of a bypassed flow: only edits that were made before are repeated."""
+    def _unread(self, stream: Stream[Flow], segment: Segment, now: float) -> Verdict:
+        """A segment of a flow that is not read: only edits that were made before are repeated."""
         # Progress still counts: offsets are relative to it, and 4 GiB on new bytes would pass for edited.
         at = stream.offset(segment.seq)
-        end = at + len(segment.raw) - segment.start
-        resuming = stream.flow.resuming
-        if 0 < end - stream.next <= FAR and not (resuming and resuming.strange(stream, segment)):
+        end = at + segment.size
+        if 0 < end - stream.next <= FAR and not stream.flow.reading.strange(stream, segment):
             stream.advance(end)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
-        return self._rendered(stream, segment, at)
+        return self._output.rendered(stream, segment, at)
 
-    def _again(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
+    def _again(self, stream: Stream[Flow], segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """A segment that carries nothing new: the same bytes as the first time, and never a second scan."""
-        end = at + len(segment.raw) - segment.start
-        first = stream.untouched(end)
+        end = at + segment.size
+        first = stream.first_editable(end)
         if end > first:  # not all of it has left
             if stream.held and end <= stream.held[-1].end:
-                return [(token, DROP)]  # its twin is being held and will leave soon
+                return [(token, DROP)]  # its twin is held and will leave soon
             if not self._holding.may(stream, first, end, end - at):
-                return [*self._release(stream), (token, self._rendered(stream, segment, at))]
+                return [*self._release(stream), (token, self._output.rendered(stream, segment, at))]
             first = stream.held[-1].end if stream.held else first
             self._holding.keep(stream, Held(token, segment, at, first, now))
             return []
         if segment.flags & FIN:  # the data are old, but the FIN may be new
             self._finish(stream, segment, now)
-        return [(token, self._rendered(stream, segment, at))]
+        return [(token, self._output.rendered(stream, segment, at))]
 
-    def _gap(self, stream: Stream, segment: Segment, token: Any, at: int, now: float) -> Verdicts:
-        """A segment behind a hole: dropped, so that TCP brings the bytes in order; but not for long."""
-        if stream.flow.midstream and not stream.next:
-            # Nobody saw where this direction stood: what is missing has passed and will not come again.
+    def _gap(self, stream: Stream[Flow], segment: Segment, token: Any, at: int, now: float) -> Verdicts:
+        """A segment behind a gap: dropped, so that TCP brings the bytes in order; but not for long."""
+        flow = stream.flow
+        if flow.midstream and not stream.next:
+            # Where this direction stood was not seen: what is missing has passed and will not come again.
             stream.rebase(segment.seq)
             return self._read(stream, segment, token, 0, now)
         if at - stream.next > FAR:
-            return [(token, self._rendered(stream, segment, at))]
-        flow = stream.flow
-        if flow.resuming and flow.resuming.gives_way(flow, now):
+            return [(token, self._output.rendered(stream, segment, at))]
+        if flow.reading.gives_way(now):
+            self._kept.moved.pop(flow.key, None)
             return [*self._let_go(flow), (token, self._unread(stream, segment, now))]
         if stream.gap is None:
             stream.gap = now
         if now - stream.gap > self.settings.gap:
             self.counters.gapped_flows += 1
-            return [*self._bypass(stream.flow), (token, self._rendered(stream, segment, at))]
+            return [*self._bypass(flow), (token, self._output.rendered(stream, segment, at))]
         self.counters.gap_drops += 1
         return [(token, DROP)]
 
     def _unknown(self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
-        """A segment of no known flow, or one with SYN. Flows begin when a server answers a client's SYN."""
+        """A segment of no known flow, or one with SYN."""
         if segment.flags & SYN:
-            return self._handshake(segment, token, from_inside, now, skewed)
+            ended = self._admission.handshake(segment, from_inside, now, skewed)
+            return [*self._forget_all(ended), (token, ACCEPT)]
         if skewed:
             # Its edits are lost with the state. Better a dead session than a corrupt one, or one that hangs.
             if not segment.flags & RST:
                 self.counters.resets += 1
-                self.kernel.reset(segment)
+                self._backend.reset(segment)
             return [(token, DROP)]
-        key, sets, passed = segment.key, self._sets, [(token, ACCEPT)]
-        forward = key if sets.helper_for(key) is not None else reverse(key)
-        if segment.start == len(segment.raw) or segment.flags & RST or sets.helper_for(forward) is None:
-            return passed
-        if not self.settings.midstream or self.pinholes.leads_to(flow_id(forward).server):
-            # If it is ahead of the SYN/ACK it will come again.
-            if not self.flows.half_open.begins(forward, now):
-                self.sessions.unknown()
-                sets.offload(forward, self.flows)
-            return passed
-        ends = (segment.seq, segment.ack) if forward == key else (segment.ack, segment.seq)
-        syn = HalfOpen(0, from_inside is (forward == key))
-        verdicts = self._begin(forward, *ends, now, syn, midstream=True)
-        return verdicts + self._read(self.flows.streams[key], segment, token, 0, now)
+        stream, ended = self._admission.midstream(segment, from_inside, now)
+        verdicts = self._forget_all(ended)
+        if stream is None:
+            return [*verdicts, (token, ACCEPT)]
+        return verdicts + self._read(stream, segment, token, 0, now)
 
-    def _handshake(
-        self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool
-    ) -> Verdicts:
-        """A segment with SYN: the beginning of a flow, if it carries no data.
+    def _forget_all(self, ended: list[Ended]) -> Verdicts:
+        return [verdict for flow, reason in ended for verdict in self._forget(flow, reason)]
 
-        skewed  the kernel still has an earlier connection of these ends in its set
-        """
-        passed: Verdicts = [(token, ACCEPT)]
-        answer = segment.flags & ACK
-        forward = reverse(segment.key) if answer else segment.key
-        read = skewed or self._sets.helper_for(forward)
-        if segment.start < len(segment.raw) or not read or forward == reverse(forward):
-            return passed
-        if answer:
-            syn = self.flows.half_open.answered(forward, segment.ack, from_inside)
-            if syn is None:
-                return passed
-            verdicts = self._begin(forward, segment.ack, segment.seq + 1, now, syn, midstream=False)
-            self.flows.streams[forward].flow.scaled(syn.scale, segment.scale)
-            if skewed and not self.flows.streams[forward].flow.skewed:
-                self.kernel.unprotect(forward)
-            return verdicts + passed
-        if self.pinholes.leads_to(flow_id(forward).server):
-            return passed
-        self._sets.reclaim(forward)
-        known = (segment.seq, from_inside, segment.scale, now)
-        self.counters.evicted_half_open += self.flows.half_open.announce(forward, *known)
-        return passed
-
-    def _begin(
-        self, key: bytes, client: int, server: int, now: float, syn: HalfOpen, midstream: bool
-    ) -> Verdicts:
-        """Start the flow of *key*, whose streams begin at these sequence numbers; an old one ends."""
-        verdicts: Verdicts = []
-        old = self.flows.streams.get(key)
-        if old is not None:
-            bases = tuple(stream.base for stream in old.flow.streams)
-            if bases == (client, server & 0xFFFFFFFF) and not old.flow.finished:
-                return verdicts  # the same handshake, repeated
-            self.flows.remove(old.flow)
-            verdicts += self._forget(old.flow, "control connection replaced")
-        factory = self._sets.helper_for(key)
-        flow = Flow(key, client, server, factory(midstream) if factory else None, now)
-        flow.midstream = midstream
-        flow.seen_from(syn.from_inside)
-        flow.nat = self._nat_for(flow)
-        self._sets.used(key, now)
-        self.counters.flows += 1
-        for evicted in self.flows.add(flow, self.pinholes.owners):
-            self.counters.evicted_flows += 1
-            verdicts += self._forget(evicted, "too many control connections")
-        return verdicts
-
-    def _nat_for(self, flow: Flow) -> FlowNat:
-        seams = (self.kernel, self.watcher, self.counters, self.flows.half_read)
-        return FlowNat(flow, self.pinholes, *seams, self.settings.home_names)
-
-    def _finish(self, stream: Stream, segment: Segment, now: float) -> None:
+    def _finish(self, stream: Stream[Flow], segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""
         flow = stream.flow
-        there = stream.offset(segment.seq) + len(segment.raw) - segment.start == stream.next
-        if not there or (flow.helper is not None and not stream.acknowledges(segment)):
+        there = stream.offset(segment.seq) + segment.size == stream.next
+        believed = flow.midstream or not flow.reading.reads or stream.acknowledges(segment)
+        if not there or not believed:
             return
-        news = not flow.finished >> stream.direction & 1
-        flow.finished |= 1 << stream.direction
-        self.pinholes.close_owner(flow.owner, "control connection closed")
-        if flow.finished == 3:
-            flow.closed = now
-        if flow.skewed and news:
+        new = flow.end(stream.direction, now)
+        self.pinholes.close_flow(flow.id, "control connection closed")
+        if flow.skewed and new:
             with suppress(BackendError):  # then the next daemon waits until connection tracking tells
-                self.kernel.protect(flow.key, records.record(flow))
+                self._backend.store.protect(flow.key, records.record(flow))
 
     def _forget(self, flow: Flow, reason: str) -> Verdicts:
         """The end of a flow that is no longer in the table."""
-        self.pinholes.close_owner(flow.owner, reason)
-        self.sessions.over(flow)
+        self.pinholes.close_flow(flow.id, reason)
+        self._kept.over(flow)
         if flow.skewed:
-            self.kernel.unprotect(flow.key)
+            self._backend.store.unprotect(flow.key)
         return self._let_go(flow)
 
-    def _bypass(self, flow: Flow) -> Verdicts:
+    def _bypass(self, flow: Flow, event: Event = Event.GIVEN_UP) -> Verdicts:
         """Read *flow* no more. Its edits stay, its pinholes too: the peers have been told of them."""
-        flow.helper = None
-        self.sessions.over(flow)
+        flow.stop_reading(event)
+        self._kept.over(flow)
         return self._let_go(flow)
 
     def _let_go(self, flow: Flow) -> Verdicts:
@@ -373,28 +358,29 @@ class Engine:
         """A helper gave up: one flow is concerned, and it goes on untouched."""
         if isinstance(error, Foreign):
             self.counters.foreign_flows += 1
-            log.debug("%s: not read: %s", flow.owner, error)
+            log.debug("%s: not read: %s", flow.id, error)
             if not any(stream.map.edits for stream in flow.streams):
                 self._sets.offload(flow.key, self.flows)
-        elif isinstance(error, Malformed):
+            return self._bypass(flow, Event.NOT_OURS)
+        if isinstance(error, Malformed):
             self.counters.malformed_flows += 1
-            log.info("%s: no longer read: %s", flow.owner, error)
+            log.info("%s: no longer read: %s", flow.id, error)
         else:
             self.counters.failed_flows += 1
-            log.error("%s: no longer read: %s", flow.owner, type(error).__name__, exc_info=error)
+            log.error("%s: no longer read: %s", flow.id, type(error).__name__, exc_info=error)
         return self._bypass(flow)
 
-    def _poll_owners(self, now: float) -> Verdicts:
+    def _poll_lost(self, now: float) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""
         verdicts: Verdicts = []
-        owners = self.pinholes.tended() | self.flows.skewed.keys()
-        for owner, ended in self._liveness.lost(owners, now):
-            self.pinholes.close_owner(owner, "control connection lost")
-            flow = self.flows.skewed.get(owner)
+        candidates = self.pinholes.tended() | self.flows.skewed.keys()
+        for lost, ended in self._lost.lost(candidates, now):
+            self.pinholes.close_flow(lost, "control connection lost")
+            flow = self.flows.skewed.get(lost)
             if flow is None or flow.closed is not None:
                 continue
-            # Conntrack may have been flushed, and what nobody saw end must never be read untranslated.
-            if ended or flow.reset or flow.finished or now - flow.seen >= self.settings.limits.idle:
+            # Conntrack may have been flushed, and a flow whose end was not seen must never pass untranslated.
+            if ended or flow.reset or flow.life or now - flow.seen >= self.settings.limits.idle:
                 self.flows.remove(flow)
                 verdicts += self._forget(flow, "control connection lost")
         return verdicts

@@ -1,85 +1,228 @@
-"""Flow: one control connection. Knows TCP's handshake, no protocol above it.
+"""Flow: one control connection, and the states it can be in. Knows TCP's handshake, no protocol above it.
 
 A flow comes into being with the server's SYN/ACK, not with the client's SYN: packets from the inside are
 seen before any firewall, and a SYN alone proves nothing. Until then one integer is kept for it.
+
+Two things change in the life of a flow, each by a table of its own:
+
+- State: what is done with its bytes. ``Reading.on`` is the only place where it changes.
+- Life: which ends have sent their FIN. ``Flow.end`` is the only place where it changes.
+
+The state decides who gets a segment with data: the helper (NEW, ESTABLISHED), the reading itself, which may
+become ESTABLISHED again (RESTORED, RESYNCING), or nobody (BYPASSED, FOREIGN). Whatever the state, the segment
+leaves with the edits that were made before.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from enum import Enum, IntEnum, auto
+from types import MappingProxyType
+from typing import Final
 
-from nfreaim.core.address import Direction, FlowId, flow_id
+from nfreaim.core.address import Direction, End, FlowId, flow_id, reverse
+from nfreaim.core.helper import Helper, Nat, Scan
+from nfreaim.core.tcp.segment import Segment
 from nfreaim.core.tcp.stream import Stream
 
-if TYPE_CHECKING:
-    from nfreaim.core.helper import Helper
-    from nfreaim.core.nat import FlowNat
-    from nfreaim.core.resume import Resuming
+
+class State(Enum):
+    """What is done with the bytes of a flow."""
+
+    NEW = auto()
+    """The helper reads them from the first one on, and has not recognised its protocol for certain."""
+    ESTABLISHED = auto()
+    """The helper reads them, and may expect peers."""
+    RESTORED = auto()
+    """An earlier daemon read them up to known positions; the next segment tells whether any were missed."""
+    RESYNCING = auto()
+    """Bytes were missed: they pass, while the helper looks for a message boundary."""
+    BYPASSED = auto()
+    """They pass unread: the helper failed or could not follow."""
+    FOREIGN = auto()
+    """They pass unread: they never were the helper's protocol."""
+
+
+class Event(Enum):
+    """What makes a flow change its state."""
+
+    RECOGNISED = auto()
+    """The helper is established."""
+    NOT_OURS = auto()
+    """The helper raised Foreign."""
+    GIVEN_UP = auto()
+    """The helper failed, a gap did not fill, or memory ran short."""
+    IN_PLACE = auto()
+    """The first segment after a restart stands where reading stopped."""
+    MISSED = auto()
+    """It does not: bytes passed while no daemon ran, or soon after."""
+    RESYNCED = auto()
+    """The helper is certain of a message boundary in both directions."""
+
+
+_S, _E = State, Event
+TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = MappingProxyType(
+    {
+        _S.NEW: {_E.RECOGNISED: _S.ESTABLISHED, _E.NOT_OURS: _S.FOREIGN, _E.GIVEN_UP: _S.BYPASSED},
+        _S.ESTABLISHED: {_E.NOT_OURS: _S.FOREIGN, _E.GIVEN_UP: _S.BYPASSED, _E.MISSED: _S.RESYNCING},
+        _S.RESTORED: {_E.IN_PLACE: _S.ESTABLISHED, _E.MISSED: _S.RESYNCING},
+        _S.RESYNCING: {_E.RESYNCED: _S.ESTABLISHED},
+        _S.BYPASSED: {},
+        _S.FOREIGN: {},
+    }
+)
+
+
+class Life(IntEnum):
+    """Which ends have sent their FIN, in place. Each end has a bit, by its number."""
+
+    OPEN = 0
+    CLIENT_DONE = 1
+    SERVER_DONE = 2
+    FINISHED = 3
+
+
+class _NoHelper:
+    """Stands where a flow has no helper: it asks for no byte."""
+
+    established = False
+
+    def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
+        return None
+
+    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
+        return False
+
+
+class Reading:
+    """How one flow is read: its state, and the helper that reads it."""
+
+    __slots__ = ("helper", "state")
+
+    def __init__(self, helper: Helper, state: State) -> None:
+        self.helper = helper
+        self.state = state
+
+    def on(self, event: Event) -> None:
+        """Change the state. Raises KeyError if *event* cannot happen in it."""
+        self.state = TRANSITIONS[self.state][event]
+
+    @property
+    def reads(self) -> bool:
+        """Whether the helper gets the bytes."""
+        return self.state is State.ESTABLISHED or self.state is State.NEW
+
+    @property
+    def certain(self) -> bool:
+        """Whether the positions of both streams are true, so that an edit may change a length."""
+        return True
+
+    def saw(self, stream: Stream[Flow], segment: Segment) -> None:
+        """*segment* of *stream* passes by. Called for flows whose edits may change a length."""
+
+    def ready(self, stream: Stream[Flow], segment: Segment, now: float) -> bool:
+        """Whether *segment*, which has data and which the helper does not get, is to be read after all."""
+        return False
+
+    def strange(self, stream: Stream[Flow], segment: Segment) -> bool:
+        """Whether *segment* is so far from the known positions that neither end can have sent it."""
+        return False
+
+    def gives_way(self, now: float) -> bool:
+        """There is a gap: whether it is of bytes that passed before, so that waiting for them is in vain."""
+        return False
+
+
+_UNREAD: Final = {state: Reading(_NoHelper(), state) for state in (State.BYPASSED, State.FOREIGN)}
 
 
 class Flow:
     """One control connection.
 
-    key      of the packets in the original direction
-    server_inside  which of them is the inside one: the server (behind this router, or on it) or the client
-    skewed   an edit changed a length: headers of both directions are translated, and it must fail closed
-    helper   reads it, or None once it is bypassed
-    nat      what the helper is handed
-    midstream its beginning was not seen
-    resuming  of an earlier daemon's life: how it comes to be read again, and may stop being read for a while
-    finished a bit for each direction whose FIN was seen
-    reset    an RST was seen: that alone proves nothing
-    seen     when its last packet passed
-    closed   when both its ends were done, or None
+    key        of the packets in the original direction
+    streams    by direction
+    protocol   the name of its protocol
+    inside     which end is the inside one: the client, or the server (behind this router, or on it)
+    resizable  its edits may change a length: windows and acknowledgements are followed. True if it is skewed.
+    skewed     an edit changed a length: headers of both directions are translated, and it must fail closed
+    reading    how it is read; at first it is bypassed
+    nat        what its helper is handed
+    midstream  its beginning was not seen
+    life       which ends are done
+    reset      an RST was seen: that alone proves nothing
+    seen       when its last packet passed
+    closed     when both ends were done, or None
     """
 
     __slots__ = (
         "closed",
-        "finished",
-        "helper",
+        "inside",
         "key",
+        "life",
         "midstream",
         "nat",
+        "protocol",
+        "reading",
         "reset",
-        "resuming",
+        "resizable",
         "seen",
-        "server_inside",
         "skewed",
         "streams",
     )
 
-    def __init__(
-        self, key: bytes, client_base: int, server_base: int, helper: Helper | None, now: float
-    ) -> None:
+    nat: Nat
+
+    def __init__(self, key: bytes, bases: tuple[int, int], inside: End, now: float) -> None:
+        """*bases*: sequence numbers of the first byte of either direction."""
         self.key = key
-        self.server_inside = False
-        self.skewed = False
-        self.helper = helper
-        self.nat: FlowNat | None = None
+        client, server = (Stream(self, way, base) for way, base in zip(Direction, bases, strict=True))
+        client.other, server.other = server, client
+        self.streams: tuple[Stream[Flow], Stream[Flow]] = client, server
+        for stream in self.streams:
+            stream.from_inside = int(stream.direction) == int(inside)
+        self.inside = inside
+        self.protocol = ""
+        self.resizable = self.skewed = False
+        self.reading = _UNREAD[State.BYPASSED]
         self.midstream = False
-        self.resuming: Resuming | None = None
-        self.streams = (
-            Stream(self, Direction.ORIGINAL, client_base),
-            Stream(self, Direction.REPLY, server_base),
-        )
-        self.seen = now
-        self.finished = 0
+        self.life = Life.OPEN
         self.reset = False
+        self.seen = now
         self.closed: float | None = None
 
     @property
-    def owner(self) -> FlowId:
+    def id(self) -> FlowId:
         """Its ends. Made anew each time: kept, the texts would take a fifth of an idle flow's memory."""
         return flow_id(self.key)
 
-    def seen_from(self, client_inside: bool) -> None:
-        """Which end is the inside one; until told, it is the client."""
-        self.server_inside = not client_inside
-        for stream in self.streams:
-            stream.from_inside = (stream.direction is Direction.ORIGINAL) is client_inside
+    @property
+    def inside_host(self) -> str:
+        """The address of its inside end."""
+        return self.id[self.inside].address
+
+    def stop_reading(self, event: Event) -> None:
+        """Its helper is done with it, because of *event*. Edits that were made stay."""
+        self.reading = _UNREAD[TRANSITIONS[self.reading.state][event]]
+
+    def end(self, direction: Direction, now: float) -> bool:
+        """The sender of *direction* is done. Returns whether that is new."""
+        life = Life(self.life | 1 << direction)
+        new = life is not self.life
+        self.life = life
+        if life is Life.FINISHED:
+            self.closed = now
+        return new
 
     def scaled(self, client: int | None, server: int | None) -> None:
         """Both SYNs were seen, with these window scales: either both ends shift their windows, or none."""
         used = client is not None and server is not None
         self.streams[Direction.ORIGINAL].scale = server if used else 0
         self.streams[Direction.REPLY].scale = client if used else 0
+
+    def resets(self) -> list[tuple[bytes, int, int]]:
+        """Key, sequence and acknowledgement number of a reset for either end, in its own numbers."""
+        client, server = self.streams
+        return [
+            (key, stream.base + stream.map.fwd(stream.next), stream.other.expected)
+            for key, stream in ((self.key, client), (reverse(self.key), server))
+        ]

@@ -1,8 +1,8 @@
 """FlowTable: every flow by the keys of its packets, bounded in number, memory and idle time.
 
-Who gives way in a full table: first flows of clients that have more than their share of it, so that nobody
-can push out others by opening many; of these, and then of all, those that are not read, then those that are
-not past sign-on, the longest idle ones first. What a pinhole or a translation hangs on is spared.
+In a full table flows of clients that have more than their share of it give way first, so that a client cannot
+push out others by opening many. Of these, and then of all, those go first that are not read, then those that
+are not established, the longest idle ones first. Flows with pinholes go last, skewed ones never.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from nfreaim.core.address import Direction, FlowId, key_of, reverse
-from nfreaim.core.flow import Flow
+from nfreaim.core.address import Direction, End, FlowId, key_of, reverse
+from nfreaim.core.flow import Flow, State
 from nfreaim.core.quota import Quota
 from nfreaim.core.tcp.half_open import HalfOpenTable
 from nfreaim.core.tcp.stream import Stream
 
 # Flows of one client (an address) that are never too many; a host has a handful.
 _FEW: Final = 64
-# So many streams are looked at in one call of ``expire``: a full table at once would take 60 ms.
+# ``expire`` looks at so many streams in one call: a full table at once would take 60 ms.
 _SWEEP: Final = 8192
+_RANK: Final = {State.NEW: 1, State.ESTABLISHED: 2}  # in other states nothing is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class FlowLimits:
     flows: int = 65536
     skewed: int = 16384
     """Of these, flows that are never evicted, because what they send has to be translated."""
+    skewed_per_host: int = 1024
+    """Of these, flows of one inside client: a host of the LAN must not take all of them from the others."""
     half_open: int = 131072
     """SYNs without an answer, 0.1 KiB each."""
     half_read: int = 64 << 20
@@ -47,8 +50,9 @@ class FlowTable:
 
     def __init__(self, limits: FlowLimits) -> None:
         self.limits = limits
-        self.streams: dict[bytes, Stream] = {}
+        self.streams: dict[bytes, Stream[Flow]] = {}
         self.skewed: dict[FlowId, Flow] = {}
+        self._skewed_hosts: Counter[str] = Counter()
         self.half_open = HalfOpenTable(limits.half_open)
         self.half_read: Quota[Flow] = Quota(limits.half_read)
         self._edits: Quota[Flow] = Quota(limits.edits)
@@ -63,12 +67,12 @@ class FlowTable:
     def add(self, flow: Flow, spared: Callable[[], Iterable[FlowId]] = tuple) -> list[Flow]:
         """Remember *flow*. Returns the flows that had to give way in a full table (see above).
 
-        spared  tells the owners that give way last
+        spared  tells the flows that give way last
         """
         evicted: list[Flow] = []
         if len(self) >= self.limits.flows:
             # A whole sixteenth at once, so that the search costs little per new flow.
-            evicted = self._least(max(1, self.limits.flows // 16), {key_of(owner) for owner in spared()})
+            evicted = self._least(max(1, self.limits.flows // 16), {key_of(flow) for flow in spared()})
             for old in evicted:
                 self.remove(old)
         self.streams[flow.key] = flow.streams[0]
@@ -81,9 +85,8 @@ class FlowTable:
         fair = max(_FEW, len(self) // len(shares))
 
         def worth(flow: Flow) -> tuple[bool, bool, int, float]:
-            helper = flow.helper
-            reading = 0 if helper is None or flow.closed is not None else 2 if helper.established else 1
-            return flow.key in spared, shares[flow.key[:4]] <= fair, reading, flow.seen
+            rank = 0 if flow.closed is not None else _RANK.get(flow.reading.state, 0)
+            return flow.key in spared, shares[flow.key[:4]] <= fair, rank, flow.seen
 
         return sorted((flow for flow in self if not flow.skewed), key=worth)[:count]
 
@@ -94,17 +97,31 @@ class FlowTable:
             del self.streams[reverse(flow.key)]
         self.half_read.set(flow, 0)
         self._edits.set(flow, 0)
-        if self.skewed.get(flow.owner) is flow:
-            del self.skewed[flow.owner]
+        if self.skewed.get(flow.id) is flow:
+            del self.skewed[flow.id]
+            self._skewed_hosts[flow.inside_host] -= 1
+            if not self._skewed_hosts[flow.inside_host]:
+                del self._skewed_hosts[flow.inside_host]
 
     def may_skew(self, flow: Flow) -> bool:
-        """Whether *flow* may be skewed, or is. One whose client is inside never: no protocol needs it."""
-        return flow.server_inside and (flow.skewed or len(self.skewed) < self.limits.skewed)
+        """Whether *flow* may be skewed, or is."""
+        if flow.skewed or not flow.resizable:
+            return flow.skewed
+        # A server inside has its flows with clients from everywhere, so its address says nothing.
+        share = self.limits.skewed if flow.inside is End.SERVER else self.limits.skewed_per_host
+        return len(self.skewed) < self.limits.skewed and self._skewed_hosts[flow.inside_host] < share
+
+    def skew(self, flow: Flow) -> None:
+        """*flow* is skewed from now on."""
+        flow.skewed = flow.resizable = True
+        if flow.id not in self.skewed:
+            self._skewed_hosts[flow.inside_host] += 1
+        self.skewed[flow.id] = flow
 
     def edited(self, flow: Flow) -> int:
-        """Edits of *flow* were added. Returns how many flows must forget theirs: those edited longest ago.
+        """Edits of *flow* were added. Returns how many flows had to forget theirs: those edited longest ago.
 
-        What they send again of them passes as it came. Their receivers have had it long since, and keep that.
+        If they send those bytes again they pass as they came. Their receivers have had them, and keep those.
         """
         self._edits.set(flow, sum(len(stream.map.edits) for stream in flow.streams))
         forgetful = self._edits.surplus()

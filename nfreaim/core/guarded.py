@@ -1,155 +1,168 @@
-"""Seams: firewall, kernel and observers as the core reaches them, so that they fail as they are declared to.
+"""Guards: wrappers that turn any exception of a back end into BackendError, logged once per method and type.
 
-Whatever else an implementation raises is a mistake in it, or something nobody thought of. It must not cost a
-packet its verdict, nor the daemon its life: it counts as the machine's refusal, and its traceback is logged
-once for each place and kind. Nothing is decided here.
+A back end that raises anything else has a defect. That must not cost a packet its verdict, nor the daemon its
+life. Methods that are declared to raise nothing return a harmless value instead.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.flow import Flow
+from nfreaim.core.backend import Backend, Conntrack, FlowStore, Followed, QueueControl, Record, Reset, Watcher
+from nfreaim.core.firewall.pinhole import Firewall, Observer, Pinhole
 from nfreaim.core.helper import Report
 from nfreaim.core.tcp.segment import Segment
 from nfreaim.errors import BackendError
-
-if TYPE_CHECKING:
-    from nfreaim.core.backend import Kernel, Record, Watcher
-    from nfreaim.core.firewall.pinhole import Firewall, Observer, Pinhole
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-class _Seam:
-    """Remembers what was logged."""
+class _Guard:
+    """Remembers what was logged. *name* is that of the back end in the log."""
 
-    def __init__(self) -> None:
-        self._known: set[tuple[str, type[Exception]]] = set()
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._logged: set[tuple[str, type[Exception]]] = set()
 
-    def _hard(self, place: str, call: Callable[[], T]) -> T:
+    def raising(self, method: str, call: Callable[[], T]) -> T:
         """What *call* returns. Raises BackendError and nothing else."""
         try:
             return call()
         except BackendError:
             raise
         except Exception as error:
-            self._log(place, error)
-            raise BackendError(f"{place} failed: {type(error).__name__}") from error
+            self._log(method, error)
+            raise BackendError(f"{self._name}.{method} failed: {type(error).__name__}") from error
 
-    def _soft(self, place: str, call: Callable[[], T], otherwise: T) -> T:
+    def quiet(self, method: str, call: Callable[[], T], otherwise: T) -> T:
         """What *call* returns, or *otherwise* if it fails. Raises nothing."""
         try:
             return call()
         except Exception as error:
-            self._log(place, error)
+            self._log(method, error)
             return otherwise
 
-    def _log(self, place: str, error: Exception) -> None:
-        kind = (place, type(error))
-        known = kind in self._known
-        self._known.add(kind)
+    def _log(self, method: str, error: Exception) -> None:
+        kind = (method, type(error))
+        known = kind in self._logged
+        self._logged.add(kind)
         if isinstance(error, BackendError):
             log.log(logging.DEBUG if known else logging.WARNING, "%s", error)
         else:
-            log.error("%s failed unexpectedly", place, exc_info=None if known else error)
+            log.error("%s.%s failed unexpectedly", self._name, method, exc_info=None if known else error)
 
 
-class GuardedFirewall(_Seam):
+class GuardedFirewall(_Guard):
     """A core.firewall.pinhole.Firewall."""
 
     def __init__(self, firewall: Firewall) -> None:
-        super().__init__()
+        super().__init__("firewall")
         self._firewall = firewall
 
-    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
-        self._hard("firewall.put", lambda: self._firewall.put(pinhole, earlier))
+    def open(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+        self.raising("open", lambda: self._firewall.open(pinhole, earlier))
 
-    def drop(self, pinhole: Pinhole) -> None:
-        self._hard("firewall.drop", lambda: self._firewall.drop(pinhole))
+    def close(self, pinhole: Pinhole) -> None:
+        self.raising("close", lambda: self._firewall.close(pinhole))
 
     def busy(self, outside: Endpoint) -> bool:
-        return self._soft("firewall.busy", lambda: self._firewall.busy(outside), True)
+        return self.quiet("busy", lambda: self._firewall.busy(outside), True)
 
     def list(self) -> list[Pinhole]:
-        return self._hard("firewall.list", self._firewall.list)
+        return self.raising("list", self._firewall.list)
 
     def prepare(self, host: str) -> None:
-        self._soft("firewall.prepare", lambda: self._firewall.prepare(host), None)
+        self.quiet("prepare", lambda: self._firewall.prepare(host), None)
 
     def upkeep(self) -> None:
-        self._soft("firewall.upkeep", self._firewall.upkeep, None)
+        self.quiet("upkeep", self._firewall.upkeep, None)
 
 
-class GuardedObserver(_Seam):
+class GuardedObserver(_Guard):
     """A core.firewall.pinhole.Observer."""
 
     def __init__(self, observer: Observer) -> None:
-        super().__init__()
+        super().__init__("observer")
         self._observer = observer
 
     def opened(self, pinhole: Pinhole) -> None:
-        self._soft("observer.opened", lambda: self._observer.opened(pinhole), None)
+        self.quiet("opened", lambda: self._observer.opened(pinhole), None)
 
     def claimed(self, pinhole: Pinhole, peer: str) -> None:
-        self._soft("observer.claimed", lambda: self._observer.claimed(pinhole, peer), None)
+        self.quiet("claimed", lambda: self._observer.claimed(pinhole, peer), None)
 
     def closed(self, pinhole: Pinhole, reason: str) -> None:
-        self._soft("observer.closed", lambda: self._observer.closed(pinhole, reason), None)
+        self.quiet("closed", lambda: self._observer.closed(pinhole, reason), None)
 
 
 class GuardedWatcher(GuardedObserver):
-    """A core.nat.Watcher."""
+    """A core.backend.Watcher."""
 
     def __init__(self, watcher: Watcher) -> None:
         super().__init__(watcher)
         self._watcher = watcher
 
-    def reported(self, flow: Flow, report: Report) -> None:
-        self._soft("watcher.reported", lambda: self._watcher.reported(flow, report), None)
+    def reported(self, flow: FlowId, protocol: str, report: Report) -> None:
+        self.quiet("reported", lambda: self._watcher.reported(flow, protocol, report), None)
 
 
-class GuardedKernel(_Seam):
-    """A core.nat.Kernel."""
+class GuardedConntrack(_Guard):
+    """A core.backend.Conntrack."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__()
-        self._kernel = kernel
+    def __init__(self, conntrack: Conntrack) -> None:
+        super().__init__("conntrack")
+        self._conntrack = conntrack
+
+    def outside_address(self, flow: FlowId) -> str:
+        return self.raising("outside_address", lambda: self._conntrack.outside_address(flow))
+
+    def reached(self, flow: FlowId) -> Endpoint:
+        return self.raising("reached", lambda: self._conntrack.reached(flow))
+
+    def is_inside_host(self, address: str) -> bool:
+        return self.quiet("is_inside_host", lambda: self._conntrack.is_inside_host(address), False)
+
+    def alive(self, flow: FlowId) -> bool:
+        return self.raising("alive", lambda: self._conntrack.alive(flow))
+
+    def ended(self, flow: FlowId) -> bool:
+        return self.raising("ended", lambda: self._conntrack.ended(flow))
+
+
+class _GuardedQueue(_Guard):
+    """A core.backend.QueueControl."""
+
+    def __init__(self, queue: QueueControl) -> None:
+        super().__init__("queue")
+        self._queue = queue
+
+    def offload(self, flow: FlowId) -> None:
+        self.raising("offload", lambda: self._queue.offload(flow))
+
+    def undo_offload(self, flow: FlowId) -> None:
+        self.raising("undo_offload", lambda: self._queue.undo_offload(flow))
+
+    def queue_server(self, followed: Followed) -> None:
+        self.raising("queue_server", lambda: self._queue.queue_server(followed))
+
+
+class _GuardedStore(_Guard):
+    """A core.backend.FlowStore."""
+
+    def __init__(self, store: FlowStore) -> None:
+        super().__init__("store")
+        self._store = store
         self._protecting = True
 
-    def outside_address(self, owner: FlowId) -> str:
-        return self._hard("kernel.outside_address", lambda: self._kernel.outside_address(owner))
-
-    def reached(self, owner: FlowId) -> Endpoint:
-        return self._hard("kernel.reached", lambda: self._kernel.reached(owner))
-
-    def lan(self, address: str) -> bool:
-        return self._soft("kernel.lan", lambda: self._kernel.lan(address), False)
-
-    def alive(self, owner: FlowId) -> bool:
-        return self._hard("kernel.alive", lambda: self._kernel.alive(owner))
-
-    def ended(self, owner: FlowId) -> bool:
-        return self._hard("kernel.ended", lambda: self._kernel.ended(owner))
-
-    def offload(self, owner: FlowId) -> None:
-        self._hard("kernel.offload", lambda: self._kernel.offload(owner))
-
-    def reclaim(self, owner: FlowId) -> None:
-        self._hard("kernel.reclaim", lambda: self._kernel.reclaim(owner))
-
-    def divert(self, server: Endpoint) -> None:
-        self._hard("kernel.divert", lambda: self._kernel.divert(server))
-
     def protect(self, key: bytes, record: Record) -> None:
-        """As declared; a refusal is logged here, once until it works again: a full disk refuses all edits."""
+        """A refusal is logged here, once until it works again: a full disk refuses all edits."""
         try:
-            self._hard("kernel.protect", lambda: self._kernel.protect(key, record))
+            self.raising("protect", lambda: self._store.protect(key, record))
         except BackendError as error:
             if self._protecting:
                 log.error("edits that change lengths are not made, as long as this fails: %s", error)
@@ -160,16 +173,34 @@ class GuardedKernel(_Seam):
         self._protecting = True
 
     def unprotect(self, key: bytes) -> None:
-        self._soft("kernel.unprotect", lambda: self._kernel.unprotect(key), None)
+        self.quiet("unprotect", lambda: self._store.unprotect(key), None)
 
-    def keep(self, key: bytes, record: Record) -> None:
-        self._hard("kernel.keep", lambda: self._kernel.keep(key, record))
+    def save_session(self, key: bytes, record: Record) -> None:
+        self.raising("save_session", lambda: self._store.save_session(key, record))
 
-    def note(self, key: bytes, place: bytes) -> None:
-        self._hard("kernel.note", lambda: self._kernel.note(key, place))
+    def save_position(self, key: bytes, position: bytes) -> None:
+        self.raising("save_position", lambda: self._store.save_position(key, position))
 
-    def drop(self, key: bytes, skewed: bool) -> None:
-        self._soft("kernel.drop", lambda: self._kernel.drop(key, skewed), None)
+    def forget_session(self, key: bytes, skewed: bool) -> None:
+        self.quiet("forget_session", lambda: self._store.forget_session(key, skewed), None)
 
-    def reset(self, segment: Segment) -> None:
-        self._soft("kernel.reset", lambda: self._kernel.reset(segment), None)
+
+class _GuardedReset(_Guard):
+    """A core.backend.Reset."""
+
+    def __init__(self, reset: Reset) -> None:
+        super().__init__("reset")
+        self._reset = reset
+
+    def __call__(self, segment: Segment) -> None:
+        self.quiet("send", lambda: self._reset(segment), None)
+
+
+def guarded(backend: Backend) -> Backend:
+    """*backend*, each part behind a guard."""
+    return Backend(
+        GuardedConntrack(backend.conntrack),
+        _GuardedQueue(backend.queue),
+        _GuardedStore(backend.store),
+        _GuardedReset(backend.reset),
+    )

@@ -1,18 +1,28 @@
 """The contract between the engine and a protocol: Helper on one side, Nat on the other.
 
-A helper reads the new bytes of a flow, in order and each once, and answers with edits. It never does
-I/O and has never heard of TCP; what it wants of the router it asks of the Nat it is handed.
+A helper reads the new bytes of a flow, in order and each once, and answers with edits. It does no I/O and
+knows no TCP; what it wants of the router it asks of the Nat it is handed. The rest of the program knows a
+protocol by its HelperSpec only.
+
+**After a restart.** A flow whose helper is Resumable is read on by the next daemon. The engine writes down
+where reading stands (``positions``) whenever the flow advances. The next daemon makes a new helper and calls
+``resume``. If the first segment shows that no byte was missed, ``scan`` goes on at these positions. Otherwise
+the engine passes the flow and calls ``resync`` with each segment, until the helper is certain of a message
+boundary in both directions; then ``scan`` goes on behind what was seen.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from nfreaim.core.address import Direction, Endpoint
-from nfreaim.core.counters import Counters
+from nfreaim.core.address import Direction, End, Endpoint
 from nfreaim.core.greeting import Greeting
 from nfreaim.core.tcp.offsets import Edit
+
+MESSAGE_COUNTERS = ("proposals", "rewritten", "mapped_back", "left", "malformed_messages")
+"""Counters that every helper has: messages with an address, what became of them, and unreadable messages."""
 
 
 class Refused(Exception):
@@ -23,23 +33,23 @@ class Refused(Exception):
 class Expectation:
     """ "A peer will connect to *inside* because of this flow."
 
-    cookie   the protocol's own name for the agreement, unique within the flow
-    service  what is expected, as in the configuration ("send-file", ...)
-    peer     the only address the connection may come from, or None where it is not known
-    session  any number of peers, for as long as the flow lasts
-    greetings  what the peer may say first; nothing: not known, and not looked at
+    agreement  the protocol's own name for what the peers agreed on, unique within the flow
+    service    what is expected, as in the configuration ("send-file", ...)
+    peer       the only address the connection may come from, or None where it is not known
+    standing   any number of peers, for as long as the flow lasts
+    greetings  what the peer may say first; empty: not known, so it is not verified
     """
 
-    cookie: bytes
+    agreement: bytes
     service: str
     inside: Endpoint
     peer: str | None = None
-    session: bool = False
+    standing: bool = False
     greetings: tuple[Greeting, ...] = ()
 
     @property
     def verify(self) -> bool:
-        """The first bytes of the connection have to be looked at before it may go on."""
+        """Whether the first bytes of the connection have to be verified before it may go on."""
         return bool(self.greetings)
 
 
@@ -62,25 +72,24 @@ class Report:
     """What became of one message that carries an address.
 
     direction  "out" to the outside, "in" from there
-    stage      the protocol's own count of the proposal within its agreement
+    stage      the protocol's own count of the message within its agreement; 0 where it has none
     before     address and port as they came; *after* as they left
+    routine    repeated without a user's doing; a log need not show it
     """
 
     direction: Literal["out", "in"]
     service: str
     stage: int
-    cookie: bytes
+    agreement: bytes
     before: Endpoint
     after: Endpoint
     action: Action
     reason: str
+    routine: bool = False
 
 
 class Nat(Protocol):
     """What a helper may ask of the router, about the one flow it reads. All calls are synchronous."""
-
-    counters: Counters
-    """The engine's, for what only the helper can tell."""
 
     @property
     def server_inside(self) -> bool:
@@ -94,26 +103,26 @@ class Nat(Protocol):
     def outside(self) -> Endpoint:
         """The flow's outside end."""
 
-    def ready(self) -> None:
-        """The flow is past sign-on: expectations may follow, and what they need may be prepared."""
+    def established(self) -> None:
+        """Expectations may follow from now on, and what they need may be prepared."""
 
     def expect(self, expectation: Expectation) -> Endpoint:
         """Open a pinhole; the outside endpoint to announce. It exists when this returns. Raises Refused."""
 
-    def withdraw(self, cookie: bytes, reason: str) -> None:
-        """Close the pinhole of the agreement *cookie*, if there is one."""
+    def withdraw(self, agreement: bytes, reason: str) -> None:
+        """Close the pinhole of *agreement*, if there is one."""
 
     def withdraw_all(self, reason: str) -> None:
         """Close every pinhole of this flow."""
 
-    def agreed(self, cookie: bytes) -> None:
-        """The peer accepted *cookie*: its pinhole, if there is one, will not be needed for long."""
+    def accepted(self, agreement: bytes) -> None:
+        """The peer accepted *agreement*: its pinhole, if there is one, will not be needed for long."""
 
-    def mappings(self) -> bool:
+    def has_pinholes(self) -> bool:
         """Whether any pinhole is open, so that ``inside_of`` could answer."""
 
-    def sessions(self) -> bool:
-        """Whether any of them is open for a whole session."""
+    def has_standing(self) -> bool:
+        """Whether any open pinhole is a standing one."""
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
         """The inside endpoint that an announced outside endpoint stands for, if it is one of ours."""
@@ -125,27 +134,32 @@ class Nat(Protocol):
         """Of a flow whose server is inside: the outside endpoint its client connected to. Raises Refused."""
 
     def is_home(self, host: str) -> bool:
-        """Whether *host*, a name or an address, stands for a server on our side: one of the inside networks'
-        addresses, or a name that the operator listed."""
+        """Whether *host*, a name or an address, stands for a server on our side.
 
-    def follow(self, server: Endpoint) -> None:
-        """A client was redirected to *server*: read what it says there, too, whatever the port."""
+        That is an address of the inside networks, or a name that the operator listed.
+        """
 
-    def keeps(self, size: int) -> None:
-        """The helper keeps *size* bytes of frames whose end is missing, since now. Say so when it changes."""
+    def watch_server(self, server: Endpoint) -> None:
+        """The client was redirected to *server*: read its connections there, whatever the port."""
+
+    def set_buffered(self, size: int) -> None:
+        """The helper keeps *size* bytes of incomplete messages from now on. Call it when that changes."""
 
     def editable(self, direction: Direction, start: int) -> bool:
         """Whether the byte at stream offset *start* has not been forwarded yet."""
 
+    def count(self, counter: str) -> None:
+        """One more of *counter*: one of MESSAGE_COUNTERS, or of the protocol's own (HelperSpec.counters)."""
+
     def report(self, report: Report) -> None:
-        """Tell whoever watches what became of a message."""
+        """Say what became of a message."""
 
 
 class Helper(Protocol):
     """One protocol's reader of one flow."""
 
     established: bool
-    """The flow was recognised from its first byte and is past sign-on: expectations may be made."""
+    """The flow was recognised from its first byte, and expectations may be made."""
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         """Read *data*, the bytes of that direction from stream offset *start* on; each byte comes once.
@@ -164,21 +178,23 @@ class Helper(Protocol):
 
 @runtime_checkable
 class Resumable(Helper, Protocol):
-    """A helper whose flow can be read on by the next daemon."""
+    """A helper whose flow the next daemon can read on; see the head of this module."""
 
-    def places(self) -> tuple[bytes, bytes]:
-        """Where it stands in each direction: positions, never text, in at most 20 bytes each, as many."""
+    def positions(self) -> tuple[bytes, bytes]:
+        """Where reading stands in each direction: numbers, no text; of one length, 20 bytes each at most."""
 
-    def resume(self, places: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
-        """The flow was established before. Go on at *places*, which are the stream offsets *starts*.
+    def resume(self, positions: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
+        """The flow is established already. Go on at *positions*, which are the stream offsets *starts*.
 
-        None: they are not known, and ``follow`` will be called. Raises ValueError if these are no places.
+        None: they are not known, and ``resync`` will be called. Raises ValueError if these are no positions.
         """
 
-    def follow(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
-        """Only look at a segment's bytes, those from offset *start* on; *joined*: without a hole before them.
+    def resync(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
+        """Look for a message boundary in *data*, the bytes of a segment from stream offset *start* on.
 
-        Returns whether both directions are understood, so that ``scan`` may go on behind what was seen.
+        joined  they follow what was seen last without a gap
+
+        Returns whether a boundary is certain in both directions, so that ``scan`` may go on behind *data*.
         """
 
 
@@ -187,3 +203,43 @@ class HelperFactory(Protocol):
 
     def __call__(self, midstream: bool) -> Helper:
         """*midstream*: the flow's beginning was not seen, and the caller vouches for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One kind of peer connection that a protocol's messages announce.
+
+    default    whether it is served unless the configuration says otherwise
+    cap        the limit (a key of HelperSpec.caps) that counts its standing pinholes, or None
+    greetings  what a peer may say first where nothing is known of its agreement; empty: not verified
+    """
+
+    default: bool = True
+    cap: str | None = None
+    greetings: tuple[Greeting, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HelperSpec:
+    """A protocol, as the rest of the program knows it.
+
+    name          in the configuration, the rules, records, sets, the status and the log
+    ports         of its servers, by default
+    load          imports what the helper needs, and returns its factory
+    services      by name, as in the configuration; others may occur, with the values of ``Service()``
+    switches      keys of its section of the configuration that say which inside hosts may have these services
+    caps          keys of its section that limit the standing pinholes of one host, with their defaults
+    resizes       on which flows an edit may change a length, by their inside end
+    counters      its own, beside MESSAGE_COUNTERS
+    service_name  the name of a service as it is written in the configuration -> as Expectation has it
+    """
+
+    name: str
+    ports: tuple[int, ...]
+    load: Callable[[], HelperFactory]
+    services: Mapping[str, Service] = field(default_factory=dict)
+    switches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    caps: Mapping[str, int] = field(default_factory=dict)
+    resizes: frozenset[End] = frozenset()
+    counters: tuple[str, ...] = ()
+    service_name: Callable[[str], str] = str.lower

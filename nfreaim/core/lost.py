@@ -1,8 +1,8 @@
-"""LostFlows: which control connections have ended without a word, as connection tracking tells.
+"""LostFlows: which control connections ended without a packet that shows it, as connection tracking tells.
 
 An RST that was seen proves nothing, so connection tracking is asked. It is flushed now and then (by an
 operator, a change of address, a firewall that is loaded again), and a living connection is back with its next
-packet: what it does not know at all is looked at again before it counts as lost. Asks; ends nothing.
+packet: a flow that it does not know at all is looked up again before it counts as lost.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ from collections.abc import Iterable
 from typing import Final
 
 from nfreaim.core.address import FlowId
-from nfreaim.core.backend import Kernel
+from nfreaim.core.backend import Conntrack
 from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
 
-# So many are looked up in one poll: a look-up costs up to a millisecond.
+# At most so many are looked up in one poll: a look-up costs up to a millisecond.
 _BATCH: Final = 32
 
 
 class LostFlows:
-    """*grace*: for how long a connection may be unknown, in seconds."""
+    """*grace*: for how long a flow may be unknown to connection tracking, in seconds."""
 
-    def __init__(self, kernel: Kernel, grace: float) -> None:
-        self._kernel = kernel
+    def __init__(self, conntrack: Conntrack, grace: float) -> None:
+        self._conntrack = conntrack
         self._grace = grace
         self._waiting: list[FlowId] = []
         self._unknown: dict[FlowId, float] = {}
 
-    def lost(self, owners: Iterable[FlowId], now: float) -> list[tuple[FlowId, bool]]:
-        """Those of the next few of *owners* that are lost, and whether it is certain that they ended.
+    def lost(self, flows: Iterable[FlowId], now: float) -> list[tuple[FlowId, bool]]:
+        """Those of the next few of *flows* that are lost, and whether it is certain that they ended.
 
         Each of them has its turn before any has a second one.
         """
         if not self._waiting:
-            self._waiting = sorted(owners)
+            self._waiting = sorted(flows)
             known = set(self._waiting)
-            self._unknown = {owner: since for owner, since in self._unknown.items() if owner in known}
+            self._unknown = {flow: since for flow, since in self._unknown.items() if flow in known}
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         lost: list[tuple[FlowId, bool]] = []
-        for owner in batch:
+        for flow in batch:
             try:
-                if self._kernel.alive(owner):
-                    self._unknown.pop(owner, None)
-                elif self._kernel.ended(owner):
-                    lost.append((owner, True))
-                elif now - self._unknown.setdefault(owner, now) >= self._grace:
-                    lost.append((owner, False))
+                if self._conntrack.alive(flow):
+                    self._unknown.pop(flow, None)
+                elif self._conntrack.ended(flow):
+                    lost.append((flow, True))
+                elif now - self._unknown.setdefault(flow, now) >= self._grace:
+                    lost.append((flow, False))
             except BackendError as error:
-                log.warning("cannot look up %s: %s", owner, error)
+                log.warning("cannot look up %s: %s", flow, error)
                 break
         return lost

@@ -1,26 +1,28 @@
 """Records: what has to outlive the daemon of a flow, as plain data, and the flow made from it again.
 
-A skewed flow's has "streams", what is needed to translate it. Any other's says that it is signed on.
-
-Only numbers, strings, lists and dicts; whoever stores them decides how.
+A skewed flow's record has "streams": what is needed to translate it. Any other says that the flow is
+established. Both name the protocol. They hold numbers, strings, lists and dicts; how they are kept is the
+store's business.
 """
 
 from __future__ import annotations
 
 from operator import index
+from typing import Any
 
-from nfreaim.core.address import reverse
+from nfreaim.core.address import End, reverse
 from nfreaim.core.backend import Record
-from nfreaim.core.flow import Flow
+from nfreaim.core.flow import Flow, Life
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
+
+_LARGEST_SCALE = 14  # RFC 7323 section 2.3
 
 
 def record(flow: Flow) -> Record:
     """What is needed to go on translating *flow*."""
     return {
-        "key": flow.key.hex(),
-        "server_inside": flow.server_inside,
-        "finished": flow.finished,
+        **_head(flow),
+        "finished": int(flow.life),
         "streams": [
             {
                 "base": stream.base,
@@ -34,9 +36,21 @@ def record(flow: Flow) -> Record:
     }
 
 
-def session(flow: Flow, fixed: bool) -> Record:
-    """That *flow* is signed on; not *fixed*: only because a redirect was followed to its server."""
-    return {"key": flow.key.hex(), "server_inside": flow.server_inside, "followed": not fixed}
+def session(flow: Flow, by_port: bool) -> Record:
+    """That *flow* is established.
+
+    by_port  its server's port is one of its protocol's; if not, the client was redirected to the server
+    """
+    scales = [stream.scale for stream in flow.streams]
+    return {**_head(flow), "followed": not by_port, "scales": scales}
+
+
+def _head(flow: Flow) -> Record:
+    return {
+        "key": flow.key.hex(),
+        "protocol": flow.protocol,
+        "server_inside": flow.inside is End.SERVER,
+    }
 
 
 def is_skewed(kept: Record) -> bool:
@@ -45,7 +59,7 @@ def is_skewed(kept: Record) -> bool:
 
 
 def flow_of(kept: Record, now: float) -> Flow:
-    """The flow of a record. It is bypassed: nobody knows which bytes left since.
+    """The flow of a record. It is bypassed, because bytes may have passed since.
 
     Raises ValueError, KeyError, TypeError if the record is damaged.
     """
@@ -54,20 +68,29 @@ def flow_of(kept: Record, now: float) -> Flow:
         raise ValueError(f"a flow's key has 12 bytes, not {len(key)}")
     if key == reverse(key):
         raise ValueError("a flow from an endpoint to itself")
+    protocol = kept["protocol"]
+    if not isinstance(protocol, str):
+        raise TypeError("the protocol's name is no text")
+    inside = End.SERVER if kept["server_inside"] else End.CLIENT
     if not is_skewed(kept):
-        flow = Flow(key, 0, 0, None, now)
-        flow.seen_from(not kept["server_inside"])
+        flow = Flow(key, (0, 0), inside, now)
+        flow.protocol = protocol
+        for stream, scale in zip(flow.streams, kept.get("scales", (None, None)), strict=True):
+            stream.scale = _scale(scale)
         return flow
     first, second = kept["streams"]
-    flow = Flow(key, index(first["base"]), index(second["base"]), None, now)
-    flow.seen_from(not kept["server_inside"])
-    flow.skewed = True
-    flow.finished = index(kept.get("finished", 0)) & 3
-    flow.closed = now if flow.finished == 3 else None
+    flow = Flow(key, (index(first["base"]), index(second["base"])), inside, now)
+    flow.protocol = protocol
+    flow.skewed = flow.resizable = True
+    flow.life = Life(index(kept.get("finished", 0)) & 3)
+    flow.closed = now if flow.life is Life.FINISHED else None
     for stream, data in zip(flow.streams, (first, second), strict=True):
         edits = [Edit(index(start), index(end), bytes.fromhex(text)) for start, end, text in data["edits"]]
         stream.map = OffsetMap(edits, index(data["before"]))
         stream.advance(index(data["next"]))
-        scale = data.get("scale")
-        stream.scale = None if scale is None else min(max(index(scale), 0), 14)
+        stream.scale = _scale(data.get("scale"))
     return flow
+
+
+def _scale(kept: Any) -> int | None:
+    return None if kept is None else min(max(index(kept), 0), _LARGEST_SCALE)

@@ -1,13 +1,13 @@
-"""KeptFlows: which flows are signed on, kept so that a later daemon goes on reading them, and how it does.
+"""KeptFlows: the established flows, saved so that the next daemon goes on reading them; Resumed: how it does.
 
-No I/O and no protocol: the kernel keeps records and places, the helper knows where frames begin. Nothing of
-what was said is kept: a record has the flow's ends, a place has numbers.
+No I/O and no protocol: the store keeps records and positions, the helper knows where messages begin. Nothing
+of what was said is saved: a record has the flow's ends, a position has numbers.
 
-A record is written once, when a flow is past sign-on; its place whenever it has moved, by the caller's leave
-(``keep``). After a restart a flow goes on at its place if the first new segment shows that nothing was
-missed: it stands exactly there, and acknowledges nothing from beyond the other direction's place. Otherwise
-both directions are only looked at until the helper is sure of where frames begin. Until then, and if that
-never comes, the flow passes, translated if it was skewed.
+A record is written once, when a flow is established; its position whenever the flow has advanced and the
+caller asks (``save``). After a restart a flow goes on at its position if the first new segment shows that no
+byte was missed: it stands exactly there, and acknowledges nothing beyond the other direction's position.
+Otherwise both directions are only looked at until the helper is certain of a message boundary. Until then,
+and if that never comes, the flow passes, translated if it is skewed.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from __future__ import annotations
 import logging
 import struct
 import sys
-from collections.abc import Callable
 from itertools import islice
 from typing import Final, cast
 
 from nfreaim.core import records
-from nfreaim.core.backend import Kernel, Record
-from nfreaim.core.flow import Flow
+from nfreaim.core.backend import FlowStore, Followed, Record
+from nfreaim.core.flow import Event, Flow, Reading, State
 from nfreaim.core.flow_table import FlowTable
-from nfreaim.core.helper import HelperFactory, Resumable
-from nfreaim.core.nat import FlowNat
+from nfreaim.core.helper import Resumable
+from nfreaim.core.nat import FlowNat, Router
 from nfreaim.core.queue_sets import QueueSets
 from nfreaim.core.tcp.segment import ACK, Segment
 from nfreaim.core.tcp.stream import FAR, Stream
@@ -32,58 +31,57 @@ from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
 
-_PLACE: Final = struct.Struct("!II")
-# A segment this far behind is a repetition; farther, it is somewhere else altogether.
+# What is saved as a position: the sequence number due in either direction, then the helper's own two parts.
+_NUMBERS: Final = struct.Struct("!II")
+# A segment this far behind is a repetition; farther behind, it is no segment of this connection.
 _BEHIND: Final = 1 << 16
-_RECORD: Final = 31  # how much longer than a place it takes to write a record, in places
-# So long a hole in a flow that goes on may be of bytes that passed before, which never come again.
+_RECORD_EFFORT: Final = 31  # how much longer than a position it takes to write a record, in positions
+# So long after a restart a gap may be of bytes that passed while no daemon ran, and will not be sent again.
 _PROBATION: Final = 120.0  # seconds
 
 
 class KeptFlows:
-    """The signed-on flows of the table that have moved or are kept, and those being resumed.
+    """The established flows that have advanced or are saved, and those of an earlier daemon.
 
-    moved  flows that were read since the last ``keep``, by key
+    moved  flows that were read since the last ``save``, by key
     """
 
-    def __init__(
-        self, kernel: Kernel, flows: FlowTable, sets: QueueSets, nat_for: Callable[[Flow], FlowNat]
-    ) -> None:
+    def __init__(self, store: FlowStore, flows: FlowTable, sets: QueueSets, router: Router) -> None:
         self.moved: dict[bytes, Flow] = {}
-        self._kernel = kernel
+        self._store = store
         self._flows = flows
         self._sets = sets
-        self._nat_for = nat_for
-        self._kept: set[bytes] = set()
+        self._router = router
+        self._saved: set[bytes] = set()
         self._warned = self._said = False
 
-    def keep(self, effort: int = sys.maxsize) -> None:
-        """Write down where the moved flows stand. A refusal costs the restart ability only: one warning.
+    def save(self, effort: int = sys.maxsize) -> None:
+        """Write the position of every flow that advanced since the last call.
 
-        Of a record, until the flow moves again: a disk that was full need not stay so.
-
-        effort  so many places are written, a record of a new flow counting as 32: packets wait meanwhile.
-                What is left stays in ``moved``, and those that move again stand behind it.
+        *effort* limits the work, because packets wait meanwhile: one unit for a position, 32 for a new flow's
+        record. The rest waits for the next call, in order. If the disk refuses, warn once; the flow is tried
+        again when it advances again.
         """
         for key in list(islice(self.moved, effort)):
             if effort <= 0:
                 break
             flow = self.moved.pop(key)
             effort -= 1
-            helper = flow.helper
-            known = key in self._kept
+            known = key in self._saved
+            helper = flow.reading.helper
             # Asked once: whether an object has the methods of a protocol takes longer than all the rest.
-            if helper is None or not (known or isinstance(helper, Resumable)):
+            if not flow.reading.reads or not (known or isinstance(helper, Resumable)):
                 continue
             try:
                 if not known:
-                    effort -= _RECORD
+                    effort -= _RECORD_EFFORT
                     if not flow.skewed:  # else there is a record, with more in it
-                        self._kernel.keep(key, records.session(flow, self._sets.serves(key)))
-                    self._kept.add(key)
-                first, second = cast(Resumable, helper).places()
-                ends = _PLACE.pack(*(stream.expected for stream in flow.streams))
-                self._kernel.note(key, ends + first + second)
+                        by_port = self._sets.serves_port(key, flow.protocol)
+                        self._store.save_session(key, records.session(flow, by_port))
+                    self._saved.add(key)
+                first, second = cast(Resumable, helper).positions()
+                numbers = _NUMBERS.pack(*(stream.expected for stream in flow.streams))
+                self._store.save_position(key, numbers + first + second)
             except BackendError as error:
                 level = logging.DEBUG if self._warned else logging.WARNING
                 self._warned = True
@@ -92,13 +90,12 @@ class KeptFlows:
     def over(self, flow: Flow) -> None:
         """*flow* has ended, or is not read any more."""
         self.moved.pop(flow.key, None)
-        flow.resuming = None
-        if flow.key in self._kept:
-            self._kept.discard(flow.key)
-            self._kernel.drop(flow.key, flow.skewed)
+        if flow.key in self._saved:
+            self._saved.discard(flow.key)
+            self._store.forget_session(flow.key, flow.skewed)
 
     def unknown(self) -> None:
-        """A connection is met that nobody has a record of. Said once."""
+        """A connection passes that no record knows. Logged once."""
         level = logging.DEBUG if self._said else logging.INFO
         self._said = True
         log.log(
@@ -106,106 +103,142 @@ class KeptFlows:
         )
 
     def restore(self, record: Record, now: float) -> None:
-        """Go on with a flow of an earlier life: translate it if it is skewed, read it once that is safe.
+        """Go on with a flow of an earlier daemon: translate it if it is skewed, read it once that is safe.
 
-        Raises ValueError, KeyError, TypeError if the record is damaged.
+        It is read by the protocol that its record names, if that is served and still has the server's port,
+        or the client was redirected there. Raises ValueError, KeyError, TypeError if the record is damaged.
         """
         flow = records.flow_of(record, now)
-        factory: HelperFactory | None = self._sets.helper_for(flow.key)
-        if factory is None and record.get("followed") is True:
-            factory = self._sets.adopt(flow.owner.server, now)
-        helper = factory(midstream=False) if factory is not None else None
-        if isinstance(helper, Resumable):
-            flow.nat = self._nat_for(flow)
-            place = record.get("place")
-            flow.resuming = Resuming(flow, helper, place if isinstance(place, bytes) else b"")
-            self._kept.add(flow.key)
+        protocol = self._sets.named(flow.protocol)
+        by_port = self._sets.serves_port(flow.key, flow.protocol)
+        if protocol is not None and not by_port and record.get("followed") is True:
+            client, server = flow.id
+            self._sets.adopt(Followed(server, client.address, flow.protocol), now)
+            by_port = True
+        flow.nat = FlowNat(flow, self._router)
+        if protocol is not None and by_port:
+            protocol.given_to(flow)
+            helper = protocol.make(midstream=False)
+            if isinstance(helper, Resumable):
+                position = record.get("position")
+                flow.reading = Resumed(flow, helper, position if isinstance(position, bytes) else b"")
+                self._saved.add(flow.key)
         self._flows.add(flow)
         if flow.skewed:
-            self._flows.skewed[flow.owner] = flow
+            self._flows.skew(flow)
 
 
-class Resuming:
-    """A flow on the way to being read again. *place*: see ``KeptFlows.keep``, or nothing."""
+class Resumed(Reading):
+    """The reading of a flow of an earlier daemon. *position*: as ``KeptFlows.save`` wrote it, or empty.
 
-    def __init__(self, flow: Flow, helper: Resumable, place: bytes) -> None:
-        self._helper = helper
-        self._met = [False, False]
-        self._since: float | None = None
-        self._exact = len(place) > _PLACE.size
-        places = None
-        if self._exact:
-            half = (len(place) - _PLACE.size) // 2 + _PLACE.size
-            places = place[_PLACE.size : half], place[half:]
-            for stream, expected in zip(flow.streams, _PLACE.unpack_from(place), strict=True):
+    The first edit that changes a length waits until both positions are certain: each direction has had a
+    segment in its place since the restart, and the scales of both windows are known.
+    """
+
+    __slots__ = ("_flow", "_met", "_resumable", "_seen", "_since")
+
+    def __init__(self, flow: Flow, helper: Resumable, position: bytes) -> None:
+        super().__init__(helper, State.RESTORED)
+        self._flow = flow
+        self._resumable = helper
+        self._met = [False, False]  # directions in which ``resync`` has seen a segment
+        self._seen = 0  # a bit for each direction whose position is certain
+        self._since: float | None = None  # when it was read again
+        positions = None
+        if len(position) > _NUMBERS.size:
+            half = (len(position) - _NUMBERS.size) // 2 + _NUMBERS.size
+            positions = position[_NUMBERS.size : half], position[half:]
+            for stream, expected in zip(flow.streams, _NUMBERS.unpack_from(position), strict=True):
                 if flow.skewed:
                     stream.advance(stream.offset(expected))
                 else:
                     stream.rebase(expected)
         starts = flow.streams[0].next, flow.streams[1].next
         try:
-            helper.resume(places, starts)
+            helper.resume(positions, starts)
         except ValueError:
-            self._exact = False
+            positions = None
             helper.resume(None, starts)
+        if positions is None:
+            self.on(Event.MISSED)
 
-    def ready(self, stream: Stream, segment: Segment, now: float) -> bool:
-        """Whether *segment*, which has data, is to be read. If not, it passes; later ones may be read."""
-        at = stream.offset(segment.seq)
-        end = at + len(segment.raw) - segment.start
-        flow, way = stream.flow, stream.direction
-        if self.strange(stream, segment):
-            return False
-        if self._exact:
-            if stream.next - _BEHIND <= at and end <= stream.next:
+    @property
+    def certain(self) -> bool:
+        flow = self._flow
+        known = self._seen == 3 and all(stream.scale is not None for stream in flow.streams)
+        return known or flow.skewed
+
+    def saw(self, stream: Stream[Flow], segment: Segment) -> None:
+        if self.state is State.ESTABLISHED and segment.seq == stream.expected and segment.flags & ACK:
+            self._seen |= 1 << stream.direction
+
+    def ready(self, stream: Stream[Flow], segment: Segment, now: float) -> bool:
+        if self.state is State.RESTORED:
+            at = stream.offset(segment.seq)
+            if self.strange(stream, segment) or _repeats(stream, at, segment):
                 return False
-            if at == stream.next and _nothing_beyond(flow.streams[1 - way], segment):
-                flow.helper, self._since = self._helper, now
-                log.info("%s: read again, nothing was missed", flow.owner)
+            if at == stream.next and _nothing_beyond(stream.other, segment):
+                self.on(Event.IN_PLACE)
+                self._since = now
+                log.info("%s: read again, nothing was missed", self._flow.id)
                 return True
-            self._exact = False
-            self._helper.resume(None, (0, 0))
-        if self._met[way] and stream.next - _BEHIND <= at and end <= stream.next:
-            return False
-        joined = self._met[way] and at <= stream.next < end
-        self._met[way] = True
-        if not joined and not flow.skewed:
-            stream.rebase(segment.seq)
-            at = 0
-        fresh = stream.next - at if joined else 0
-        data = segment.raw[segment.start + fresh :]
-        if self._helper.follow(way, data, at + fresh, now, joined):
-            flow.helper, self._since = self._helper, now
-            log.info("%s: read again", flow.owner)
+            self._lose()
+        if self.state is State.RESYNCING:
+            self._resync(stream, segment, now)
         return False
 
-    def strange(self, stream: Stream, segment: Segment) -> bool:
-        """Whether *segment* is so far from the known places that this flow's ends cannot have sent it.
+    def _lose(self) -> None:
+        """Bytes were missed: begin to look for a message boundary."""
+        self.on(Event.MISSED)
+        self._met = [False, False]
+        self._seen = 0
+        self._resumable.resume(None, (0, 0))
 
-        Packets of inside hosts come before any check of the kernel's. What passed while nobody looked may be
-        missed, but no more than fits into a window.
+    def _resync(self, stream: Stream[Flow], segment: Segment, now: float) -> None:
+        """Show the bytes of *segment* to the helper, which only looks at them."""
+        way, at = stream.direction, stream.offset(segment.seq)
+        if self._met[way] and _repeats(stream, at, segment):
+            return
+        joined = self._met[way] and at <= stream.next < at + segment.size
+        self._met[way] = True
+        if not joined and not self._flow.skewed:
+            stream.rebase(segment.seq)
+            at = 0
+        new_from = stream.next - at if joined else 0
+        data = segment.raw[segment.start + new_from :]
+        if self._resumable.resync(way, data, at + new_from, now, joined):
+            self.on(Event.RESYNCED)
+            self._since = now
+            log.info("%s: read again", self._flow.id)
+
+    def strange(self, stream: Stream[Flow], segment: Segment) -> bool:
+        """Packets of inside hosts come before any check of the kernel's. What passed while no daemon ran is
+        no more than fits into a window.
         """
-        if not self._exact:
+        if self.state is not State.RESTORED:
             return False
-        ahead = _ahead(stream.flow.streams[1 - stream.direction], segment)
+        ahead = _ahead(stream.other, segment)
         apart = max(abs(ahead), abs(stream.offset(segment.seq) - stream.next))
         return not segment.flags & ACK or apart > FAR
 
-    def gives_way(self, flow: Flow, now: float) -> bool:
-        """A hole in *flow*: whether it is taken for bytes that passed before, and nothing waits for them."""
+    def gives_way(self, now: float) -> bool:
         if self._since is None or now - self._since > _PROBATION:
             return False
-        flow.helper = self._since = None
-        self._met = [False, False]
-        self._helper.resume(None, (0, 0))
+        self._since = None
+        self._lose()
         return True
 
 
-def _nothing_beyond(other: Stream, segment: Segment) -> bool:
-    """Whether the sender of *segment* has got nothing of *other* from behind where it stands."""
+def _repeats(stream: Stream[Flow], at: int, segment: Segment) -> bool:
+    """Whether *segment*, which stands at offset *at*, has no new byte."""
+    return stream.next - _BEHIND <= at and at + segment.size <= stream.next
+
+
+def _nothing_beyond(other: Stream[Flow], segment: Segment) -> bool:
+    """Whether the sender of *segment* has received no byte of *other* from behind where that stands."""
     return bool(segment.flags & ACK) and -_BEHIND <= _ahead(other, segment) <= 0
 
 
-def _ahead(other: Stream, segment: Segment) -> int:
+def _ahead(other: Stream[Flow], segment: Segment) -> int:
     """By how much *segment* acknowledges more of *other* than where that stands."""
     return other.edited_offset(segment.ack) - other.map.fwd(other.next)

@@ -1,12 +1,10 @@
-"""The helpers by protocol name: an explicit table, read from top to bottom. A new protocol adds two lines."""
+"""HELPERS: every protocol there is. To add one, write its helper and name its HelperSpec here."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from nfreaim.core.helper import HelperFactory
-from nfreaim.helpers.oscar.session import OscarHelper
+from nfreaim.core.helper import HelperSpec
+from nfreaim.helpers.oscar import OSCAR
 
-HELPERS: Final[dict[str, HelperFactory]] = {
-    "oscar": OscarHelper,
-}
+HELPERS: Final[tuple[HelperSpec, ...]] = (OSCAR,)

@@ -48,20 +48,20 @@ class Nat(FakeNat):
             raise Refused("port")
         port = PORTS[inside.port % len(PORTS)] if inside.port & 1 else inside.port
         outside = Endpoint(self.reached().address, port)
-        self.agreed_on[expectation.cookie] = (expectation, outside)
+        self.agreed_on[expectation.agreement] = (expectation, outside)
         self.ever.append((inside, outside))
         return outside
 
-    def withdraw(self, cookie: bytes, reason: str) -> None:
-        self.agreed_on.pop(cookie, None)
+    def withdraw(self, agreement: bytes, reason: str) -> None:
+        self.agreed_on.pop(agreement, None)
 
     def withdraw_all(self, reason: str) -> None:
         self.agreed_on.clear()
 
-    def sessions(self) -> bool:
-        return any(each.session for each, _ in self.agreed_on.values())
+    def has_standing(self) -> bool:
+        return any(each.standing for each, _ in self.agreed_on.values())
 
-    def mappings(self) -> bool:
+    def has_pinholes(self) -> bool:
         return bool(self.agreed_on)
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:

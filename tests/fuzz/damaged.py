@@ -13,12 +13,11 @@ from typing import Any, Final
 from nfreaim.core.address import Endpoint
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.flow_table import FlowLimits
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST
-from nfreaim.helpers.oscar.session import OscarHelper
-from tests.unit.fakes import PSH_ACK, FakeFirewall, FakeKernel, FakeWatcher, packed, packet
+from nfreaim.helpers.oscar import OSCAR
+from tests.unit.fakes import PSH_ACK, FakeFirewall, FakeKernel, FakeWatcher, guarded_table, packed, packet
 
 CLIENT, SERVER = Endpoint("203.0.113.20", 51000), Endpoint("10.0.0.9", 5190)
 KEY: Final = packed(CLIENT.address) + packed(SERVER.address) + bytes.fromhex("c7381446")
@@ -93,11 +92,11 @@ def play(data: bytes) -> None:
         record = {**record, "place": rest[1 : 1 + rest[0]]} if isinstance(record, dict) else record
     rest = rest[1 + rest[0] :] if rest else b""
     kernel, watcher = FakeKernel(), FakeWatcher()
-    table = PinholeTable(PinholePolicy(), FakeFirewall(), watcher)
+    table = guarded_table(PinholePolicy(), FakeFirewall(), watcher)
     limits = FlowLimits(flows=2, half_open=2)
-    engine = Engine({SERVER.port: OscarHelper}, table, kernel, watcher, EngineSettings(limits=limits))
+    engine = Engine({SERVER.port: OSCAR}, table, kernel.backend, watcher, EngineSettings(limits=limits))
     try:
-        engine.sessions.restore(record, 1000.0)
+        engine.restore(record, 1000.0)
     except (ValueError, KeyError, TypeError):
         assert not engine.flows.streams, "a damaged record left half a flow"
         assert not engine.flows.skewed
@@ -121,11 +120,11 @@ def _go_on(engine: Engine, kernel: FakeKernel, rest: bytes) -> None:
         if how & 16:
             now += size / 10
             verdicts += engine.tick(now)
-            engine.sessions.keep()
+            engine.save()
         for token, verdict in verdicts:
             waiting.remove(token)
             assert verdict.payload is None or 40 <= len(verdict.payload) <= 0xFFFF
-    kernel.dead = {flow.owner for flow in engine.flows}
+    kernel.dead = {flow.id for flow in engine.flows}
     for token, _ in engine.tick(now + 1e6) + engine.tick(now + 2e6) + engine.shutdown("the daemon stops"):
         waiting.remove(token)
     assert not waiting, "packets without a verdict"

@@ -17,7 +17,6 @@ from nfreaim.core.address import Endpoint, FlowId, flow_id
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.flow_table import FlowLimits
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, RST, SYN, Segment
@@ -42,7 +41,7 @@ SMALL: Final = {
     "per_flow": 2,
     "per_host": 2,
     "total": 3,
-    "sessions_per_host": 1,
+    "standing": 1,
     "rate_per_host": 4,
     "rate_total": 6,
 }
@@ -72,9 +71,9 @@ class World:
         self.policy = PinholePolicy(ports=ports, announce=announce, **caps)
         self.router = Router(self.settings, self.policy, OscarHelper)
         self.kernel, self.firewall = self.router.kernel, self.router.firewall
-        self._put, self.puts = self.firewall.put, list[Pinhole]()
-        self.firewall.put = self.put  # type: ignore[method-assign]
-        self.kernel.reclaim = self.reclaim  # type: ignore[method-assign]
+        self._open, self.puts = self.firewall.open, list[Pinhole]()
+        self.firewall.open = self.put  # type: ignore[method-assign]
+        self.kernel.undo_offload = self.reclaim  # type: ignore[method-assign]
         self.engine = self.router.engine
         if settings & 32:
             self.kernel.outside = OUTSIDES[3]
@@ -278,7 +277,7 @@ class World:
         self.now += seconds
         self.refused = False
         self.settle(self.engine.tick(self.now))
-        self.engine.sessions.keep()
+        self.engine.save()
         self.follow()
         wakeup = self.engine.wakeup()
         assert wakeup is None or wakeup > self.now, "a packet is held for longer than it may"
@@ -291,23 +290,25 @@ class World:
         self.tokens.clear()
         kernel = self.kernel
         if not died:
-            self.engine.sessions.keep()
+            self.engine.save()
         if lost:
             self.lost = dict(kernel.protected)
             kernel.kept.clear()
             kernel.noted.clear()
-        table = PinholeTable(self.policy, self.firewall, self.router.watcher)
-        self.engine = Engine({OSCAR.port: OscarHelper}, table, kernel, self.router.watcher, self.settings)
+        table = guarded_table(self.policy, self.firewall, self.router.watcher)
+        self.engine = Engine(
+            {OSCAR.port: oscar.OSCAR}, table, kernel.backend, self.router.watcher, self.settings
+        )
         for key, record in {**kernel.kept, **kernel.protected}.items():
             if self.lost.get(key) is record:
                 continue
             if flow_id(key) in kernel.dead | kernel.flushed:  # as the host's state does it
                 kernel.unprotect(key)
-                kernel.drop(key, False)
+                kernel.forget_session(key, False)
                 continue
             again = json.loads(json.dumps(record))
             place = {"place": kernel.noted[key]} if key in kernel.noted else {}
-            self.engine.sessions.restore(again | place, self.now)
+            self.engine.restore(again | place, self.now)
         table.adopt(lambda owner: owner not in kernel.dead | kernel.flushed, self.now, greetings)
         self.opened()
         for number, pair in enumerate(self.slots):
@@ -316,13 +317,13 @@ class World:
             if stream is None:
                 self.forget(*pair)
                 continue
-            self.signed_on.add(stream.flow.owner)
+            self.signed_on.add(stream.flow.id)
             for line in pair:
                 line.resume(stream.flow.skewed)
 
     def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
         self.refused |= self.firewall.refuse_add is True
-        self._put(pinhole, earlier)
+        self._open(pinhole, earlier)
         self.puts.append(pinhole)
 
     # --- judging ---
@@ -340,13 +341,13 @@ class World:
         """Each new pinhole: for whom, where to, and whether that flow may have any."""
         puts, self.puts = self.puts, []
         for pinhole in puts:
-            slot = ENDS.index((pinhole.owner.client, pinhole.owner.server))
+            slot = ENDS.index((pinhole.flow.client, pinhole.flow.server))
             client, server = self.slots[slot]
             if self.midstream or (
                 client.reader.signed_on and server.reader.signed_on and server.reader.lists_icbm
             ):
-                self.signed_on.add(pinhole.owner)
-            assert pinhole.owner in self.signed_on, "a pinhole for a flow that is not past sign-on"
+                self.signed_on.add(pinhole.flow)
+            assert pinhole.flow in self.signed_on, "a pinhole for a flow that is not past sign-on"
             host = pinhole.inside.address
             if slot == 2:
                 assert IPv4Address(host) in self.kernel.networks[0], "a pinhole out of the inside networks"
@@ -370,7 +371,7 @@ class World:
         for stream in engine.flows.streams.values():
             held += len(stream.held)
             assert stream.held_bytes <= self.settings.hold_bytes
-            assert kept_bytes(stream.flow.helper, stream.direction) <= 8192 + SEGMENT
+            assert kept_bytes(stream.flow.reading.helper, stream.direction) <= 8192 + SEGMENT
         assert held <= self.settings.hold_packets
         assert held <= len(self.tokens), "a held packet has had its verdict"
         assert len(self.tokens) == held, "a packet is neither held nor has it a verdict"

@@ -1,11 +1,11 @@
-"""One end of a TCP connection that carries FLAP frames both ways at once, some of them redirects.
+"""One end of a TCP connection that carries messages both ways at once, some of which are edited on the way.
 
 Run as ``python -m tests.lab.stream '{"connect": "203.0.113.1:5190", ...}'`` on a node; see :class:`Plan` for
 the keys. It prints one JSON line when it listens or has connected, and one at the end.
 
-Who receives puts each rewritten redirect back into the form that was sent, lengths included, before it
-hashes: if both ends' hashes agree, every byte outside the redirects arrived as it was, and each redirect
-either as it was or rewritten in whole.
+A receiver puts each edited message back into the form that was sent, lengths included, before it hashes: if
+both ends' hashes agree, every other byte arrived as it was, and each such message either as it was or edited
+in whole.
 """
 
 from __future__ import annotations
@@ -14,37 +14,39 @@ import hashlib
 import json
 import random
 import socket
-import struct
 import sys
 import threading
 import time
 from dataclasses import dataclass
 
-from tests.lab import oscar_wire as wire
+from tests.lab.dialects import DIALECTS
 
 PATIENCE = 60.0  # seconds without a byte, then the end counts as hanging
-_STAMP = struct.Struct("!d")
 
 
 @dataclass(frozen=True)
 class Plan:
     """What one end does.
 
+    dialect             see tests.lab.dialects; what is edited are redirects there, or offers
     listen, connect     the end's own address, or the other's; one of them is empty
     frames, redirects   how many of each it sends, mixed by *seed*
-    named, becomes      what its redirects name, and what that shall have become at the other end
+    late                so many redirects more, behind all others
+    named               what its redirects name
     expects             (named, becomes) of the redirects that it receives, or empty
-    write               whole, oos (1+1+2+2+n), coalesced (several frames at once), random (cut anywhere),
-                        halves (the second half of a frame after *inner* seconds)
+    write               whole, oos (a system call for each field), coalesced (several frames at once), random
+                        (cut anywhere), halves (the second half of a frame after *inner* seconds)
     pause, inner        seconds between frames, and between pieces of one (halves)
     nagle, buffer       Nagle's algorithm on; bytes of receive buffer (0: the system's choice)
     largest             bytes of body of the frames that are no redirects
     """
 
+    dialect: str = "oscar"
     listen: str = ""
     connect: str = ""
     frames: int = 200
     redirects: int = 0
+    late: int = 0
     named: str = ""
     expects: tuple[str, str] | tuple[()] = ()
     write: str = "whole"
@@ -64,12 +66,7 @@ def frames_of(plan: Plan) -> list[bytes | None]:
     ]
     for _ in range(plan.redirects):
         bodies.insert(chance.randint(0, len(bodies)), None)
-    return bodies
-
-
-def redirect(named: str, stamp: bytes) -> bytes:
-    """Body of SNAC(01,05): family, host and port, a cookie."""
-    return wire.tlvs([(0x000D, b"\0\x18"), (0x0005, named.encode()), (0x0006, stamp.ljust(24, b"c"))])
+    return bodies + [None] * plan.late
 
 
 class Sender(threading.Thread):
@@ -78,6 +75,7 @@ class Sender(threading.Thread):
     def __init__(self, connection: socket.socket, plan: Plan) -> None:
         super().__init__(daemon=True)
         self.connection, self.plan = connection, plan
+        self.dialect = DIALECTS[plan.dialect]
         self.hash = hashlib.sha256()
         self.size = 0
         self.error = ""
@@ -86,14 +84,14 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._write(wire.flap(wire.FLAP_SIGNON, 0, b"\0\0\0\1"))
+            for unit in self.dialect.opening(bool(self.plan.listen)):
+                self._write(unit)
             for number, body in enumerate(frames_of(self.plan), 1):
-                stamp = _STAMP.pack(time.monotonic())
+                now = time.monotonic()
                 if body is None:
-                    snac = wire.Snac(1, 5, redirect(self.plan.named, stamp), number)
+                    self._write(self.dialect.announcement(number, now, self.plan.named))
                 else:
-                    snac = wire.Snac(0x10, 5, stamp + body, number)
-                self._write(wire.flap(wire.FLAP_SNAC, number & 0xFFFF, snac.encode()))
+                    self._write(self.dialect.unit(number, now, body))
                 if self.plan.pause:
                     time.sleep(self.plan.pause)
             self._send(self._waiting)
@@ -106,10 +104,10 @@ class Sender(threading.Thread):
         self.size += len(frame)
         write = self.plan.write
         if write == "oos":
-            for low, high in ((0, 1), (1, 2), (2, 4), (4, 6), (6, len(frame))):
-                self._send(frame[low:high])
+            for piece in self.dialect.pieces(frame):
+                self._send(piece)
         elif write == "halves":
-            middle = self._chance.randint(5, len(frame) - 1)
+            middle = self._chance.randint(self.dialect.smallest, len(frame) - 1)
             self._send(frame[:middle])
             time.sleep(self.plan.inner)
             self._send(frame[middle:])
@@ -132,6 +130,7 @@ class Receiver:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._dialect = DIALECTS[plan.dialect]
         self.hash = hashlib.sha256()
         self.rewritten = self.left = self.frames = 0
         self.delays: list[float] = []
@@ -140,36 +139,18 @@ class Receiver:
     def feed(self, data: bytes) -> None:
         now = time.monotonic()
         self._rest += data
-        while len(self._rest) >= 6:
-            end = 6 + int.from_bytes(self._rest[4:6], "big")
-            if len(self._rest) < end:
-                break
-            frame, self._rest = self._rest[:end], self._rest[end:]
-            self.hash.update(self._as_sent(frame, now))
+        while found := self._dialect.split(self._rest):
+            frame, self._rest = found
+            unit = self._dialect.received(frame, *(self.plan.expects or ("", "")))
+            self.hash.update(unit.sent)
+            self.frames += unit.counts
+            self.rewritten += unit.edited is True
+            self.left += unit.edited is False
+            if unit.stamp is not None:
+                self.delays.append(now - unit.stamp)
 
     def finish(self) -> None:
         self.hash.update(self._rest)  # a cut frame is a difference
-
-    def _as_sent(self, frame: bytes, now: float) -> bytes:
-        if frame[1] != wire.FLAP_SNAC or len(frame) < 24:
-            return frame
-        self.frames += 1
-        snac = wire.Snac.decode(frame[6:])
-        if snac.kind != (1, 5) or not self.plan.expects:
-            self.delays.append(now - _STAMP.unpack_from(snac.body)[0])
-            return frame
-        named, becomes = self.plan.expects
-        items = wire.parse_tlvs(snac.body)[0]
-        value, cookie = wire.first(items, 0x0005), wire.first(items, 0x0006)
-        if value is None or cookie is None:
-            return frame
-        self.delays.append(now - _STAMP.unpack_from(cookie)[0])
-        self.rewritten += value == becomes.encode()
-        self.left += value == named.encode()
-        if value != becomes.encode():
-            return frame
-        restored = wire.Snac(1, 5, redirect(named, cookie[: _STAMP.size]), snac.request)
-        return wire.flap(wire.FLAP_SNAC, int.from_bytes(frame[2:4], "big"), restored.encode())
 
 
 def open_connection(plan: Plan) -> socket.socket:
@@ -203,8 +184,10 @@ def main() -> None:
     began = time.monotonic()
     sender, receiver = Sender(connection, plan), Receiver(plan)
     error = ""
-    if plan.listen:  # a server redirects nobody who has not begun to speak
-        connection.recv(1, socket.MSG_PEEK)
+    if plan.listen:  # a server says nothing to a client that has not begun to speak
+        dialect = DIALECTS[plan.dialect]
+        while not dialect.opened(connection.recv(4096, socket.MSG_PEEK)):
+            time.sleep(0.001)
     sender.start()
     try:
         while data := connection.recv(65536):

@@ -11,6 +11,7 @@ import pytest
 from tests.lab.router import SCRIPT, Router
 
 ARGS = ("--lan", "lan", "--wan", "wan")
+OSCAR = '-m comment --comment "nfreaim oscar"'
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(ro
         "-p udp -j ACCEPT",
         "-p icmp -j ACCEPT",
         last,
-        "-i lan -p tcp -m set --match-set nfreaim_srv dst,dst -j NFREAIM",
+        "-i lan -p tcp -m set --match-set nfreaim_srv dst,dst,src -j NFREAIM",
         "-i lan -p tcp -m multiport --sports 443,5190 -j NFREAIM_SERVER",
     ]
     assert router.chain(save, "mangle", "FORWARD") == [
@@ -98,7 +99,7 @@ def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(ro
         "-p tcp -m mark --mark 0x800000/0x800000 -j NFREAIM_VERIFIED",
         "-p icmp -j ACCEPT",
         "-o lan -p tcp -m multiport --sports 443,5190 -j NFREAIM",
-        "-o lan -p tcp -m set --match-set nfreaim_srv src,src -j NFREAIM",
+        "-o lan -p tcp -m set --match-set nfreaim_srv src,src,dst -j NFREAIM",
         "-o lan -p tcp -m multiport --dports 443,5190 -j NFREAIM_SERVER",
     ]
     assert router.chain(save, "raw", "OUTPUT") == [
@@ -122,7 +123,7 @@ def test_new_arguments_replace_the_old_ones(router: Router) -> None:
     ] == [
         (lan, match, chain)
         for lan in ("lan", "lan2")
-        for match, chain in (("5190", "NFREAIM"), ("dst,dst", "NFREAIM"), ("5190", "NFREAIM_SERVER"))
+        for match, chain in (("5190", "NFREAIM"), ("dst,dst,src", "NFREAIM"), ("5190", "NFREAIM_SERVER"))
     ]
     for table in ("raw", "mangle"):
         for chain in ("NFREAIM", "NFREAIM_SERVER"):
@@ -236,13 +237,13 @@ def test_installs_at_the_same_time_add_up_to_one(router: Router) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        "iptables-legacy -t raw -D PREROUTING -i lan -p tcp -m multiport --dports 5190 -j NFREAIM",
+        f"iptables-legacy -t raw -D PREROUTING -i lan -p tcp {OSCAR} -m multiport --dports 5190 -j NFREAIM",
         "iptables-legacy -t nat -F; iptables-legacy -t nat -X NFREAIM",
         "iptables-legacy -t raw -F; iptables-legacy -t mangle -F; ipset destroy nfreaim_off",
         "iptables-nft -F FORWARD",
         "iptables-nft -F; iptables-nft -X",
         "iptables-legacy -t mangle -A FORWARD -p udp -g NFREAIM; ipset create nfreaim_lan_new hash:net",
-        "iptables-legacy -t raw -A PREROUTING -i lan -p tcp -m multiport --dports 5190 -j NFREAIM",
+        f"iptables-legacy -t raw -A PREROUTING -i lan -p tcp {OSCAR} -m multiport --dports 5190 -j NFREAIM",
     ],
 )
 @pytest.mark.parametrize("first", ["remove", "install"])

@@ -35,13 +35,17 @@ def router() -> Iterator[Router]:
 
 @pytest.fixture
 def script_with_path(tmp_path: Path) -> Path:
-    """The script with its own additions to PATH taken out, so that a test decides what is installed."""
+    """The script without its own additions to PATH, so that a test decides what is installed; beside it, what
+    it asks for the usual ports."""
     text = SCRIPT.read_text()
     added = "PATH=${PATH:-}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
     assert added in text
     copy = tmp_path / "nfreaim-rules"
     copy.write_text(text.replace(added, "PATH=${PATH:-}"))
     copy.chmod(0o755)
+    beside = tmp_path / "nfreaim"
+    beside.write_text("#!/bin/sh\n[ \"$*\" = 'protocols --default' ] && echo oscar:5190\n")
+    beside.chmod(0o755)
     return copy
 
 

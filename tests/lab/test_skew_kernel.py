@@ -32,7 +32,7 @@ connection.close()
 # A server that sends one redirect and then waits; says how the connection ended.
 SERVER = """
 import socket, sys
-from tests.lab.stream import redirect
+from tests.lab.dialects import redirect
 from tests.lab import oscar_wire as wire
 listener = socket.create_server((sys.argv[1], 5190))
 print("listening", flush=True)

@@ -166,7 +166,7 @@ class Stage:
         fresh.kernel.protected, fresh.now = self.router.kernel.protected, self.router.now
         if keep:
             for record in list(fresh.kernel.protected.values()):
-                fresh.engine.sessions.restore(record, fresh.now)
+                fresh.engine.restore(record, fresh.now)
         self.router = fresh
         self.waiting.clear()
 

@@ -58,24 +58,24 @@ def cookie(number: int) -> bytes:
 def consistent(world: World) -> None:
     """The table's parts tell the same story, and the firewall the same as the table."""
     table = world.engine.pinholes
-    live = table._live
-    entries = list(live.places.values())
-    assert {id(entry) for entry in live.outside.values()} == {id(entry) for entry in entries}
-    assert {id(entry) for entry in live.agreements.values()} == {id(entry) for entry in entries}
+    live = table._index
+    entries = list(live.by_target.values())
+    assert {id(entry) for entry in live.by_outside.values()} == {id(entry) for entry in entries}
+    assert {id(entry) for entry in live.by_agreement.values()} == {id(entry) for entry in entries}
     for entry in entries:
         pinhole = entry.pinhole
-        assert live.outside[pinhole.outside] is entry
+        assert live.by_outside[pinhole.outside] is entry
         assert entry.agreements, "a pinhole without an agreement"
-        named = (pinhole.owner, pinhole.cookie) in entry.agreements and pinhole.deadline == entry.deadline()
+        named = (pinhole.flow, pinhole.agreement) in entry.agreements and pinhole.deadline == entry.deadline()
         assert named or world.refused, "the kernel has it for an agreement that is over"
         assert entry.services.keys() == entry.agreements.keys()
         assert entry.greetings.keys() <= entry.agreements.keys()
-        assert all(live.agreements[name] is entry for name in entry.agreements)
+        assert all(live.by_agreement[name] is entry for name in entry.agreements)
         deadline = entry.deadline()
         assert deadline <= world.now + world.policy.lifetime or pinhole.session
-        assert math.isinf(deadline) == bool(live.sessions & entry.agreements.keys())
-    assert live.sessions <= live.agreements.keys()
-    expected = {entry.pinhole for entry in entries} | set(table._undead.values())
+        assert math.isinf(deadline) == bool(live.standing & entry.agreements.keys())
+    assert live.standing <= live.by_agreement.keys()
+    expected = {entry.pinhole for entry in entries} | set(table._unremovable.values())
     assert set(world.firewall.pinholes) <= expected, "a rule that the table does not know"
     assert {entry.pinhole for entry in entries} <= set(world.firewall.pinholes), "a pinhole without a rule"
 
@@ -181,8 +181,8 @@ class Sessions(RuleBasedStateMachine):
     def owners(self) -> None:
         """Each pinhole has a flow that is known, as long as no restart made it outlive one."""
         if hasattr(self, "world"):
-            known = {flow.owner for flow in self.world.engine.flows}
-            assert self.world.engine.pinholes.owners() <= known, "a pinhole without a flow"
+            known = {flow.id for flow in self.world.engine.flows}
+            assert self.world.engine.pinholes.flows() <= known, "a pinhole without a flow"
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

@@ -46,7 +46,7 @@ def test_what_was_said_last_is_what_is_open(said: list[bytes]) -> None:
     assert [pinhole.inside for pinhole in wire.router.firewall.pinholes] == [
         Endpoint("10.0.0.5", port) for port in ports
     ]
-    assert wire.router.pinholes.sessions() == bool(ports)
+    assert wire.router.pinholes.has_standing() == bool(ports)
 
 
 @given(st.data(), st.sampled_from([STATUS, ARRIVAL, REVERSE, ACK]), st.booleans())

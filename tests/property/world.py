@@ -12,14 +12,13 @@ from collections.abc import Callable
 from nfreaim.core.address import Direction
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.helper import Nat, Scan
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.verdict import Verdicts
 from tests.property.choices import Choices
 from tests.property.tcp import ACK, RST, SYN, Address, End, Judge, Manner, Packet, build, near
 from tests.property.tracker import Tracker
-from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher
+from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher, guarded_table, spec_of
 
 CLIENT, SERVER = Address(bytes([10, 0, 0, 5]), 40123), Address(bytes([203, 0, 113, 9]), 5190)
 KEY = CLIENT.host + SERVER.host + CLIENT.port.to_bytes(2, "big") + SERVER.port.to_bytes(2, "big")
@@ -105,8 +104,10 @@ class World:
 
     def _engine(self) -> Engine:
         watcher = FakeWatcher()
-        table = PinholeTable(PinholePolicy(), FakeFirewall(), watcher)
-        return Engine({SERVER.port: lambda midstream: self.script}, table, self.kernel, watcher)
+        table = guarded_table(PinholePolicy(), FakeFirewall(), watcher)
+        return Engine(
+            {SERVER.port: spec_of(lambda midstream: self.script)}, table, self.kernel.backend, watcher
+        )
 
     def _plan(self, way: int) -> list[Edit]:
         below, edits, at = self.choices.below, list[Edit](), 0
@@ -188,7 +189,7 @@ class World:
         packet = Packet.parse(raw)
         if stream is None or not packet.forged:
             return False
-        return stream.offset(packet.seq) > stream.untouched(stream.next)
+        return stream.offset(packet.seq) > stream.first_editable(stream.next)
 
     def settle(self, verdicts: Verdicts) -> None:
         for token, verdict in verdicts:
@@ -235,7 +236,7 @@ class World:
         self.lost = how == LOSE and KEY in self.kernel.protected
         if how == KEEP:
             for record in list(self.kernel.protected.values()):
-                self.engine.sessions.restore(record, self.now)
+                self.engine.restore(record, self.now)
         if KEY not in self.kernel.protected:  # same-length edits may be undone by what comes again
             self.judges = (self.judges[0]._replace(strict=False), self.judges[1]._replace(strict=False))
         if self.story is not None:

@@ -118,7 +118,7 @@ def test_each_proposal_expects_the_other_party(name: str, first: str) -> None:
     expected = wire.router.pinholes.expected(pinhole.inside)
     data = bytearray(GOLDEN[first].data)
     if first == "odc2-hello":
-        data[12:20] = pinhole.cookie
+        data[12:20] = pinhole.agreement
     assert match(data, expected) is True
     for other in {"oft2-prompt", "oft2-ack", "odc2-hello"} - {first}:
         assert match(GOLDEN[other].data, expected) is False

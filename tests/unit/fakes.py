@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
+from typing import Final
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.backend import Record
+from nfreaim.core.backend import Backend, Followed, Record
 from nfreaim.core.engine import Engine
-from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.pinhole import Firewall, Observer, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.flow import Flow
-from nfreaim.core.helper import Helper, HelperFactory, Report
+from nfreaim.core.guarded import GuardedFirewall, GuardedObserver
+from nfreaim.core.helper import Helper, HelperFactory, HelperSpec, Report
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict, Verdicts
 from nfreaim.errors import BackendError
+from nfreaim.helpers.oscar import OSCAR
 from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import load
 
@@ -43,6 +46,19 @@ class AnyNumbers(OscarHelper):
     slacks = (0x8000, 0x8000)
 
 
+CAPS: Final = dict.fromkeys(OSCAR.switches["icq_direct"], ("icq_per_host", 4))
+
+
+def spec_of(helper: HelperFactory) -> HelperSpec:
+    """OSCAR, read by *helper*."""
+    return replace(OSCAR, load=lambda: helper)
+
+
+def guarded_table(policy: PinholePolicy, firewall: Firewall, observer: Observer) -> PinholeTable:
+    """A table as the daemon makes it."""
+    return PinholeTable(policy, GuardedFirewall(firewall), GuardedObserver(observer))
+
+
 class FakeFirewall:
     """Holds pinholes in a list. Set `refuse_add`, `refuse_remove`, `taken` to make it difficult.
 
@@ -58,7 +74,7 @@ class FakeFirewall:
         self.changes = self.upkeeps = 0
         self.prepared: list[str] = []
 
-    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+    def open(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
         assert pinhole != earlier, "the kernel is asked for what it has"
         self._refuse(self.refuse_add, pinhole)
         assert earlier is None or earlier in self.pinholes, "what is replaced was never there"
@@ -67,7 +83,7 @@ class FakeFirewall:
         outside = [pinhole.outside for pinhole in self.pinholes]
         assert len(set(outside)) == len(outside), "two pinholes share an outside endpoint"
 
-    def drop(self, pinhole: Pinhole) -> None:
+    def close(self, pinhole: Pinhole) -> None:
         self._refuse(self.refuse_remove, pinhole)
         self.changes += 1
         self.pinholes = [old for old in self.pinholes if old != pinhole]
@@ -102,11 +118,17 @@ class FakeKernel:
         self.reached_at = Endpoint(OUTSIDE, 5190)
         self.networks = [IPv4Network("10.0.0.0/24")]
         self.diverted: list[Endpoint] = []
+        self.followed: list[Followed] = []
         self.protected: dict[bytes, Record] = {}
         self.resets: list[Segment] = []
         self.kept: dict[bytes, Record] = {}
         self.noted: dict[bytes, bytes] = {}
         self.broken = False
+
+    @property
+    def backend(self) -> Backend:
+        """This, in all its parts."""
+        return Backend(self, self, self, self.reset)
 
     def outside_address(self, owner: FlowId) -> str:
         self._fail_if_broken()
@@ -124,7 +146,7 @@ class FakeKernel:
         self._fail_if_broken()
         self.offloaded.append(owner)
 
-    def reclaim(self, owner: FlowId) -> None:
+    def undo_offload(self, owner: FlowId) -> None:
         self._fail_if_broken()
         self.offloaded.remove(owner)
 
@@ -132,12 +154,13 @@ class FakeKernel:
         self._fail_if_broken()
         return self.reached_at
 
-    def lan(self, address: str) -> bool:
+    def is_inside_host(self, address: str) -> bool:
         return any(IPv4Address(address) in network for network in self.networks)
 
-    def divert(self, server: Endpoint) -> None:
+    def queue_server(self, followed: Followed) -> None:
         self._fail_if_broken()
-        self.diverted.append(server)
+        self.diverted.append(followed.server)
+        self.followed.append(followed)
 
     def protect(self, key: bytes, record: Record) -> None:
         self._fail_if_broken()
@@ -147,16 +170,16 @@ class FakeKernel:
     def unprotect(self, key: bytes) -> None:
         self.protected.pop(key, None)
 
-    def keep(self, key: bytes, record: Record) -> None:
+    def save_session(self, key: bytes, record: Record) -> None:
         self._fail_if_broken()
         self.kept[key] = record
 
-    def note(self, key: bytes, place: bytes) -> None:
+    def save_position(self, key: bytes, position: bytes) -> None:
         self._fail_if_broken()
-        assert len(place) <= 48
-        self.noted[key] = place
+        assert len(position) <= 48
+        self.noted[key] = position
 
-    def drop(self, key: bytes, skewed: bool) -> None:
+    def forget_session(self, key: bytes, skewed: bool) -> None:
         self.noted.pop(key, None)
         if not skewed:
             self.kept.pop(key, None)
@@ -187,7 +210,7 @@ class FakeWatcher:
     def closed(self, pinhole: Pinhole, reason: str) -> None:
         self.closes.append((pinhole, reason))
 
-    def reported(self, flow: Flow, report: Report) -> None:
+    def reported(self, flow: FlowId, protocol: str, report: Report) -> None:
         self.reports.append(report)
 
 
@@ -201,8 +224,10 @@ class Router:
         helper: HelperFactory = AnyNumbers,
     ) -> None:
         self.firewall, self.kernel, self.watcher = FakeFirewall(), FakeKernel(), FakeWatcher()
-        self.pinholes = PinholeTable(policy or PinholePolicy(), self.firewall, self.watcher)
-        self.engine = Engine({SERVER.port: helper}, self.pinholes, self.kernel, self.watcher, settings)
+        self.pinholes = guarded_table(policy or PinholePolicy(caps=CAPS), self.firewall, self.watcher)
+        self.engine = Engine(
+            {SERVER.port: spec_of(helper)}, self.pinholes, self.kernel.backend, self.watcher, settings
+        )
         self.now = 1000.0
         self.open_tokens: dict[int, tuple[Wire, bytes]] = {}
         self.last_token = 0
@@ -222,8 +247,8 @@ class Router:
             wire, raw = self.open_tokens.pop(token)
             wire.judge(raw, verdict)
         for stream in self.engine.flows.streams.values():
-            assert stream.held_bytes == sum(len(h.segment.raw) - h.segment.start for h in stream.held)
-            reader_bytes = kept_bytes(stream.flow.helper, stream.direction)
+            assert stream.held_bytes == sum(h.segment.size for h in stream.held)
+            reader_bytes = kept_bytes(stream.flow.reading.helper, stream.direction)
             assert stream.held_bytes + reader_bytes <= 16384, "more than 16 KiB kept for one direction"
         held = sum(len(s.held) for s in self.engine.flows.streams.values())
         assert held <= len(self.open_tokens), "a held packet has had its verdict"
@@ -272,7 +297,7 @@ class Wire:
     @property
     def stored(self) -> Flow:
         """The engine's flow of this connection."""
-        return next(flow for flow in self.router.engine.flows if flow.owner == self.owner)
+        return next(flow for flow in self.router.engine.flows if flow.id == self.owner)
 
     def _joined(self, way: int) -> bytes:
         left = self.left[way]

@@ -10,6 +10,7 @@ from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.counters import Counters
 from nfreaim.core.helper import Expectation, Refused, Report
 from nfreaim.core.tcp.offsets import Edit
+from nfreaim.helpers.oscar import OSCAR
 from pcaps.wire import tlv
 from tests.golden import load
 from tests.unit.fakes import AnyNumbers
@@ -58,7 +59,7 @@ class FakeNat:
     names: frozenset[str] = frozenset({"home.example"})
     refuse: str | None = None
     port: int | None = None  # where pinholes open, if not at the port that was asked for
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters = field(default_factory=lambda: Counters.of([OSCAR]))
     left: list[int] = field(default_factory=lambda: [0, 0])  # how much of each direction has been forwarded
     followed: list[Endpoint] = field(default_factory=list)
     expected: dict[bytes, Expectation] = field(default_factory=dict)
@@ -83,33 +84,33 @@ class FakeNat:
     def is_home(self, host: str) -> bool:
         return host in self.names or host.startswith(("10.", "192.168."))
 
-    def follow(self, server: Endpoint) -> None:
+    def watch_server(self, server: Endpoint) -> None:
         self.followed.append(server)
 
     def expect(self, expectation: Expectation) -> Endpoint:
         if self.refuse:
             raise Refused(self.refuse)
-        self.expected[expectation.cookie] = expectation
+        self.expected[expectation.agreement] = expectation
         return Endpoint(self.reached().address, self.port or expectation.inside.port)
 
-    def withdraw(self, cookie: bytes, reason: str) -> None:
-        if self.expected.pop(cookie, None):
+    def withdraw(self, agreement: bytes, reason: str) -> None:
+        if self.expected.pop(agreement, None):
             self.withdrawn.append(reason)
 
-    def ready(self) -> None:
+    def established(self) -> None:
         """Nothing to prepare."""
 
     def withdraw_all(self, reason: str) -> None:
         self.expected.clear()
         self.withdrawn.append(reason)
 
-    def agreed(self, cookie: bytes) -> None:
-        self.agreements.append(cookie)
+    def accepted(self, agreement: bytes) -> None:
+        self.agreements.append(agreement)
 
-    def sessions(self) -> bool:
+    def has_standing(self) -> bool:
         return False
 
-    def mappings(self) -> bool:
+    def has_pinholes(self) -> bool:
         return bool(self.expected)
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
@@ -118,11 +119,14 @@ class FakeNat:
     def is_ours(self, address: str) -> bool:
         return self.reached_at is not None and address == self.reached_at.address
 
-    def keeps(self, size: int) -> None:
+    def set_buffered(self, size: int) -> None:
         self.kept = size
 
     def editable(self, direction: Direction, start: int) -> bool:
         return start >= self.left[direction]
+
+    def count(self, counter: str) -> None:
+        self.counters.helpers[counter] += 1
 
     def report(self, report: Report) -> None:
         self.reports.append(report)

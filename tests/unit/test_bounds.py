@@ -39,7 +39,7 @@ def test_a_flow_with_a_pinhole_gives_way_last_and_takes_it_along() -> None:
         another(router, 6, port).sign_on()
     assert len(router.pinholes) == 1
     flows = router.engine.flows
-    flows.remove(next(flow for flow in flows if flow.owner.client.port == 19))
+    flows.remove(next(flow for flow in flows if flow.id.client.port == 19))
     flows.limits = FlowLimits(flows=1)
     another(router, 6, 20).handshake()
     assert not len(router.pinholes)
@@ -81,12 +81,12 @@ def test_frames_that_never_end_are_given_up_for_all_together_longest_idle_first(
     router.wait(1.0)
     flows = router.engine.flows
     reading = [
-        flow.owner.client.port for flow in flows if flow.helper and flow.owner.client.address != "10.0.0.5"
+        flow.id.client.port for flow in flows if flow.reading.reads and flow.id.client.address != "10.0.0.5"
     ]
     assert reading == [7, 8, 9, 10]
     assert router.engine.counters.evicted_half_read == 6
     assert flows.half_read.total == sum(
-        kept_bytes(flow.helper, way) for flow in flows for way in (0, 1) if flow.helper
+        kept_bytes(flow.reading.helper, way) for flow in flows for way in (0, 1) if flow.reading.reads
     )
     one.client(PROPOSAL[60:])
     assert [hole.inside.address for hole in router.pinholes] == ["10.0.0.5"]

@@ -90,7 +90,7 @@ def test_a_retransmission_leaves_as_it_left_the_first_time_and_opens_nothing(wir
             assert verdict.accept
             assert (verdict.payload is not None) == changed
     assert wire.router.firewall.changes == 1
-    assert wire.router.engine.counters.proposals == 1
+    assert wire.router.engine.counters.helpers["proposals"] == 1
 
 
 def test_old_and_new_bytes_in_one_segment() -> None:

@@ -82,11 +82,11 @@ def without_fast_path() -> tuple[Wire, Engine]:
 def state(engine: Engine) -> object:
     counters = replace(engine.counters)
     flows = [
-        (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.finished, s.flow.helper is None)
+        (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.life, s.not flow.reading.reads)
         for s in engine.flows.streams.values()
     ]
-    places = [flow.helper.places() for flow in engine.flows if flow.helper]  # type: ignore[attr-defined]
-    return counters, flows, places, list(engine.sessions.moved)
+    places = [flow.reading.helper.positions() for flow in engine.flows if flow.reading.reads]  # type: ignore[attr-defined]
+    return counters, flows, places, list(engine._kept.moved)
 
 
 FLAGS = (ACK, ACK | PSH, ACK | PSH, ACK | FIN, RST, ACK | RST, SYN, ACK | URG, 0, ACK | 0x40)
@@ -101,11 +101,11 @@ def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
             (wire, fast), (_, slow) = signed_on(), without_fast_path()
         way = random_.randrange(2)
         stream = next(iter(fast.flows)).streams[way] if len(fast.flows) else None
-        if stream is None or stream.flow.helper is None:
+        if stream is None or stream.not flow.reading.reads:
             (wire, fast), (_, slow) = signed_on(), without_fast_path()
             continue
         plain = random_.random() < 0.7
-        due = stream.flow.helper._readers[way].due  # type: ignore[attr-defined]
+        due = stream.flow.reading.helper._readers[way].due  # type: ignore[attr-defined]
         data = random_.choice((b"", numbered(TEXT, due), numbered(TEXT, due)))
         raw = packet(
             wire.ends[way],
@@ -128,7 +128,7 @@ def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
 
 def test_data_that_nobody_wants_takes_the_fast_path_and_nothing_that_could_be_edited() -> None:
     wire, engine = signed_on()
-    due = wire.stored.helper._readers[0].due  # type: ignore[union-attr]
+    due = wire.stored.reading.helper._readers[0].due  # type: ignore[union-attr]
     at = len(wire.sent[0])
     for data, expected in (
         (numbered(TEXT, due), True),

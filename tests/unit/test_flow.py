@@ -80,7 +80,7 @@ def test_idle_and_closed_flows_expire_each_at_their_own_time() -> None:
 def test_a_skewed_flow_is_neither_evicted_nor_forgotten_while_idle() -> None:
     table, skewed = FlowTable(LIMITS), flow(0)
     skewed.skewed = True
-    table.skewed[skewed.owner] = skewed
+    table.skewed[skewed.id] = skewed
     table.add(skewed)
     for number in range(1, 33):
         table.add(flow(number, now=float(number)))
@@ -149,7 +149,7 @@ def test_the_number_of_flows_that_are_never_evicted_is_bounded() -> None:
         skewed.seen_from(False)
         assert table.may_skew(skewed)
         skewed.skewed = True
-        table.skewed[skewed.owner] = skewed
+        table.skewed[skewed.id] = skewed
     more = flow(3)
     more.seen_from(False)
     assert not table.may_skew(more)

@@ -222,7 +222,7 @@ def test_a_chat_whose_port_had_to_change(message: object, plugin: bool, twice: b
         wire = moved_wire()
         assert wire.client(frame, [cut]) == message(chat(40001, plugin=plugin, twice=twice)), cut
         (pinhole,) = wire.router.firewall.pinholes
-        assert (pinhole.inside.port, pinhole.service, pinhole.cookie) == (4010, "icq-relay", b"COOKIE7\0")
+        assert (pinhole.inside.port, pinhole.service, pinhole.agreement) == (4010, "icq-relay", b"COOKIE7\0")
 
 
 def test_an_answer_in_a_client_error_is_no_refusal_but_a_refusal_in_it_is() -> None:

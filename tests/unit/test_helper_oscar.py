@@ -66,10 +66,10 @@ def test_a_proposal_with_its_port_free_outside(name: str) -> None:
     (pinhole,) = wire.router.firewall.pinholes
     assert pinhole.inside == Endpoint(wire.owner.client.address, PROPOSALS[name])
     assert pinhole.outside == Endpoint(OUTSIDE, PROPOSALS[name])
-    assert pinhole.owner == wire.owner
+    assert pinhole.flow == wire.owner
     (report,) = wire.router.watcher.reports
     assert (report.action, report.before, report.after) == ("rewritten", pinhole.inside, pinhole.outside)
-    assert (report.cookie, report.service) == (pinhole.cookie, pinhole.service)
+    assert (report.cookie, report.service) == (pinhole.agreement, pinhole.service)
 
 
 @pytest.mark.parametrize("name", PROPOSALS)
@@ -210,7 +210,7 @@ def test_a_proposal_that_is_left_alone_says_why(frame: bytes, reason: str) -> No
     assert wire.client(frame) == frame
     assert [r.reason for r in wire.router.watcher.reports] == [reason]
     assert not wire.router.firewall.pinholes
-    assert wire.router.engine.counters.left == 1
+    assert wire.router.engine.counters.helpers["left"] == 1
 
 
 def test_a_repeated_tlv_that_agrees_is_edited_everywhere() -> None:
@@ -267,7 +267,7 @@ def test_an_announcement_that_goes_back_to_the_sender_s_network_becomes_its_own_
     relayed = proposal(inner + tlv(4, OUT), subtype=7)
     back = amy.server(relayed, [1, 2, 4, 6])
     assert back == proposal(addressed(2, 3) + checks + tlv(4, OWN), subtype=7)
-    assert router.engine.counters.mapped_back == 1
+    assert router.engine.counters.helpers["mapped_back"] == 1
     report = router.watcher.reports[-1]
     assert (report.direction, report.action) == ("in", "mapped-back")
     assert (report.before, report.after) == (Endpoint(OUTSIDE, 40001), Endpoint(CLIENT.address, 5190))

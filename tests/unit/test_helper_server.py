@@ -86,7 +86,7 @@ def test_a_host_of_ours_is_announced_outside(inner: bytes, port: int | None) -> 
         (report,) = talk.nat.reports
         assert (report.direction, report.action, report.cookie) == ("out", "rewritten", b"COOKIE7\0")
         assert (report.before, report.after) == (expectation.inside, Endpoint(REACHED.address, port or 5190))
-        assert talk.nat.counters.rewritten == 1
+        assert talk.nat.counters.helpers["rewritten"] == 1
 
 
 @pytest.mark.parametrize("inner", [OOS, AIM])
@@ -163,7 +163,7 @@ def test_a_proposal_that_is_not_trusted_leaves_as_it_came(case: str) -> None:
         talk, frame = talk_of(), relayed(UNTRUSTED[case])
         assert talk.send(1, frame, cuts) == frame
         assert not talk.nat.expected
-        assert talk.nat.counters.left == 1
+        assert talk.nat.counters.helpers["left"] == 1
         assert [report.action for report in talk.nat.reports] == ["left"]
 
 

@@ -177,7 +177,7 @@ def test_session_behind_other_first_bytes_opens_nothing(what: str, server_first:
         assert wire.client(data) == data
         assert wire.server(SIGNON + HOST_ONLINE) == SIGNON + HOST_ONLINE
     assert wire.client(PROPOSAL) == PROPOSAL
-    assert wire.stored.helper is None
+    assert wire.not stored.reading.reads
     assert wire.router.kernel.offloaded == [wire.owner]
     assert not wire.router.watcher.opens
 
@@ -187,7 +187,7 @@ def test_session_that_only_the_server_speaks_opens_nothing() -> None:
     forged = SIGNON + HOST_ONLINE + CLIENT_SIGNON + PROPOSAL + GOLDEN["aim-proposal"].data
     assert wire.server(forged) == forged
     assert wire.client(PROPOSAL) == PROPOSAL
-    assert wire.stored.helper is None
+    assert wire.not stored.reading.reads
     assert not wire.router.watcher.opens
 
 

@@ -116,6 +116,78 @@ def test_allowed_import_passes(module: str, source: str) -> None:
     assert forbidden(source, module) == []
 
 
+def targets(sources: dict[str, str]) -> dict[str, set[str]]:
+    """For each module its imports among *sources*, wherever they stand in it (also under TYPE_CHECKING)."""
+    found: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        package = (REPO / module.replace(".", "/")).is_dir()
+        names = set(imports(source, module, package))
+        # `from nfreaim.core.flow import Flow` names a module, `from nfreaim.core import records` another.
+        found[module] = {name for name in names if name in sources} - {module}
+    return found
+
+
+def rings(edges: dict[str, set[str]]) -> list[str]:
+    """One ring of nodes that import each other for each node that is in one; empty where there is none."""
+    found = []
+    for start in sorted(edges):
+        way: dict[str, str] = {}
+        queue = [start]
+        while queue and start not in way:
+            here = queue.pop(0)
+            for there in sorted(edges.get(here, ())):
+                if there not in way:
+                    way[there] = here
+                    queue.append(there)
+        if start in way:
+            ring = [start]
+            while len(ring) == 1 or ring[-1] != start:
+                ring.append(way[ring[-1]])
+            found.append(" < ".join(ring))
+    return found
+
+
+def folded(edges: dict[str, set[str]], package: str) -> dict[str, set[str]]:
+    """The imports among the children of *package*: its modules, and its packages as one node each."""
+
+    def child(module: str) -> str:
+        return package + "." + module.removeprefix(f"{package}.").partition(".")[0]
+
+    inside = {module: goals for module, goals in edges.items() if module.startswith(f"{package}.")}
+    children: dict[str, set[str]] = {}
+    for module, goals in inside.items():
+        children.setdefault(child(module), set()).update(child(goal) for goal in goals if goal in inside)
+    return {node: goals - {node} for node, goals in children.items()}
+
+
+PACKAGES = sorted({module.rpartition(".")[0] for module, _ in modules() if "." in module})
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_ring_among_the_modules_and_packages_of_a_package(package: str) -> None:
+    edges = targets({module: path.read_text() for module, path in modules()})
+    assert rings(folded(edges, package)) == []
+
+
+def test_a_ring_is_found_also_under_type_checking() -> None:
+    sources = {
+        "nfreaim.core.one": "from nfreaim.core.two import Two",
+        "nfreaim.core.two": "if TYPE_CHECKING:\n    from nfreaim.core.deep.three import Three",
+        "nfreaim.core.deep.three": "def late():\n    from nfreaim.core import one",
+    }
+    assert rings(targets(sources))
+    assert rings(folded(targets(sources), "nfreaim.core"))
+    del sources["nfreaim.core.two"]
+    assert not rings(targets(sources))
+
+
+def test_no_module_name_stands_twice() -> None:
+    names: dict[str, list[str]] = {}
+    for module, _ in modules():
+        names.setdefault(module.rpartition(".")[2], []).append(module)
+    assert {name: where for name, where in names.items() if len(where) > 1} == {}
+
+
 def test_each_third_party_library_has_one_door() -> None:
     doors: dict[str, set[str]] = {}
     for module, path in modules():

@@ -7,12 +7,13 @@ from collections import Counter
 import pytest
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.guarded import GuardedFirewall, GuardedObserver
 from nfreaim.core.helper import Expectation, Refused
 from tests.golden import load
-from tests.unit.fakes import OUTSIDE, FakeFirewall, FakeWatcher, Router, Wire
+from tests.unit.fakes import CAPS, OUTSIDE, FakeFirewall, FakeWatcher, Router, Wire
 
 SERVER = Endpoint("203.0.113.9", 5190)
 ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
@@ -27,7 +28,12 @@ class Table(PinholeTable):
 
     def __init__(self, **policy: object) -> None:
         self.firewall, self.watcher = FakeFirewall(), FakeWatcher()
-        super().__init__(PinholePolicy(**policy), self.firewall, self.watcher)  # type: ignore[arg-type]
+        policy.setdefault("caps", CAPS)
+        super().__init__(
+            PinholePolicy(**policy),  # type: ignore[arg-type]
+            GuardedFirewall(self.firewall),
+            GuardedObserver(self.watcher),
+        )
 
     def ask(
         self,
@@ -41,27 +47,27 @@ class Table(PinholeTable):
     ) -> Pinhole:
         inside = Endpoint(owner.client.address, port)
         expectation = Expectation(cookie, service, inside, peer)
-        pinhole = self.open(owner, expectation, owner.client.address, address, now)
+        pinhole = self.open(owner, expectation, Origin("oscar", owner.client.address, address), now)
         self.consistent()
         return pinhole
 
     def consistent(self) -> None:
         """The kernel holds what the table says, no more and no less, and nothing is counted twice."""
-        live, pinholes = self._live, list(self)
-        if not self._undead:
+        live, pinholes = self._index, list(self)
+        if not self._unremovable:
             assert set(self.firewall.pinholes) == set(pinholes)
-        assert len(live.outside) == len(live.places) == len(self)
-        agreements = [key for entry in live.places.values() for key in entry.agreements]
-        assert sorted(agreements) == sorted(live.agreements)
+        assert len(live.by_outside) == len(live.by_target) == len(self)
+        agreements = [key for entry in live.by_target.values() for key in entry.agreements]
+        assert sorted(agreements) == sorted(live.by_agreement)
         assert sorted(agreements) == sorted(
-            (owner, name) for owner, all_ in live.owners.items() for name in all_
+            (owner, name) for owner, all_ in live.flows.items() for name in all_
         )
         assert live.hosts == Counter(pinhole.inside.address for pinhole in pinholes)
-        insides = {inside: len(entries) for inside, entries in live.insides.items()}
+        insides = {inside: len(entries) for inside, entries in live.by_inside.items()}
         assert insides == Counter(pinhole.inside for pinhole in pinholes)
-        assert live.session_hosts == Counter(owner.client.address for owner, _ in live.sessions)
+        assert live.standing_hosts == Counter(owner.client.address for owner, _ in live.standing)
         assert {port for port, known in live._ports.items() if known} == {p.outside.port for p in pinholes}
-        assert all(entry.pinhole.deadline == entry.deadline() for entry in live.places.values())
+        assert all(entry.pinhole.deadline == entry.deadline() for entry in live.by_target.values())
 
     @property
     def ends(self) -> list[str]:
@@ -242,7 +248,7 @@ def test_a_pinhole_lasts_as_long_as_one_of_those_who_share_it() -> None:
     table.ask(A, 4443, owner=other)
     assert len(table) == 1
     table.close(ALICE, A, "cancelled")
-    table.close_owner(other, "signed off")
+    table.close_flow(other, "signed off")
     assert len(table.firewall.pinholes) == 1
     table.close(ALICE, B, "declined")
     assert (table.firewall.pinholes, table.ends) == ([], ["declined"])
@@ -311,14 +317,14 @@ def test_an_accept_of_one_agreement_leaves_the_other_its_time() -> None:
     table.agreed(ALICE, C, 0.0)  # nothing is known of this one
     table.expire(60.0)
     table.consistent()
-    assert (len(table), list(table._live.agreements)) == (1, [(ALICE, B)])
+    assert (len(table), list(table._index.by_agreement)) == (1, [(ALICE, B)])
 
 
 def test_claims_and_ends_of_what_is_not_there_are_no_error() -> None:
     table = Table()
     table.claimed(Endpoint(OUTSIDE, 1), "198.51.100.2", 0.0)
     table.close(ALICE, A, "")
-    table.close_owner(ALICE, "")
+    table.close_flow(ALICE, "")
     table.close_all("")
     table.expire(0.0)
     assert not table.firewall.changes

@@ -51,7 +51,7 @@ def test_what_is_shared_survives_a_crash_after_the_agreement_that_it_was_opened_
         if end == "closed":
             table.close(AGAIN, B, "cancelled")
         elif end == "its flow is over":
-            table.close_owner(AGAIN, "control connection closed")
+            table.close_flow(AGAIN, "control connection closed")
         elif end == "expired":
             table.expire(610.0)
         else:
@@ -70,11 +70,11 @@ def test_a_kernel_that_refuses_to_hand_a_shared_pinhole_on_is_asked_again() -> N
     table.ask(A, owner=ALICE)
     table.ask(B, owner=AGAIN)
     table.firewall.refuse_add = True
-    table.close_owner(AGAIN, "control connection closed")
+    table.close_flow(AGAIN, "control connection closed")
     assert len(table) == 1, "it is still wanted, and has a deadline"
     table.firewall.refuse_add = False
     table.expire(1.0)
-    assert [pinhole.owner for pinhole in table.firewall.pinholes] == [ALICE]
+    assert [pinhole.flow for pinhole in table.firewall.pinholes] == [ALICE]
 
 
 def test_a_claimed_pinhole_is_taken_over_as_the_peer_s_own() -> None:
@@ -110,5 +110,5 @@ def test_of_several_with_one_name_only_the_latest_is_taken_over() -> None:
     table.adopt(lambda owner: True, 10.0)
     table.consistent()
     assert list(table) == table.firewall.pinholes == [left[1]]
-    table.close_owner(ALICE, "signed off")
+    table.close_flow(ALICE, "signed off")
     assert not table.firewall.pinholes

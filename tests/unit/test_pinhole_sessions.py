@@ -38,7 +38,7 @@ def test_neither_time_nor_peers_nor_an_accept_end_it() -> None:
     table.expire(1e9)
     assert kinds(table) == [(4001, True)]
     assert len(table.watcher.claims) == 5
-    table.close_owner(ALICE, "signed off")
+    table.close_flow(ALICE, "signed off")
     assert not table.firewall.pinholes
     assert not table.sessions()
 
@@ -93,7 +93,7 @@ def test_a_session_that_is_over_leaves_a_rule_with_a_deadline_to_the_proposal_th
     table.close(ALICE, b"", "no longer published")
     table.consistent()
     (pinhole,) = table.firewall.pinholes
-    assert (pinhole.deadline, pinhole.cookie) == (610.0, A)
+    assert (pinhole.deadline, pinhole.agreement) == (610.0, A)
     assert not table.sessions()
     table.expire(610.0)
     assert not table.firewall.pinholes
@@ -114,7 +114,7 @@ def test_a_proposal_s_pinhole_becomes_the_session_s() -> None:
     table.ask(port=4001, peer="203.0.113.20")
     publish(table, now=5.0)
     (pinhole,) = table.firewall.pinholes
-    assert (pinhole.session, pinhole.cookie, pinhole.peers, pinhole.since) == (True, b"", (), 0.0)
+    assert (pinhole.session, pinhole.agreement, pinhole.peers, pinhole.since) == (True, b"", (), 0.0)
     table.expire(1000.0)
     assert kinds(table) == [(4001, True)]
 
@@ -124,10 +124,10 @@ def test_two_connections_of_one_host_publish_the_same_port() -> None:
     table = Table()
     publish(table)
     publish(table, owner=AGAIN)
-    table.close_owner(ALICE, "control connection lost")
+    table.close_flow(ALICE, "control connection lost")
     table.consistent()
-    assert [pinhole.owner for pinhole in table.firewall.pinholes] == [AGAIN]
-    table.close_owner(AGAIN, "signed off")
+    assert [pinhole.flow for pinhole in table.firewall.pinholes] == [AGAIN]
+    table.close_flow(AGAIN, "signed off")
     assert not table.firewall.pinholes
 
 
@@ -150,7 +150,7 @@ def test_a_session_survives_a_crash_for_as_long_as_its_connection_lives() -> Non
     assert table.sessions()
     assert table.inside_of(kept.outside) == kept.inside
     table.expire(2e6)
-    table.close_owner(ALICE, "control connection lost")
+    table.close_flow(ALICE, "control connection lost")
     assert not table.firewall.pinholes
 
 
@@ -178,7 +178,7 @@ def test_a_forward_takes_its_ports_from_what_a_crash_left_to_others() -> None:
 def test_nobody_but_its_host_gets_a_port_of_a_forward() -> None:
     table = Table(forwards=(Forward("10.0.0.5", range(20000, 20002)),), ports=range(20000, 20004))
     assert table.ask(port=20001, owner=AMY).outside.port == 20002
-    assert table.ask(port=5190, owner=AMY, cookie=b"B").outside.port == 5190
+    assert table.ask(port=5190, owner=AMY, agreement=b"B").outside.port == 5190
     assert table.ask(port=20001).outside.port == 20001
     table.firewall.taken = {Endpoint(OUTSIDE, 7777)}
-    assert table.ask(port=7777, cookie=b"C").outside.port == 20003
+    assert table.ask(port=7777, agreement=b"C").outside.port == 20003

@@ -8,8 +8,8 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import ACK, SYN
-from nfreaim.errors import Malformed, OutOfSequence
-from nfreaim.helpers.oscar.flap import SERVER_SLACK, FlapReader
+from nfreaim.errors import Malformed
+from nfreaim.helpers.oscar.flap import SERVER_SLACK, FlapReader, OutOfSequence
 from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import load
 from tests.unit.fakes import Router, Wire
@@ -63,7 +63,7 @@ class Numbered(Wire):
 
     @property
     def read(self) -> bool:
-        return self.stored.helper is not None
+        return self.stored.reading.helper is not None
 
 
 def test_what_has_to_happen_first_and_then_it_opens() -> None:
@@ -221,7 +221,7 @@ def test_data_ahead_of_the_answer_to_the_syn_is_no_beginning() -> None:
     wire.inject(0, 18, COOKIE)  # what is before was not seen: it has to come again
     wire.say(1, ONLINE)
     assert not wire.router.firewall.changes
-    assert not wire.stored.helper or not wire.stored.helper.established
+    assert not wire.stored.reading.helper or not wire.stored.reading.helper.established
 
 
 def test_flow_whose_answer_came_from_the_wrong_side_is_none() -> None:
@@ -247,7 +247,7 @@ def test_client_whose_numbers_jump_opens_nothing_any_more(
         assert not wire.opens()
         wire.say(0, PROPOSAL, number=0x1236)
     counters = wire.router.engine.counters
-    assert (counters.unsequenced_flows, counters.malformed_flows) == (1, 1)
+    assert (counters.helpers["unsequenced_flows"], counters.malformed_flows) == (1, 1)
     assert caplog.text.count("no longer read: frame has the number") == 1
     assert wire.c2s == bytes(wire.sent[0])
 

@@ -52,7 +52,7 @@ def test_a_golden_redirect_names_what_the_client_reached(name: str, case: str) -
     out, nat = sent(GOLDEN[name].data, reached_at(case))
     assert out == GOLDEN[name].expected[case]
     assert out == naming(str(nat.reached_at).encode(), name)
-    assert (nat.counters.redirects, nat.counters.redirects_left) == (1, 0)
+    assert (nat.counters.helpers["redirects"], nat.counters.helpers["redirects_left"]) == (1, 0)
     assert not nat.followed
 
 
@@ -98,7 +98,7 @@ def test_redirects_among_other_frames_in_one_segment_and_cut_at_random(case: str
     for count in [0] * 3 + [*range(1, 60)] * 3:
         talk = Talk(reached_at(case)).begun()
         assert talk.send(1, data, sorted(rng.sample(range(1, len(data)), count))) == wanted
-        assert talk.nat.counters.redirects == 5
+        assert talk.nat.counters.helpers["redirects"] == 5
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_texts_that_grow_that_shrink_and_that_stay_as_long(text: bytes, reached:
     for name in REDIRECTS:
         out, nat = sent(naming(text, name), FakeNat(reached_at=reached))
         assert out == naming(str(reached).encode(), name)
-        assert nat.counters.redirects == 1
+        assert nat.counters.helpers["redirects"] == 1
 
 
 @pytest.mark.parametrize("name", REDIRECTS)
@@ -154,7 +154,7 @@ def test_a_server_that_stands_there_twice_alike_is_replaced_twice() -> None:
     frame = redirect(tlv(5, HOME) + tlv(6, b"cookie") + tlv(5, HOME))
     out, nat = sent(frame)
     assert out == renamed(frame, HOME, str(REACHED).encode())
-    assert nat.counters.redirects == 1
+    assert nat.counters.helpers["redirects"] == 1
 
 
 def test_a_redirect_of_a_session_is_rewritten_as_well() -> None:
@@ -187,7 +187,7 @@ def test_the_client_s_frames_and_those_before_sign_on_are_not_held() -> None:
     frame = naming(HOME)
     assert talk.send(0, frame, [1, 2, 4, 6]) == frame
     assert set(talk.holds) == {None}
-    assert talk.nat.counters.redirects == talk.nat.counters.redirects_left == 0
+    assert talk.nat.counters.helpers["redirects"] == talk.nat.counters.helpers["redirects_left"] == 0
 
 
 def test_frames_too_long_for_a_redirect_are_not_held() -> None:
@@ -209,7 +209,7 @@ def test_when_its_length_has_left_the_whole_redirect_stays_as_it_came(name: str)
     for cut in range(5, len(frame)):
         talk = Talk(late=True).begun()
         assert talk.send(1, frame, [cut]) == frame, cut
-        assert (talk.nat.counters.redirects, talk.nat.counters.redirects_left) == (0, 1)
+        assert (talk.nat.counters.helpers["redirects"], talk.nat.counters.helpers["redirects_left"]) == (0, 1)
     for first, second in combinations(range(1, len(frame), 13), 2):
         talk = Talk(late=True).begun()
         assert talk.send(1, frame, [first, second]) in (frame, naming(str(REACHED).encode(), name))
@@ -251,7 +251,7 @@ def test_bad_input_is_left_alone_counted_and_said_once(
     for _ in range(3):
         assert talk.send(1, frame, [1, 2, 4, 6, len(frame) // 2] if midway else []) == frame
     counters = talk.nat.counters
-    assert (counters.redirects, counters.redirects_left) == (0, 3)
+    assert (counters.helpers["redirects"], counters.helpers["redirects_left"]) == (0, 3)
     lines = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert [record.levelname for record in lines] == ["INFO"]
     assert any(word in lines[0].getMessage() for word in advice.split("|"))
@@ -272,7 +272,7 @@ def test_an_empty_migration_or_one_that_lies_about_its_families() -> None:
         frame = redirect(data, b"\0\1\0\x12")
         out, nat = sent(frame)
         assert out == frame
-        assert nat.counters.redirects_left == nat.counters.malformed_messages == 1
+        assert nat.counters.helpers["redirects_left"] == nat.counters.helpers["malformed_messages"] == 1
 
 
 def test_a_router_that_does_not_know_where_the_client_connected_to_leaves_it(
@@ -281,7 +281,7 @@ def test_a_router_that_does_not_know_where_the_client_connected_to_leaves_it(
     caplog.set_level(logging.INFO)
     out, nat = sent(naming(HOME), FakeNat(reached_at=None))
     assert out == naming(HOME)
-    assert nat.counters.redirects_left == 1
+    assert nat.counters.helpers["redirects_left"] == 1
     assert "connection tracking" in caplog.text
 
 
@@ -289,7 +289,7 @@ def test_a_router_that_does_not_know_where_the_client_connected_to_leaves_it(
 def test_a_server_that_names_its_outside_address_itself_is_right(text: bytes) -> None:
     nat = FakeNat(names=frozenset({"203.0.113.100"}))
     assert sent(naming(text), nat)[0] == naming(text)
-    assert nat.counters.redirects == nat.counters.redirects_left == 0
+    assert nat.counters.helpers["redirects"] == nat.counters.helpers["redirects_left"] == 0
 
 
 def test_a_refused_login_and_a_sign_off_with_a_reason_are_no_redirects() -> None:
@@ -300,7 +300,7 @@ def test_a_refused_login_and_a_sign_off_with_a_reason_are_no_redirects() -> None
     ):
         out, nat = sent(frame)
         assert out == frame
-        assert nat.counters.redirects == nat.counters.redirects_left == 0
+        assert nat.counters.helpers["redirects"] == nat.counters.helpers["redirects_left"] == 0
 
 
 def test_a_text_in_a_message_that_looks_like_a_redirect_is_a_text() -> None:
@@ -315,7 +315,7 @@ def test_before_both_sides_have_signed_on_nothing_is_read() -> None:
         talk = Talk()
         talk.send(1, SIGNON)
         assert talk.send(1, naming(HOME, name)) == naming(HOME, name)
-        assert talk.nat.counters.redirects == talk.nat.counters.redirects_left == 0
+        assert talk.nat.counters.helpers["redirects"] == talk.nat.counters.helpers["redirects_left"] == 0
 
 
 # --- what channel 4 means ---------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_a_stranger_s_redirect_is_followed_and_not_touched(text: bytes) -> None:
             assert talk.send(1, frame, cuts) == frame
             assert set(talk.holds) == {None}
             assert talk.nat.followed == [Endpoint(text.decode().partition(":")[0], 5191)]
-            assert talk.nat.counters.redirects == talk.nat.counters.redirects_left == 0
+            assert talk.nat.counters.helpers["redirects"] == talk.nat.counters.helpers["redirects_left"] == 0
 
 
 def test_a_stranger_s_redirect_without_a_port_means_the_flow_s_own() -> None:
@@ -388,4 +388,4 @@ def test_a_stranger_s_bad_redirect_teaches_nothing(case: str) -> None:
     out, nat = sent(frame, FakeNat(server_inside=False))
     assert out == frame
     assert not nat.followed
-    assert nat.counters.redirects_left == 0
+    assert nat.counters.helpers["redirects_left"] == 0

@@ -43,6 +43,20 @@ def refuse(*words: str) -> str:
         (["install", *BOTH, "--queue", "65533", "--workers", "3"], "the last one is 65535"),
         (["install", *BOTH, "--colour", "red"], "unknown option --colour"),
         (["install", *BOTH, *(w for n in range(16) for w in ("--port", str(5190 + n)))], "at most 15 ports"),
+        (["install", *BOTH, "--protocol", ""], "'' is not a protocol with its ports"),
+        (["install", *BOTH, "--protocol", "Irc:1"], "'Irc:1' is not a protocol with its ports"),
+        (["install", *BOTH, "--protocol", "irc,6667"], "it is written NAME:PORT[,PORT...]"),
+        (["install", *BOTH, "--protocol", "irc;reboot"], "is not a protocol with its ports"),
+        (["install", *BOTH, "--protocol", "irc:"], "a port of --protocol irc must be a number"),
+        (["install", *BOTH, "--protocol", "irc:6667,,6697"], "a port of --protocol irc must be a number"),
+        (
+            ["install", *BOTH, "--protocol", "irc:6667,65536"],
+            "a port of --protocol irc must be from 1 to 65535",
+        ),
+        (["install", *BOTH, "--protocol", "irc:1", "--protocol", "irc"], "--protocol irc is given twice"),
+        (["install", *BOTH, "--protocol", "irc:1", "--port", "1"], "port 1 is given to two protocols"),
+        (["install", *BOTH, "--protocol", f"irc:{','.join(map(str, range(1, 17)))}"], "irc has more"),
+        (["names", "all"], "names takes no arguments"),
         (["remove", "now"], "remove takes no arguments but --force"),
         (["remove", "--force", "now"], "remove takes no arguments but --force"),
         (["show", "me"], "show takes no arguments"),
@@ -84,8 +98,42 @@ def test_help_names_every_option() -> None:
     )
     assert result.returncode == 0
     assert set(re.findall(r"--[a-z]+", result.stdout)) == {
-        *("--lan", "--wan", "--port", "--queue", "--workers", "--force")
+        *("--lan", "--wan", "--protocol", "--port", "--queue", "--workers", "--force")
     }
+
+
+def test_names_are_the_ones_of_the_packets_on_the_wire_and_of_older_installations() -> None:
+    """The daemon has to agree with what `names` prints; a running kernel holds it from the last version."""
+    result = subprocess.run(
+        ["/bin/sh", str(script.script()), "names"], capture_output=True, text=True, timeout=30
+    )
+    told = dict(line.split("=", 1) for line in result.stdout.splitlines())
+    marks = "SKEWED DONE OWN INSIDE VERIFIED PINHOLE UNVERIFIED".split()
+    assert [int(told[name], 16) for name in marks] == [
+        *(0x10000, 0x40000, 0x80000, 0x100000, 0x800000),
+        *(0x200000, 0x400000),
+    ]
+    assert int(told["PACKET_MASK"], 16) == sum(int(told[name], 16) for name in marks[:5])
+    assert int(told["CONNMARK_MASK"], 16) == sum(int(told[name], 16) for name in marks[5:])
+    assert [
+        told[f"{kind}_TIMEOUT"] for kind in ("OFF", "SKEW", "SRV", "PIN")
+    ] == "3600 432000 7200 600".split()
+    assert (told["QUEUE"], told["MOST_WORKERS"], told["MOST_PORTS"]) == ("5190", "16", "15")
+
+
+def test_rules_and_units_know_no_protocol() -> None:
+    """The number of the queue is all that is left of one: rules of older installations have it."""
+    for path in (RULES / "nfreaim-rules", *RULES.glob("*.service")):
+        text = re.sub(r"(?m)^QUEUE=5190 .*$", "", path.read_text())
+        assert not re.findall(r"(?i)5190|oscar|icq|flap|\baim\b|\birc\b", text), path.name
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is absent; apt install shellcheck")
+def test_script_is_free_of_what_shellcheck_finds() -> None:
+    result = subprocess.run(
+        ["shellcheck", "-s", "sh", str(script.script())], capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == ""
 
 
 def test_caller_gets_the_reason_as_an_exception() -> None:

@@ -77,12 +77,12 @@ def test_a_pinhole_that_cannot_be_removed_for_an_unknown_reason_is_tried_again()
     wire = Wire().sign_on()
     wire.client(PROPOSAL)
     firewall = wire.router.firewall
-    whole = firewall.drop
+    whole = firewall.close
     breaking(firewall, "drop")
     wire.fin(0)
     wire.router.wait(1.0)
     assert firewall.pinholes
-    firewall.drop = whole  # type: ignore[method-assign]
+    firewall.close = whole  # type: ignore[method-assign]
     wire.router.wait(1.0)
     assert not firewall.pinholes
 

@@ -78,7 +78,7 @@ def test_every_cut_of_a_redirect(frame: bytes) -> None:
         wire = HomeWire().begun()
         assert wire.told(frame, cuts) == good, cuts
         assert wire.told(GOLDEN["self-info"].data, [1, 2, 4, 6]) == GOLDEN["self-info"].data
-        assert wire.router.engine.counters.redirects == 1
+        assert wire.router.engine.counters.helpers["redirects"] == 1
         assert not wire.router.open_tokens
 
 
@@ -98,7 +98,9 @@ def test_a_redirect_that_comes_late_is_whole_and_as_it_came() -> None:
         wire.send(1, frame[cut:])
         assert wire.s2c[before:] == (GOOD if cut <= 4 else frame), cut
         counters = wire.router.engine.counters
-        assert (counters.redirects, counters.redirects_left) == ((1, 0) if cut <= 4 else (0, 1))
+        assert (counters.helpers["redirects"], counters.helpers["redirects_left"]) == (
+            (1, 0) if cut <= 4 else (0, 1)
+        )
 
 
 def test_nothing_waits_longer_than_the_hold_time() -> None:
@@ -129,7 +131,7 @@ def test_a_session_of_redirects_and_proposals_cut_at_random() -> None:
             for frame in frames
         )
         assert wire.told(data, cuts) == wanted
-        assert wire.router.engine.counters.redirects == 3
+        assert wire.router.engine.counters.helpers["redirects"] == 3
         assert [pinhole.inside for pinhole in wire.router.pinholes] == [Endpoint("10.0.0.5", 5190)]
 
 
@@ -149,7 +151,7 @@ def test_a_relayed_proposal_opens_a_pinhole_to_the_host_that_sent_it() -> None:
     assert wire.told(relayed(OOS), [1, 2, 4, 6]) == outside(relayed(OOS))
     (pinhole,) = wire.router.firewall.pinholes
     assert (pinhole.inside, pinhole.outside) == (Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190))
-    assert pinhole.owner == wire.owner
+    assert pinhole.flow == wire.owner
     assert not wire.stored.skewed
     wire.client(answered(1))
     assert not wire.router.firewall.pinholes
@@ -188,7 +190,7 @@ def test_a_retransmitted_redirect_is_the_same_redirect_and_counts_once() -> None
     wire.inject(1, at, naming(HOME))
     wire.inject(1, at + 3, naming(HOME)[3:60])
     assert wire.s2c.endswith(GOOD)
-    assert wire.router.engine.counters.redirects == 1
+    assert wire.router.engine.counters.helpers["redirects"] == 1
 
 
 def test_a_client_of_ours_is_followed_to_another_port() -> None:

@@ -24,7 +24,7 @@ def restarted(wire: Numbered, *, lost: bool = False, record: bool = True) -> Num
     """The same connection at a new daemon; *lost*: it died before it wrote down where flows stand."""
     old = wire.router
     places = dict(old.kernel.noted)
-    old.engine.sessions.keep()
+    old.engine.save()
     if not lost:
         places = dict(old.kernel.noted)
     router = Router(helper=OscarHelper)
@@ -33,7 +33,7 @@ def restarted(wire: Numbered, *, lost: bool = False, record: bool = True) -> Num
         again = json.loads(json.dumps(kept))
         if key in places:
             again["place"] = places[key]
-        router.engine.sessions.restore(again, router.now)
+        router.engine.restore(again, router.now)
     router.last_token = old.last_token
     wire.router = router
     return wire
@@ -61,7 +61,7 @@ def test_record_has_the_flow_s_ends_and_nothing_that_was_said() -> None:
     wire = Numbered().online()
     wire.say(0, TEXT)
     wire.send(0, TEXT[:2] + wire.due[0].to_bytes(2, "big") + TEXT[4:40])
-    wire.router.engine.sessions.keep()
+    wire.router.engine.save()
     (key,) = wire.router.kernel.kept
     assert key == wire.stored.key
     record = json.dumps(wire.router.kernel.kept[key])
@@ -69,22 +69,22 @@ def test_record_has_the_flow_s_ends_and_nothing_that_was_said() -> None:
     for said in (b"bob1", TEXT[20:26], TEXT[6:12], b"alice"):
         assert said not in place
         assert said.decode("latin-1") not in record
-    wire.router.engine.sessions.keep()
+    wire.router.engine.save()
     assert len(wire.router.kernel.kept) == 1
 
 
 def test_record_exists_from_sign_on_to_the_end_of_the_reading_or_the_flow() -> None:
     wire = Numbered().begin()
-    wire.router.engine.sessions.keep()
+    wire.router.engine.save()
     assert not wire.router.kernel.kept
     wire.say(1, GOLDEN["host-online"].data)
-    wire.router.engine.sessions.keep()
+    wire.router.engine.save()
     assert wire.router.kernel.kept
     wire.say(0, KEEPALIVE, number=9)
     assert not wire.read
     assert (wire.router.kernel.kept, wire.router.kernel.noted) == ({}, {})
     ended = Numbered().online()
-    ended.router.engine.sessions.keep()
+    ended.router.engine.save()
     ended.fin(0)
     ended.fin(1)
     ended.router.wait(61)
@@ -97,12 +97,12 @@ def test_full_disk_costs_the_restart_ability_while_it_is_full_and_one_warning(
     router = Router(helper=OscarHelper)
     first = Numbered(router).online()
     router.kernel.broken = True
-    router.engine.sessions.keep()
+    router.engine.save()
     first.say(0, TEXT)
-    router.engine.sessions.keep()
+    router.engine.save()
     router.kernel.broken = False
     assert opened(first)
-    router.engine.sessions.keep()
+    router.engine.save()
     assert router.kernel.kept.keys() == router.kernel.noted.keys() == {first.stored.key}, (
         "kept once there is room"
     )
@@ -155,7 +155,7 @@ def test_repetition_of_what_was_read_before_is_not_read_again() -> None:
     wire.say(0, TEXT)
     wire = restarted(wire)
     wire.inject(0, len(wire.sent[0]) - len(TEXT), bytes(wire.sent[0][-len(TEXT) :]))
-    assert wire.stored.helper is None
+    assert wire.not stored.reading.reads
     assert opened(wire)
 
 
@@ -165,7 +165,7 @@ def test_frames_missed_in_either_direction_are_noticed_and_nothing_is_read_at_fi
     unread(wire, way, TEXT if way == 0 else RECEIVED)
     assert not opened(wire)
     assert wire.c2s[-len(PROPOSAL) :] == bytes(wire.sent[0][-len(PROPOSAL) :])
-    assert wire.stored.helper is None
+    assert wire.not stored.reading.reads
 
 
 def test_after_a_crash_reading_begins_when_both_directions_have_shown_where_frames_begin() -> None:
@@ -174,7 +174,7 @@ def test_after_a_crash_reading_begins_when_both_directions_have_shown_where_fram
     unread(wire, 1, HOST_ACK, RECEIVED)
     for way in (0, 1, 0):
         wire.say(way, KEEPALIVE)
-        assert wire.stored.helper is None
+        assert wire.not stored.reading.reads
         assert not opened(wire)
         pause(wire)
     wire.say(1, KEEPALIVE)
@@ -201,7 +201,7 @@ def test_server_that_writes_a_frame_in_five_pieces_is_understood_too() -> None:
 
 def test_record_without_a_place_is_enough() -> None:
     wire = Numbered().online()
-    wire.router.engine.sessions.keep()
+    wire.router.engine.save()
     wire.router.kernel.noted.clear()
     wire = restarted(wire, lost=True)
     for _ in range(3):
@@ -230,13 +230,13 @@ def place_of(wire: Numbered) -> bytes:
 @pytest.mark.parametrize("number", range(0, 36, 3))
 def test_damaged_place_never_lets_anything_be_misread_or_fail(number: int) -> None:
     wire = Numbered().online()
-    wire.router.engine.sessions.keep()
+    wire.router.engine.save()
     (key,) = wire.router.kernel.noted
     place = bytearray(wire.router.kernel.noted[key])
     place[number] ^= 0x55
     for damaged in (bytes(place), bytes(place[:number]), bytes(48)):
         again = Numbered().online()
-        again.router.engine.sessions.keep()
+        again.router.engine.save()
         again.router.kernel.noted[key] = damaged
         again = restarted(again, lost=True)
         before = len(again.sent[0])
@@ -260,24 +260,24 @@ def test_damaged_place_never_lets_anything_be_misread_or_fail(number: int) -> No
 def test_damaged_record_is_refused_whole(record: dict[str, object]) -> None:
     router = Router(helper=OscarHelper)
     with pytest.raises((ValueError, KeyError, TypeError)):
-        router.engine.sessions.restore(dict(record), 0.0)
+        router.engine.restore(dict(record), 0.0)
     assert len(router.engine.flows) == 0
 
 
 def test_hole_in_what_goes_on_is_not_waited_for() -> None:
     """A repeated segment can look like the next one: what is behind it passed long ago and never comes."""
     wire = Numbered().online()
-    wire.router.engine.sessions.keep()
+    wire.router.engine.save()
     at = len(wire.sent[0])
     stale = dict(wire.router.kernel.noted)
     unread(wire, 0, TEXT, TEXT, TEXT)
-    wire.router.engine.sessions.moved.clear()
+    wire.router.engine._kept.moved.clear()
     wire.router.kernel.noted = stale
     wire = restarted(wire, lost=True)
     wire.inject(0, at, bytes(wire.sent[0][at : at + len(TEXT)]))
     wire.say(0, KEEPALIVE)
     assert wire.router.engine.counters.gap_drops == 0
-    assert wire.stored.helper is None
+    assert wire.not stored.reading.reads
     assert wire.c2s.endswith(bytes(wire.sent[0][-6:]))
 
 
@@ -288,7 +288,7 @@ def test_session_at_a_server_that_a_redirect_led_to_goes_on() -> None:
     second = Numbered(first.router, other).online()
     second = restarted(second)
     assert opened(second)
-    assert second.owner.server == other
+    assert second.flow.server == other
 
 
 def test_sign_on_frame_of_a_new_connection_replaces_what_was_kept() -> None:
@@ -304,10 +304,10 @@ def test_many_that_sign_on_at_once_are_written_down_bit_by_bit_and_all_of_them()
     router = Router()
     for number in range(5):
         Wire(router, client=Endpoint("10.0.0.5", 41000 + number)).sign_on()
-    waiting = [list(router.engine.sessions.moved)]
-    while router.engine.sessions.moved:
-        router.engine.sessions.keep(40)
-        waiting.append(list(router.engine.sessions.moved))
+    waiting = [list(router.engine._kept.moved)]
+    while router.engine._kept.moved:
+        router.engine.save(40)
+        waiting.append(list(router.engine._kept.moved))
     assert [len(keys) for keys in waiting] == [5, 3, 1, 0]
     assert all(one[-len(two) :] == two for one, two in pairwise(waiting) if two)
     assert len(router.kernel.kept) == 5

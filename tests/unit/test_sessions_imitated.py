@@ -96,7 +96,7 @@ def test_text_that_swallows_the_next_message_s_header_is_dropped_at_the_pause() 
             wire.send(0, piece)
         pause(wire)
         assert not wire.router.firewall.changes
-        assert wire.stored.helper is None
+        assert wire.not stored.reading.reads
 
 
 def test_message_halted_in_its_midst_does_not_begin_a_frame() -> None:

@@ -118,7 +118,7 @@ def test_a_kernel_that_refuses_is_reported_once() -> None:
     assert sets._warned == {"a redirect is not followed", "a flow stays in the queue"}
     assert sets.helper_for(key(OTHER)) is not None  # its packets may come for another reason
     kernel.broken = False
-    sets.reclaim(key(SERVER, 9))
+    sets.undo_offload(key(SERVER, 9))
     assert kernel.offloaded == []
 
 
@@ -130,7 +130,7 @@ def test_what_is_forgotten_for_want_of_room_is_queued_again() -> None:
         sets.offload(one, flows)
     assert kernel.offloaded == [flow_id(one) for one in keys[-3:]]
     for one in keys:  # whatever the kernel still has can be taken back
-        sets.reclaim(one)
+        sets.undo_offload(one)
     assert kernel.offloaded == []
 
 

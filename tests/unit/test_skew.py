@@ -112,7 +112,7 @@ def test_a_damaged_record_is_refused_or_harmless() -> None:
     for _ in range(3000):
         router = Router()
         try:
-            router.engine.sessions.restore(damaged(kept, rng), 0.0)
+            router.engine.restore(damaged(kept, rng), 0.0)
         except (ValueError, KeyError, TypeError):
             refused += 1
             assert len(router.engine.flows) == 0
@@ -193,7 +193,7 @@ def test_an_end_that_was_seen_is_known_after_a_crash(ends: tuple[str, ...]) -> N
         list(made.line(line) or ())
     again = Router()
     again.kernel.protected = made.router.kernel.protected
-    again.engine.sessions.restore(json.loads(json.dumps(again.kernel.protected[KEY])), again.now)
+    again.engine.restore(json.loads(json.dumps(again.kernel.protected[KEY])), again.now)
     again.kernel.flushed.add(next(iter(again.engine.flows)).owner)
     again.wait(2.0)
     again.wait(65.0)

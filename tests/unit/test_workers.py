@@ -131,10 +131,10 @@ def test_a_pinhole_of_one_reader_is_known_to_the_other_and_closed_by_who_opened_
     assert two.pinholes.inside_of(Endpoint(OUTSIDE, 5191)) is None
     assert two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
     assert not two.pinholes.leads_to(Endpoint("10.0.0.6", 5190))
-    assert two.pinholes.owners() == {ALICE}
+    assert two.pinholes.flows() == {ALICE}
     assert two.pinholes.tended() == set(), "the owner looks after them"
     assert owner.table.expected(Endpoint("10.0.0.5", 5190)), "the gate has to know what is said first"
-    one.pinholes.close_owner(ALICE, "control connection closed")
+    one.pinholes.close_flow(ALICE, "control connection closed")
     settled(one)
     assert not two.pinholes
     assert not two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
@@ -186,11 +186,11 @@ def test_sessions_and_deadlines_are_the_owners(owner: Table) -> None:
     expectation = Expectation(A, "icq-direct", Endpoint("10.0.0.5", 5190), session=True)
     opened = one.pinholes.open(ALICE, expectation, "10.0.0.5", OUTSIDE, 0.0)
     assert math.isinf(opened.deadline)
-    assert two.pinholes.sessions()
+    assert two.pinholes.has_standing()
     one.ask(AMY, B)
     one.pinholes.agreed(AMY, B, 0.0)
     settled(one)
-    assert [hole.deadline for hole in owner.table if hole.cookie == B] == [owner.policy.accept_grace]
+    assert [hole.deadline for hole in owner.table if hole.agreement == B] == [owner.policy.accept_grace]
     one.pinholes.close_all("a reader ends")
     settled(one)
     assert len(two.pinholes) == 2, "they outlive their reader"
@@ -235,8 +235,8 @@ def test_without_an_owner_everything_is_refused_at_once_and_the_reader_is_told(o
     with pytest.raises(Refused):
         reader.ask(ALICE, B)
     assert reader.pinholes.inside_of(Endpoint(OUTSIDE, 5190)) is None
-    assert reader.pinholes.owners() == set()
-    reader.pinholes.close_owner(ALICE, "closed")  # raises nothing
+    assert reader.pinholes.flows() == set()
+    reader.pinholes.close_flow(ALICE, "closed")  # raises nothing
 
 
 def test_a_refusal_by_the_firewall_is_one_for_the_reader_and_a_mistake_is_too(owner: Table) -> None:
@@ -258,13 +258,13 @@ def test_closings_that_find_no_room_are_said_later_and_in_order(when: str, owner
             if reader.link._backlog:
                 break
         assert reader.link._backlog, "the buffer of the socket has no end"
-        reader.pinholes.close_owner(ALICE, "closed")
+        reader.pinholes.close_flow(ALICE, "closed")
     deadline = time.monotonic() + 10
     while when == "in time" and owner.table and time.monotonic() < deadline:
         reader.pinholes.expire(0.0)
     assert when != "in time" or not owner.table
     reader.ask(AMY, B)
-    assert [hole.cookie for hole in owner.table] == [B]
+    assert [hole.agreement for hole in owner.table] == [B]
     assert owner.asked[-2:] == ["close_owner", "open"]
 
 

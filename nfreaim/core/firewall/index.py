@@ -1,7 +1,6 @@
-"""PinholeIndex: the open pinholes and the agreements they are kept for, by everything that is asked of them.
+"""PinholeIndex: the open pinholes, and the agreements they are kept for, by every key that is asked for.
 
-Counts instead of searches: what is asked for each new pinhole must not cost more because others are open.
-Decides nothing and touches no firewall.
+It counts instead of searching: a question about a new pinhole must not cost more because others are open.
 """
 
 from __future__ import annotations
@@ -16,100 +15,108 @@ from nfreaim.core.greeting import Greeting
 
 T = TypeVar("T")
 
-Agreement = tuple[FlowId, bytes]
-"""A flow, and the protocol's own name for one expectation in it."""
+AgreementKey = tuple[FlowId, bytes]
+"""A flow, and the protocol's own name for one agreement in it."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A live pinhole with the agreements that share it: a client may use one port for all its peers.
+    """An open pinhole with the agreements that share it: a client may use one port for all its peers.
 
     agreements  when each of them ends
-    peers       who has claimed it, in this order
+    peers       the addresses that have claimed it, in this order
     greetings   what the peer of each agreement may say first
     services    what each of them is for
     """
 
     pinhole: Pinhole
-    agreements: dict[Agreement, float] = field(default_factory=dict)
+    agreements: dict[AgreementKey, float] = field(default_factory=dict)
     peers: dict[str, None] = field(default_factory=dict)
-    greetings: dict[Agreement, tuple[Greeting, ...]] = field(default_factory=dict)
-    services: dict[Agreement, str] = field(default_factory=dict)
+    greetings: dict[AgreementKey, tuple[Greeting, ...]] = field(default_factory=dict)
+    services: dict[AgreementKey, str] = field(default_factory=dict)
 
     def deadline(self) -> float:
+        """When the last of its agreements ends."""
         return max(self.agreements.values())
 
 
 class PinholeIndex:
-    """All entries. A Counter or dict here has no key that nothing lives behind."""
+    """All entries. Empty keys are removed.
+
+    by_target      by inside endpoint and outside address, which there can be only one pinhole for
+    by_outside     by outside endpoint
+    by_agreement   an agreement has one entry at a time
+    by_inside      by inside endpoint
+    flows          the agreements of each flow
+    hosts          how many pinholes lead to each inside address
+    standing       the agreements that stand as long as their flow; for each, the limit that counts it (see
+                   HelperSpec.caps) and the inside address
+    standing_hosts how many of them there are for each limit and inside address
+    """
 
     def __init__(self) -> None:
-        self.places: dict[tuple[Endpoint, str], Entry] = {}
-        self.outside: dict[Endpoint, Entry] = {}
-        self.agreements: dict[Agreement, Entry] = {}
-        self.sessions: set[Agreement] = set()
-        self.owners: dict[FlowId, set[bytes]] = {}
+        self.by_target: dict[tuple[Endpoint, str], Entry] = {}
+        self.by_outside: dict[Endpoint, Entry] = {}
+        self.by_agreement: dict[AgreementKey, Entry] = {}
+        self.by_inside: dict[Endpoint, list[Entry]] = {}
+        self.flows: dict[FlowId, set[bytes]] = {}
         self.hosts: Counter[str] = Counter()
-        self.insides: dict[Endpoint, list[Entry]] = {}
-        self.session_hosts: Counter[str] = Counter()
-        self._ports: dict[int, list[Entry]] = {}
+        self.standing: dict[AgreementKey, tuple[str, str]] = {}
+        self.standing_hosts: Counter[tuple[str, str]] = Counter()
+        self._by_port: dict[int, list[Entry]] = {}
 
     def of_port(self, port: int) -> Entry | None:
         """The first entry with that outside port, at whatever address."""
-        entries = self._ports.get(port)
+        entries = self._by_port.get(port)
         return entries[0] if entries else None
 
     def add(self, entry: Entry) -> None:
+        """One more entry, which has no agreement yet."""
         pinhole = entry.pinhole
-        self.places[target(pinhole)] = self.outside[pinhole.outside] = entry
-        self._ports.setdefault(pinhole.outside.port, []).append(entry)
+        self.by_target[target(pinhole)] = self.by_outside[pinhole.outside] = entry
+        self._by_port.setdefault(pinhole.outside.port, []).append(entry)
         self.hosts[pinhole.inside.address] += 1
-        self.insides.setdefault(pinhole.inside, []).append(entry)
+        self.by_inside.setdefault(pinhole.inside, []).append(entry)
 
     def remove(self, entry: Entry) -> None:
         """Take the entry out, with all its agreements."""
         for agreement in list(entry.agreements):
-            self.leave(agreement)
+            self.end(agreement)
         pinhole = entry.pinhole
-        del self.places[target(pinhole)], self.outside[pinhole.outside]
-        entries = self._ports[pinhole.outside.port]
-        entries.remove(entry)
-        if not entries:
-            del self._ports[pinhole.outside.port]
-        _less(self.hosts, pinhole.inside.address)
-        same = self.insides[pinhole.inside]
-        same.remove(entry)
-        if not same:
-            del self.insides[pinhole.inside]
+        del self.by_target[target(pinhole)], self.by_outside[pinhole.outside]
+        _take_out(self._by_port, pinhole.outside.port, entry)
+        _take_out(self.by_inside, pinhole.inside, entry)
+        _one_less(self.hosts, pinhole.inside.address)
 
-    def agree(self, agreement: Agreement, entry: Entry, deadline: float, session: bool) -> None:
-        """Keep *entry* for *agreement* until *deadline*; an agreement has one entry at a time."""
+    def agree(self, agreement: AgreementKey, entry: Entry, deadline: float, cap: str | None) -> None:
+        """Keep *entry* for *agreement* until *deadline*.
+
+        cap  the limit that counts a standing agreement ("": none does); None: it is no standing one
+        """
         entry.agreements[agreement] = deadline
-        self.agreements[agreement] = entry
-        self.owners.setdefault(agreement[0], set()).add(agreement[1])
-        if session is not (agreement in self.sessions):
-            if session:
-                self.sessions.add(agreement)
-                self.session_hosts[agreement[0].client.address] += 1
-            else:
-                self._end_session(agreement)
+        self.by_agreement[agreement] = entry
+        self.flows.setdefault(agreement[0], set()).add(agreement[1])
+        self._end_standing(agreement)
+        if cap is not None:
+            counted = self.standing[agreement] = (cap, entry.pinhole.inside.address)
+            self.standing_hosts[counted] += 1
 
-    def leave(self, agreement: Agreement) -> None:
+    def end(self, agreement: AgreementKey) -> None:
         """The agreement is over; its entry stays."""
-        entry = self.agreements.pop(agreement)
+        entry = self.by_agreement.pop(agreement)
         del entry.agreements[agreement]
         entry.greetings.pop(agreement, None)
         entry.services.pop(agreement, None)
-        cookies = self.owners[agreement[0]]
-        cookies.discard(agreement[1])
-        if not cookies:
-            del self.owners[agreement[0]]
-        if agreement in self.sessions:
-            self._end_session(agreement)
+        names = self.flows[agreement[0]]
+        names.discard(agreement[1])
+        if not names:
+            del self.flows[agreement[0]]
+        self._end_standing(agreement)
 
-    def _end_session(self, agreement: Agreement) -> None:
-        self.sessions.discard(agreement)
-        _less(self.session_hosts, agreement[0].client.address)
+    def _end_standing(self, agreement: AgreementKey) -> None:
+        counted = self.standing.pop(agreement, None)
+        if counted is not None:
+            _one_less(self.standing_hosts, counted)
 
 
 def target(pinhole: Pinhole) -> tuple[Endpoint, str]:
@@ -117,7 +124,14 @@ def target(pinhole: Pinhole) -> tuple[Endpoint, str]:
     return (pinhole.inside, pinhole.outside.address)
 
 
-def _less(counts: Counter[T], key: T) -> None:
+def _take_out(table: dict[T, list[Entry]], key: T, entry: Entry) -> None:
+    entries = table[key]
+    entries.remove(entry)
+    if not entries:
+        del table[key]
+
+
+def _one_less(counts: Counter[T], key: T) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]

@@ -23,10 +23,9 @@ from nfreaim.core.address import Endpoint, FlowId, flow_id, reverse
 from nfreaim.core.counters import Counters
 from nfreaim.core.greeting import Greeting, length, match
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment, bare_packet
+from nfreaim.core.tcp.seq import distance, wrap
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict
 
-_HALF: Final = 1 << 31
-_MASK: Final = (1 << 32) - 1
 _RELEASE: Final = Verdict(True, release=True)
 
 
@@ -36,7 +35,7 @@ class GateHost(Protocol):
     def expected(self, inside: Endpoint) -> Sequence[Greeting]:
         """What may be said first to *inside*, each of them in full; none: no pinhole leads there."""
 
-    def inside(self, address: str) -> bool:
+    def is_inside_host(self, address: str) -> bool:
         """Whether *address* belongs to the inside networks."""
 
     def reset(self, key: bytes, seq: int, ack: int) -> None:
@@ -101,7 +100,7 @@ class _Connection:
 
     def offset(self, number: int) -> int:
         """Where a sequence or acknowledgement number lies, relative to the first byte."""
-        return ((number - self.base + _HALF) & _MASK) - _HALF
+        return distance(self.base, number)
 
     def agrees(self, at: int, data: bytes) -> bool:
         """Whether *data* at offset *at* repeats what was read, as far as the two overlap."""
@@ -115,9 +114,9 @@ class PeerGate:
     """Decides about connections through pinholes by their first bytes."""
 
     def __init__(
-        self, gatehouse: GateHost, counters: Counters, now: float, limits: GateLimits | None = None
+        self, host: GateHost, counters: Counters, now: float, limits: GateLimits | None = None
     ) -> None:
-        self._gatehouse = gatehouse
+        self._host = host
         self._counters = counters
         self._limits = limits or GateLimits()
         self._waiting: dict[bytes, _Connection] = {}
@@ -188,7 +187,7 @@ class PeerGate:
             return self._drop()
         if reading and at + len(data) > known and data:
             read = connection.read + data[known - at :]
-            greetings = {*connection.greetings, *self._gatehouse.expected(flow_id(key).server)}
+            greetings = {*connection.greetings, *self._host.expected(flow_id(key).server)}
             matches = match(read, greetings)
             if matches is False:
                 return self._refuse(key, connection, segment, "did not say what was expected of it")
@@ -204,7 +203,7 @@ class PeerGate:
             return self._drop()
         undecided = connection is not None and connection.state in (_State.READING, _State.SATISFIED)
         if connection is None or not undecided:
-            greetings = self._gatehouse.expected(flow_id(key).server)
+            greetings = self._host.expected(flow_id(key).server)
             if not greetings:
                 return self._drop()  # its pinhole has gone meanwhile
             self._waiting.pop(key, None)
@@ -238,7 +237,7 @@ class PeerGate:
 
     def _answered(self, key: bytes, connection: _Connection, segment: Segment) -> Verdict:
         """The inside host's SYN/ACK: now it is certain where the peer's bytes begin."""
-        first = (connection.syn + 1) & _MASK
+        first = wrap(connection.syn + 1)
         again = connection.state is not _State.CALLED and first == connection.base
         if segment.ack != first or again or connection.state is _State.REFUSED:
             return ACCEPT
@@ -259,7 +258,7 @@ class PeerGate:
             return ACCEPT
         if flags & SYN and not flags & ACK:
             return self._call(key, None, segment, now)
-        from_inside = self._gatehouse.inside(flow_id(key).client.address)
+        from_inside = self._host.is_inside_host(flow_id(key).client.address)
         if now >= self._lenient_until:
             return ACCEPT if from_inside else self._refuse(key, None, segment, "is not known any more")
         if not from_inside:
@@ -267,9 +266,7 @@ class PeerGate:
         if flags & SYN:
             # The SYN passed before a restart: this answer has its number, too.
             back = reverse(key)
-            connection = _Connection(
-                (segment.ack - 1) & _MASK, self._gatehouse.expected(flow_id(back).server), now
-            )
+            connection = _Connection(wrap(segment.ack - 1), self._host.expected(flow_id(back).server), now)
             if connection.greetings:
                 self._remember(back, connection)
                 return self._answered(back, connection, segment)
@@ -280,7 +277,7 @@ class PeerGate:
 
     def _refuse(self, key: bytes, connection: _Connection | None, segment: Segment, reason: str) -> Verdict:
         self._counters.peers_refused += 1
-        self._gatehouse.refused(flow_id(key), reason)
+        self._host.refused(flow_id(key), reason)
         if connection is None:
             return self._reset(segment, segment.seq)
         connection.state = _State.REFUSED
@@ -295,7 +292,7 @@ class PeerGate:
         if not segment.flags & ACK:
             return self._drop()
         end = segment.seq + len(segment.raw) - segment.start + bool(segment.flags & FIN)
-        self._gatehouse.reset(reverse(segment.key), segment.ack, end)
+        self._host.reset(reverse(segment.key), segment.ack, end)
         return Verdict(True, bare_packet(segment.key, seq, segment.ack, RST | ACK))
 
     def _drop(self) -> Verdict:

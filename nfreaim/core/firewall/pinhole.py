@@ -1,72 +1,94 @@
-"""Firewall: a pinhole, what the table asks of whatever opens it, and who is told. Decides nothing."""
+"""Pinhole, what the pinhole table asks of a firewall, and the observer that is told."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from nfreaim.core.address import Endpoint, FlowId
+
+
+class Origin(NamedTuple):
+    """Whose expectation it is.
+
+    protocol  whose helper asks
+    host      the only inside address that it may name
+    address   the outside address of the pinhole
+    """
+
+    protocol: str
+    host: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
 class Pinhole:
     """One outside endpoint that leads to one inside endpoint until *deadline* (the engine's clock, seconds).
 
-    owner, cookie, service say why it is there (see Expectation); of several agreements, the latest one, but
-    one for the whole session before any other. Its deadline is infinity: the end of its control connection.
-    peers are the only outside addresses it admits; none: everybody. since is when it was opened. verify: the
-    first bytes of its connections have to be looked at.
+    flow, agreement, service, protocol
+              why it is there (see Expectation). Where several agreements share it these are of the latest
+              one, but of a standing one before any other.
+    deadline  infinity for a standing pinhole: it ends with its flow
+    peers     the only outside addresses it admits; empty: everybody
+    since     when it was opened
+    verify    the first bytes of its connections have to be verified
     """
 
     inside: Endpoint
     outside: Endpoint
-    owner: FlowId
-    cookie: bytes
+    flow: FlowId
+    agreement: bytes
     service: str
     deadline: float
     peers: tuple[str, ...] = ()
     since: float = 0.0
     verify: bool = False
+    protocol: str = ""
 
     @property
-    def session(self) -> bool:
-        """It stays for as long as its control connection does, and any number of peers may use it."""
+    def standing(self) -> bool:
+        """Whether it stays for as long as its flow does, and any number of peers may use it."""
         return math.isinf(self.deadline)
 
 
 class Firewall(Protocol):
     """What the table needs of a firewall, and all it can do to it."""
 
-    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+    def open(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
         """Open *pinhole*, in place of *earlier* at the same outside endpoint if that is given.
 
         All or nothing: BackendError leaves what was there. When this returns it is open, and it closes by
         itself at its deadline.
         """
 
-    def drop(self, pinhole: Pinhole) -> None:
+    def close(self, pinhole: Pinhole) -> None:
         """Close it; an absent one is closed already. Raises BackendError."""
 
     def list(self) -> list[Pinhole]:
-        """The pinholes that are in the kernel, ours of an earlier life included. Raises BackendError."""
+        """The pinholes that are in the kernel, those of an earlier daemon included. Raises BackendError."""
 
     def busy(self, outside: Endpoint) -> bool:
         """Whether something else on the router answers at *outside*."""
 
     def prepare(self, host: str) -> None:
-        """A pinhole to the inside *host* may be wanted soon: what takes long and opens nothing may be done
-        ahead. Never raises."""
+        """A pinhole to the inside *host* may be wanted soon: make ahead what takes long and opens nothing.
+
+        Raises nothing.
+        """
 
     def upkeep(self) -> None:
-        """Do what was put off; called about every second. Never raises."""
+        """Do what was put off; called about every second. Raises nothing."""
 
 
 class Observer(Protocol):
-    """Who is told of each pinhole's life."""
+    """Is told of each pinhole's life."""
 
-    def opened(self, pinhole: Pinhole) -> None: ...
+    def opened(self, pinhole: Pinhole) -> None:
+        """It is open now, or was found open at the start."""
 
-    def claimed(self, pinhole: Pinhole, peer: str) -> None: ...
+    def claimed(self, pinhole: Pinhole, peer: str) -> None:
+        """*peer* (an address) has connected through it."""
 
-    def closed(self, pinhole: Pinhole, reason: str) -> None: ...
+    def closed(self, pinhole: Pinhole, reason: str) -> None:
+        """It is closed."""

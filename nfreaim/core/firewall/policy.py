@@ -20,7 +20,7 @@ DENIED_PORTS: Final = frozenset(
 PERIOD: Final = 60.0
 """Seconds in which an empty bucket fills."""
 
-# So many buckets are kept before the full ones are cleared away: a full bucket says nothing.
+# At most so many buckets are kept before the full ones are cleared away: a full bucket says nothing.
 _BUCKETS: Final = 1024
 
 
@@ -44,9 +44,11 @@ class PinholePolicy:
     claim_grace   what is left after the peer connected: some clients open two connections at once
     accept_grace  what is left after the peer agreed: some clients agree before they connect
     ports         outside ports to choose from where the announced one is taken
-    sessions_per_host  of pinholes that stay for a whole session
     rate_per_host, rate_total  openings in a minute; as many may come at once
+    off           services that are off by default, and that nobody switched on
     only_for      services that only these inside hosts may have
+    caps          services whose standing pinholes count for a limit of each host: the limit's name in the
+                  configuration, which services may share, and its value
     forwards      ports that belong to one host for good: nobody else gets a pinhole there
     verify_peers  look at the first bytes of peer connections, where it is known what they have to be
     announce      the address to write into messages instead of the flow's own outside address
@@ -59,21 +61,23 @@ class PinholePolicy:
     per_flow: int = 8
     per_host: int = 32
     total: int = 1024
-    sessions_per_host: int = 4
     rate_per_host: int = 60
     rate_total: int = 1200
     deny_ports: frozenset[int] = DENIED_PORTS
     allow_services: frozenset[str] | None = None
     deny_services: frozenset[str] = frozenset()
+    off: frozenset[str] = frozenset()
     only_for: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    caps: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     forwards: tuple[Forward, ...] = ()
     verify_peers: bool = True
     announce: str | None = None
 
     def serves(self, service: str) -> bool:
         """Whether *service* may have pinholes at all."""
-        allowed = self.allow_services is None or service in self.allow_services
-        return allowed and service not in self.deny_services
+        if service in self.deny_services:
+            return False
+        return service not in self.off if self.allow_services is None else service in self.allow_services
 
     def refuses(self, service: str, host: str) -> str | None:
         """Why *service* may have no pinhole to the inside *host*, or None if it may."""
@@ -90,7 +94,7 @@ class PinholePolicy:
 
 
 class RateLimit:
-    """A token bucket for each key: *size* at once, and as many again in each PERIOD."""
+    """A token bucket for each key: *size* openings at once, and as many again in each PERIOD."""
 
     def __init__(self, size: int) -> None:
         self.size = size

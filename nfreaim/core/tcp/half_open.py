@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from nfreaim.core.address import End
+from nfreaim.core.tcp.seq import MASK, wrap
+
 # What the integer holds, from bit 0: sequence number, where it came from, 1 + window scale or 0, second.
-_MASK: Final = 0xFFFFFFFF
 _INSIDE, _SCALE, _SECOND = 32, 33, 38
 _ANSWERED: Final = 3  # seconds; what has no answer by then was dropped, or its answer takes another way
 _PATIENCE: Final = 75.0  # seconds, at least: clients send the third repetition of a SYN after 7
@@ -25,6 +27,11 @@ class HalfOpen(NamedTuple):
     seq: int
     from_inside: bool
     scale: int | None = None
+
+    @property
+    def inside(self) -> End:
+        """Which end of the flow is the inside one."""
+        return End.CLIENT if self.from_inside else End.SERVER
 
 
 class HalfOpenTable:
@@ -47,14 +54,14 @@ class HalfOpenTable:
         found = self._young.get(key, self._old.get(key))
         return found is not None and now - (found >> _SECOND) < _ANSWERED
 
-    def announce(self, key: bytes, seq: int, from_inside: bool, scale: int | None, now: float) -> int:
+    def announce(self, key: bytes, syn: HalfOpen, now: float) -> int:
         """A client's SYN was seen; it replaces an earlier one. Returns how many had to give way."""
         forgotten = 0
         if len(self._young) >= self._half and key not in self._young:
             forgotten = self._turn()
         self._old.pop(key, None)
-        kind = from_inside << _INSIDE | (0 if scale is None else 1 + scale) << _SCALE
-        self._young[key] = seq | kind | int(now) << _SECOND
+        kind = syn.from_inside << _INSIDE | (0 if syn.scale is None else 1 + syn.scale) << _SCALE
+        self._young[key] = syn.seq | kind | int(now) << _SECOND
         return forgotten
 
     def answered(self, key: bytes, ack: int, from_inside: bool) -> HalfOpen | None:
@@ -65,8 +72,8 @@ class HalfOpenTable:
         if found is None:
             return None
         scale = (found >> _SCALE & 31) - 1
-        syn = HalfOpen(found & _MASK, bool(found >> _INSIDE & 1), None if scale < 0 else scale)
-        if (syn.seq + 1) & _MASK != ack or syn.from_inside is from_inside:
+        syn = HalfOpen(found & MASK, bool(found >> _INSIDE & 1), None if scale < 0 else scale)
+        if wrap(syn.seq + 1) != ack or syn.from_inside is from_inside:
             return None
         self._young.pop(key, None)
         self._old.pop(key, None)

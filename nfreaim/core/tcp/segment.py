@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from nfreaim.core.tcp.seq import wrap
+
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04
@@ -101,6 +103,11 @@ class Segment:
         return Segment(bytes(raw), self.key, self.tcp, self.seq, self.ack, self._offset, self.flags)
 
     @property
+    def size(self) -> int:
+        """Bytes of payload."""
+        return len(self.raw) - self.start
+
+    @property
     def window(self) -> int:
         """The window field, as it stands there: not scaled."""
         return int.from_bytes(self.raw[self.tcp + _WINDOW : self.tcp + _WINDOW + 2], "big")
@@ -122,7 +129,7 @@ class Segment:
                 it the blocks stay. Checksums are updated incrementally, as in ``patched``.
         """
         raw = bytearray(self.raw[: self.start]) + payload
-        _NUMBERS.pack_into(raw, self.tcp + 4, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF)
+        _NUMBERS.pack_into(raw, self.tcp + 4, wrap(seq), wrap(ack))
         flags = self.flags if flags is None else flags
         raw[self.tcp + _FLAGS] = flags
         if blocks is not None and self.start > self.tcp + 20:
@@ -139,9 +146,7 @@ class Segment:
         _adjust(raw, _IP_CHECKSUM, head, _sum(raw[:8]))
         before = _sum(self.raw[self.tcp :]) + old - self.tcp
         _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[self.tcp :]) + new - self.tcp)
-        return Segment(
-            bytes(raw), self.key, self.tcp, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, self._offset, flags
-        )
+        return Segment(bytes(raw), self.key, self.tcp, wrap(seq), wrap(ack), self._offset, flags)
 
     @property
     def _offset(self) -> int:
@@ -150,7 +155,7 @@ class Segment:
 
 def bare_packet(key: bytes, seq: int, ack: int, flags: int) -> bytes:
     """An IPv4 packet with the addresses and ports of *key*, a bare TCP header, no payload and no options."""
-    tcp = _BARE_TCP.pack(key[8:12], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0x50, flags, 0, 0, 0)
+    tcp = _BARE_TCP.pack(key[8:12], wrap(seq), wrap(ack), 0x50, flags, 0, 0, 0)
     pseudo = key[:8] + struct.pack("!HH", TCP_PROTOCOL, len(tcp))
     tcp = tcp[:16] + _checksum(pseudo + tcp) + tcp[18:]
     header = _BARE_IP.pack(0x45, 0, 20 + len(tcp), 0, 0x4000, _TTL, TCP_PROTOCOL, 0, key[:8])
@@ -179,7 +184,7 @@ def _translate_blocks(raw: bytearray, at: int, end: int, blocks: Blocks) -> None
         for edge in range(where + 2, where + size - 7, 8):
             found = blocks(*_NUMBERS.unpack_from(raw, edge))
             if found is not None:
-                kept += _NUMBERS.pack(found[0] & 0xFFFFFFFF, found[1] & 0xFFFFFFFF)
+                kept += _NUMBERS.pack(wrap(found[0]), wrap(found[1]))
         option = bytes([_SACK, 2 + len(kept)]) + kept if kept else b""
         raw[where : where + size] = option.ljust(size, bytes([_NOP]))
 

@@ -16,61 +16,65 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Generic, TypeVar
 
+from nfreaim.core.address import Direction
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.core.tcp.segment import ACK, FIN, RST, Segment
-
-if TYPE_CHECKING:
-    from nfreaim.core.address import Direction
-    from nfreaim.core.flow import Flow
+from nfreaim.core.tcp.seq import distance, wrap
 
 FAR: Final = 1 << 22
-"""A number farther from the stream than any window is no packet of it: it is none of our business."""
-_MASK: Final = 0xFFFFFFFF
-_HALF: Final = 0x80000000
-# What idle flows have in place of a map and a list of their own: most of them never need any. Never changed.
+"""A number farther from the stream than any window belongs to no packet of it."""
+# Idle flows share this map and have no list of held packets: most never need their own. Never changed.
 _UNEDITED: Final = OffsetMap()
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A packet whose verdict is kept open: its *token*, where its payload stands, and since when."""
+    """A packet whose verdict is kept open: its *token*, the offset of its payload, and since when.
+
+    new_from  offset of its first byte that no earlier packet carried away
+    """
 
     token: Any
     segment: Segment
     at: int
-    fresh: int
-    """Offset of its first byte that no earlier packet carried away."""
+    new_from: int
     since: float
 
     @property
     def end(self) -> int:
-        return self.at + len(self.segment.raw) - self.segment.start
+        return self.at + self.segment.size
 
 
 _NOTHING: Final[list[Held]] = []
 
+F = TypeVar("F")
+"""What a stream is a direction of."""
 
-class Stream:
+
+class Stream(Generic[F]):
     """One direction of a flow.
 
-    from_inside  its sender is the inside end of the flow
-    next      offset of the first byte not seen yet; everything below was read in order
-    expected  the same as a sequence number
-    map       the edits
-    acked     edited offset that its receiver acknowledged last, in flows that may be skewed
-    edge      edited offset up to which its receiver offered to take it, or None while nobody knows
-    scale     by how many bits its receiver shifts its windows, or None if that was not seen
-    held      packets kept back, oldest first; their bytes are seen but not forwarded
-    unsent    offset from which on bytes were held and then dropped, and nothing has left since; or None
-    gap       when the hole before *next* was first met, or None
+    flow         its flow
+    other        the stream of the other direction
+    from_inside  whether its sender is the inside end of the flow
+    next         offset of the first byte not seen yet; everything below was read in order
+    expected     the same as a sequence number
+    map          the edits
+    acked        edited offset that its receiver acknowledged last, in flows that may be skewed
+    edge         edited offset up to which its receiver offered to take it, or None while that is not known
+    scale        by how many bits its receiver shifts its windows, or None if that was not seen
+    held         packets kept back, oldest first; their bytes are seen but not forwarded
+    dropped_from offset from which on bytes were held and then dropped, and nothing has left since; or None
+    gap          when the gap before *next* was first met, or None
     """
 
     __slots__ = (
         "acked",
         "base",
         "direction",
+        "dropped_from",
         "edge",
         "expected",
         "flow",
@@ -80,11 +84,13 @@ class Stream:
         "held_bytes",
         "map",
         "next",
+        "other",
         "scale",
-        "unsent",
     )
 
-    def __init__(self, flow: Flow, direction: Direction, base: int) -> None:
+    other: Stream[F]
+
+    def __init__(self, flow: F, direction: Direction, base: int) -> None:
         self.flow = flow
         self.direction = direction
         self.from_inside = not direction
@@ -95,17 +101,17 @@ class Stream:
         self.scale: int | None = None
         self.held = _NOTHING
         self.held_bytes = 0
-        self.unsent: int | None = None
+        self.dropped_from: int | None = None
         self.gap: float | None = None
 
     def rebase(self, seq: int) -> None:
         """Sequence number *seq* is that of offset 0; nothing has been seen yet."""
-        self.base = self.expected = seq & _MASK
+        self.base = self.expected = wrap(seq)
         self.next = 0
 
     def offset(self, seq: int) -> int:
         """The stream offset that sequence number *seq* means: the one nearest to *next*."""
-        return self.next + ((seq - self.expected + _HALF) & _MASK) - _HALF
+        return self.next + distance(self.expected, seq)
 
     def acknowledges(self, segment: Segment) -> bool:
         """Whether *segment*, of this stream, acknowledges what its sender may have received by now.
@@ -115,25 +121,22 @@ class Stream:
         """
         if not segment.flags & ACK:
             return False
-        flow = self.flow
-        if flow.midstream:
-            return True  # nobody saw where the other end stood
-        other = flow.streams[self is flow.streams[0]]
+        other = self.other
         if segment.ack == other.expected and not other.map.skewed:
             return True  # most of the time
         sent = other.map.fwd(other.next) if other.map.skewed else other.next
-        # One more: a FIN takes a position, and may have passed unnoted ahead of a hole.
-        return (other.base + sent + 1 - segment.ack) & _MASK <= min(sent + 1, FAR)
+        # One more: a FIN takes a position, and may have passed unnoted ahead of a gap.
+        return wrap(other.base + sent + 1 - segment.ack) <= min(sent + 1, FAR)
 
     def advance(self, end: int) -> None:
         """Everything below offset *end* has been seen."""
         self.next = end
-        self.expected = (self.base + end) & _MASK
+        self.expected = wrap(self.base + end)
         self.gap = None
 
     def rendered(self, segment: Segment, at: int) -> Segment:
         """*segment* of this stream, its payload at offset *at*, as it shall leave; itself if unchanged."""
-        other = self.flow.streams[1 - self.direction]
+        other = self.other
         payload = segment.raw[segment.start :]
         edited = self.map.render(payload, at) if self.map.edits else payload
         if not (self.map.skewed or other.map.skewed):
@@ -158,11 +161,11 @@ class Stream:
             blocks = other.original_block
         return segment.rebuilt(self.base + place, ack, edited, blocks, flags)
 
-    def answered(self, segment: Segment) -> None:
+    def on_ack(self, segment: Segment) -> None:
         """*segment*, of the other direction, says how much of this stream its sender has, and will take."""
         acked = self.edited_offset(segment.ack)
         if not self.acked <= acked <= self.map.fwd(self.next) + 1:
-            return  # it comes late, or none of this flow's ends said it
+            return  # it is outdated, or neither end of this flow sent it
         self.acked = acked
         if self.scale is not None:
             self.edge = max(self.edge or 0, acked + (segment.window << self.scale))
@@ -177,7 +180,7 @@ class Stream:
     def edited_offset(self, seq: int) -> int:
         """The offset in the edited stream that the receiver means by sequence number *seq*."""
         now = self.map.fwd(self.next)
-        return now + ((seq - self.base - now + _HALF) & _MASK) - _HALF
+        return now + distance(self.base + now, seq)
 
     def original_block(self, left: int, right: int) -> tuple[int, int] | None:
         """The edges of a SACK block from the receiver of the edited stream, for its sender; None if empty."""
@@ -192,16 +195,16 @@ class Stream:
         self.map.settle(self.acked)
         self.map.add(edits)
 
-    def untouched(self, fresh: int) -> int:
-        """The first offset that may still be edited, if all before *fresh* has left but for what was held."""
+    def first_editable(self, new_from: int) -> int:
+        """The first offset that may still be edited, if all before *new_from* left except what was held."""
         if self.held:
-            return self.held[0].fresh
-        return fresh if self.unsent is None else self.unsent
+            return self.held[0].new_from
+        return new_from if self.dropped_from is None else self.dropped_from
 
-    def left(self, end: int) -> None:
-        """Something has left that ends at offset *end*."""
-        if self.unsent is not None and end > self.unsent:
-            self.unsent = None
+    def forwarded(self, end: int) -> None:
+        """Something was forwarded that ends at offset *end*."""
+        if self.dropped_from is not None and end > self.dropped_from:
+            self.dropped_from = None
 
     def hold(self, packet: Held) -> None:
         """Keep *packet* back."""
@@ -209,9 +212,9 @@ class Stream:
             self.held.append(packet)
         else:
             self.held = [packet]
-        self.held_bytes += len(packet.segment.raw) - packet.segment.start
+        self.held_bytes += packet.segment.size
 
-    def let_go(self, below: int | None = None) -> list[Held]:
+    def release(self, below: int | None = None) -> list[Held]:
         """The held packets that end at or before offset *below* (None: all), no longer held."""
         count = len(self.held)
         if below is not None:
@@ -219,5 +222,5 @@ class Stream:
             while count < len(self.held) and self.held[count].end <= below:
                 count += 1
         freed, self.held = self.held[:count], self.held[count:] or _NOTHING
-        self.held_bytes -= sum(len(packet.segment.raw) - packet.segment.start for packet in freed)
+        self.held_bytes -= sum(packet.segment.size for packet in freed)
         return freed

@@ -26,7 +26,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from nfreaim.errors import Foreign, Malformed, OutOfSequence
+from nfreaim.errors import Foreign, Malformed
 from nfreaim.layers.oscar_messages import (
     FLAP_HEADER,
     FLAP_MAGIC,
@@ -65,10 +65,14 @@ _DATA_FRAME: Final = FLAP_MAGIC << 8 | _DATA
 _CHANNEL_2: Final = IcbmChannel.RENDEZVOUS.value
 # The last numbers of counters with 8, 15 (two ways) and 16 bits, behind which they begin anew.
 _TURNS: Final = (0xFF, 0x7FFF, 0x8000, 0xFFFF)
-# A place: number due or -1, bytes to skip, and how many bytes of a frame's header have come, and which.
-_PLACE: Final = struct.Struct("!iIB5s")
+# A position: number due or -1, bytes to skip, and how many bytes of a frame's header have come, and which.
+_POSITION: Final = struct.Struct("!iIB5s")
 # Segments without a verifiable beginning before a flow that was met in the middle is given up.
 _MAX_MISSES: Final = 64
+
+
+class OutOfSequence(Malformed):
+    """A frame has a number that does not run on: the reader has lost its position, or was misled."""
 
 
 class Frame(NamedTuple):
@@ -221,7 +225,7 @@ class FlapReader:
         """Whether what was read last ended with the end of a frame."""
         return not self._skip and not self.kept
 
-    def place(self) -> bytes:
+    def position(self) -> bytes:
         """Where reading stands: numbers, and at most five bytes of a frame's header, never of its data.
 
         A frame of which more has come is to be skipped from there on: the rest alone says nothing.
@@ -231,15 +235,15 @@ class FlapReader:
             _, _, number, length = FLAP_HEADER.unpack_from(kept)
             skip, due = _HEADER + length - len(kept), (number + 1) & 0xFFFF
             kept = b""
-        return _PLACE.pack(due, skip, len(kept), kept)
+        return _POSITION.pack(due, skip, len(kept), kept)
 
-    def resume(self, place: bytes, at: int) -> None:
-        """Go on at *place*, which is stream offset *at*, past sign-on. Raises ValueError if there is none."""
-        if len(place) != _PLACE.size:
-            raise ValueError(f"a place has {_PLACE.size} bytes, not {len(place)}")
-        due, skip, count, header = _PLACE.unpack(place)
+    def resume(self, position: bytes, at: int) -> None:
+        """Go on at *position*, which is stream offset *at*, past sign-on. Raises ValueError if it is none."""
+        if len(position) != _POSITION.size:
+            raise ValueError(f"a position has {_POSITION.size} bytes, not {len(position)}")
+        due, skip, count, header = _POSITION.unpack(position)
         if not (-1 <= due <= 0xFFFF and skip <= 0xFFFF + _HEADER and count < _HEADER):
-            raise ValueError("no place in a stream of frames")
+            raise ValueError("no position in a stream of frames")
         self.begun = self.settled = self._synced = True
         self.due, self._skip, self._awaits = due, skip, -1
         self.kept, self.kept_at = header[:count], at - count

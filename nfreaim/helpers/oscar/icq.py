@@ -88,14 +88,14 @@ class Icq:
         try:
             fields = list(_status_fields(frame.data, body))
         except ValueError:
-            nat.counters.malformed_messages += 1
+            nat.count("malformed_messages")
             return []
         if not fields:
             return []
         values = {frame.data[field.at : field.at + _INFO.size] for field in fields}
         info = read(DirectInfo, values.pop())
         if info is None or values:
-            nat.counters.malformed_messages += 1
+            nat.count("malformed_messages")
             return []
         named = Endpoint(socket.inet_ntoa(info.address), info.port)
         if info.type in _UNREACHABLE or not info.port or not any(info.address):
@@ -108,18 +108,18 @@ class Icq:
             reason = "not the sender's own address"
         else:
             try:
-                outside = nat.expect(Expectation(_SESSION, _DIRECT, named, session=True))
+                outside = nat.expect(Expectation(_SESSION, _DIRECT, named, standing=True))
             except Refused as refusal:
                 reason = str(refusal)
         if reason:
             self._retract(nat, "another endpoint was published")
-            nat.counters.left += 1
+            nat.count("left")
             nat.report(Report("out", _DIRECT, 0, _SESSION, named, named, "left", reason))
             return []
         self.published = Published(named, outside)
         info.address, info.port = socket.inet_aton(outside.address), outside.port
         info.clear_cache()
-        nat.counters.rewritten += 1
+        nat.count("rewritten")
         nat.report(Report("out", _DIRECT, 0, _SESSION, named, outside, "rewritten", "own address"))
         return _replaced(frame, [(field.at, bytes(info)) for field in fields])
 
@@ -133,7 +133,7 @@ class Icq:
         try:
             fields = list(_user_fields(frame.data, name, body))
         except ValueError:
-            nat.counters.malformed_messages += 1
+            nat.count("malformed_messages")
             return []
         news: list[tuple[int, bytes]] = []
         for direct in [field for field in fields if field.tag == UserTag.DIRECT_INFO]:
@@ -149,9 +149,11 @@ class Icq:
                 # Of itself a client learns here how the world sees it, and tells its peers so.
                 if same and other.tag == UserTag.EXTERNAL_IP and name != SELF_INFO:
                     news.append((other.at, host))
-            nat.counters.mapped_back += 1
+            nat.count("mapped_back")
             reason = "pinhole of this router"
-            nat.report(Report("in", _DIRECT, 0, _SESSION, announced, inside, "mapped-back", reason))
+            nat.report(
+                Report("in", _DIRECT, 0, _SESSION, announced, inside, "mapped-back", reason, routine=True)
+            )
         return _replaced(frame, news)
 
     def outgoing(self, proposal: Proposal, frame: Frame, nat: Nat, peer: str | None) -> list[Edit]:
@@ -229,7 +231,7 @@ class Icq:
             try:
                 outside = nat.expect(Expectation(cookie, _RELAY, named))
                 action, reason = "rewritten", "own port"
-                nat.counters.rewritten += 1
+                nat.count("rewritten")
             except Refused as refusal:
                 reason = str(refusal)
         nat.report(Report("out", _RELAY, 0, cookie, named, outside, action, reason))

@@ -45,7 +45,7 @@ def first_in_frame(frame: bytes, direction: Direction, nat: Nat) -> int | None:
     if name == CLIENT_ERROR:
         return first_in_error(frame, body) if direction is Direction.ORIGINAL else None
     first = None
-    if direction is Direction.REPLY and nat.sessions():
+    if direction is Direction.REPLY and nat.has_standing():
         first = first_field(frame, name, body + (ICBM.size if name == TO_CLIENT else 0))
     if first is None and name in (TO_HOST, TO_CLIENT):
         first = first_editable(frame, direction)

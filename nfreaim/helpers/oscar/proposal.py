@@ -161,9 +161,9 @@ class Proposal:
         edits = self._edits(frame)
         if edits is None:
             nat.withdraw(agreement or self.block.cookie, "edit refused")
-            nat.counters.unfaithful += 1
+            nat.count("unfaithful")
             return self.leave(Direction.ORIGINAL, nat, "cannot be edited in place", before)
-        nat.counters.rewritten += 1
+        nat.count("rewritten")
         nat.report(self.report("out", before, after, "rewritten", reason))
         return edits
 
@@ -171,9 +171,9 @@ class Proposal:
         """The edits of an incoming proposal; reports them."""
         edits = self._edits(frame)
         if edits is None:
-            nat.counters.unfaithful += 1
+            nat.count("unfaithful")
             return self.leave(Direction.REPLY, nat, "cannot be edited in place", before)
-        nat.counters.mapped_back += 1
+        nat.count("mapped_back")
         nat.report(self.report("in", before, after, "mapped-back", "pinhole of this router"))
         return edits
 
@@ -187,7 +187,7 @@ class Proposal:
         tags = ADDRESSES if direction is Direction.REPLY else (RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
         values = [value for tag in tags if (value := self.value(tag)) is not None and len(value) == 4]
         named = named or Endpoint(socket.inet_ntoa(values[0] if values else _NOWHERE), self.port & 0xFFFF)
-        nat.counters.left += 1
+        nat.count("left")
         way: Literal["out", "in"] = (
             "out" if (direction is Direction.ORIGINAL) is not nat.server_inside else "in"
         )

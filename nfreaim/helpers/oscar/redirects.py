@@ -81,7 +81,7 @@ class Redirects:
         try:
             flap = dissect_redirect(frame.data)
         except ValueError:
-            nat.counters.malformed_messages += 1
+            nat.count("malformed_messages")
             return (
                 self._leave(nat, b"", "its lengths contradict each other") if frame.channel == _DATA else None
             )
@@ -93,7 +93,7 @@ class Redirects:
             # Clients do not agree on which one counts: libpurple takes the first, joscar the last.
             return self._leave(nat, value, "it names two different servers")
         if rebuild(flap) != frame.data:
-            nat.counters.unfaithful += 1
+            nat.count("unfaithful")
             return self._leave(nat, value, "it cannot be rebuilt")
         server = Server.parse(value)
         if not nat.server_inside:
@@ -111,7 +111,7 @@ class Redirects:
             return
         port = server.port or nat.outside.port
         if server.is_address():
-            nat.follow(Endpoint(server.host, port))
+            nat.watch_server(Endpoint(server.host, port))
         elif port != nat.outside.port:
             self._tell(f"redirect to {server.host} cannot be followed by its name: add {port} to ports")
 
@@ -140,13 +140,13 @@ class Redirects:
             return self._leave(
                 nat, value, "its beginning had left before its end came; a longer hold_ms may help"
             )
-        nat.counters.redirects += 1
+        nat.count("redirects")
         return edits
 
     def _leave(self, nat: Nat, value: bytes, reason: str) -> list[Edit]:
         """Count, and tell the operator once, that a redirect of a server on our side stays as it is."""
         if nat.server_inside:
-            nat.counters.redirects_left += 1
+            nat.count("redirects_left")
             # The server may write anything there: only what an operator could put into server_names is shown.
             named = value.decode() if Server.parse(value) else "what is no name of a host"
             self._tell(f"redirect of {nat.outside} to {named} left alone: {reason}")

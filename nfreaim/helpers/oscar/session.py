@@ -22,8 +22,7 @@ from typing import Any, Final, TypeVar
 from nfreaim.core.address import Direction, Endpoint, is_reachable
 from nfreaim.core.helper import Expectation, Nat, Refused, Scan
 from nfreaim.core.tcp.offsets import Edit
-from nfreaim.errors import OutOfSequence
-from nfreaim.helpers.oscar.flap import SERVER_SLACK, SNAC_BODY, FlapReader, Frame
+from nfreaim.helpers.oscar.flap import SERVER_SLACK, SNAC_BODY, FlapReader, Frame, OutOfSequence
 from nfreaim.helpers.oscar.icq import INFOS, OWN_RENDEZVOUS, SET_STATUS, Icq
 from nfreaim.helpers.oscar.incomplete import (
     CLIENT_ERROR,
@@ -83,12 +82,12 @@ class OscarHelper:
     """
 
     __slots__ = (
-        "_followers",
         "_icq",
         "_peers",
         "_readers",
         "_redirects",
         "_requests",
+        "_resyncs",
         "_secure",
         "established",
     )
@@ -102,7 +101,7 @@ class OscarHelper:
             FlapReader(_WANTED[0], midstream, slack=self.slacks[0]),
             FlapReader(_WANTED[1], midstream, whole_signoff=True, slack=self.slacks[1]),
         )
-        self._followers: tuple[Resync, Resync] | None = None
+        self._resyncs: tuple[Resync, Resync] | None = None
         self._redirects = Redirects()
         self._requests: dict[int, bytes] = _NONE
         self._peers: dict[tuple[bytes, bytes], str] = _NONE
@@ -115,17 +114,17 @@ class OscarHelper:
         try:
             frames = reader.feed(data, start)
         except OutOfSequence:
-            nat.counters.unsequenced_flows += 1
+            nat.count("unsequenced_flows")
             raise
-        if reader.oversized:
-            nat.counters.malformed_messages += reader.oversized
-            reader.oversized = 0
+        for _ in range(reader.oversized):
+            nat.count("malformed_messages")
+        reader.oversized = 0
         kept = len(reader.kept)
         if not frames and (
             kept <= FIRST_EDITABLE or (kept < _SHORTEST and (direction is _ORIGINAL or not nat.server_inside))
         ):
             return None
-        nat.keeps(len(self._readers[0].kept) + len(self._readers[1].kept))
+        nat.set_buffered(len(self._readers[0].kept) + len(self._readers[1].kept))
         edits: list[Edit] = []
         for frame in frames:
             edits += self._frame(direction, frame, nat)
@@ -139,30 +138,30 @@ class OscarHelper:
     def _reader(self, direction: Direction, nat: Nat) -> FlapReader:
         reader = self._readers[direction]
         if direction is _REPLY:
-            infos = nat.sessions() and not nat.server_inside
+            infos = nat.has_standing() and not nat.server_inside
             reader.wanted = _WANTED_WITH_INFOS if infos else _WANTED[1]
         return reader
 
-    def places(self) -> tuple[bytes, bytes]:
+    def positions(self) -> tuple[bytes, bytes]:
         """See core.helper.Resumable."""
-        return self._readers[0].place(), self._readers[1].place()
+        return self._readers[0].position(), self._readers[1].position()
 
-    def resume(self, places: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
+    def resume(self, positions: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
         """See core.helper.Resumable."""
         self.established = True
-        self._followers = _follower(0), _follower(1)
-        if places is not None:
-            for reader, place, start in zip(self._readers, places, starts, strict=True):
-                reader.resume(place, start)
+        self._resyncs = _resync(0), _resync(1)
+        if positions is not None:
+            for reader, position, start in zip(self._readers, positions, starts, strict=True):
+                reader.resume(position, start)
 
-    def follow(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
-        """See core.helper.Resumable; how is the subject of following.py."""
-        assert self._followers is not None
-        self._followers[direction].saw(data, start, now, joined)
-        client, server = self._followers
+    def resync(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
+        """See core.helper.Resumable; how is the subject of resync.py."""
+        assert self._resyncs is not None
+        self._resyncs[direction].saw(data, start, now, joined)
+        client, server = self._resyncs
         if not (client.sure and server.sure):
             return False
-        self._readers, self._followers = (client.reader, server.reader), None
+        self._readers, self._resyncs = (client.reader, server.reader), None
         for reader, slack in zip(self._readers, self.slacks, strict=True):
             reader.slack = slack
         return True
@@ -172,7 +171,7 @@ class OscarHelper:
         reader, home = self._readers[direction], nat.server_inside
         if home and direction is _REPLY and self._begun() and may_be_redirect(reader.kept):
             return reader.kept_at + FIRST_EDITABLE
-        relevant = not home if direction is _ORIGINAL else home or nat.mappings()
+        relevant = not home if direction is _ORIGINAL else home or nat.has_pinholes()
         if not self.established or not relevant:
             return None
         first = first_in_frame(reader.kept, direction, nat)
@@ -194,7 +193,7 @@ class OscarHelper:
                 self.established = True
                 for reader in self._readers:
                     reader.settled = True
-                nat.ready()
+                nat.established()
         elif name in REDIRECTS:
             return (self._redirects.read(frame, nat) or []) if self._begun() else []
         elif name == _ICBM_ERROR:
@@ -218,7 +217,7 @@ class OscarHelper:
         cookie, channel = ICBM.unpack_from(data, body)
         edits: list[Edit] = []
         icq = not nat.server_inside
-        if icq and name == TO_CLIENT and nat.sessions():
+        if icq and name == TO_CLIENT and nat.has_standing():
             edits = self._icq.user_info(frame, name, body + ICBM.size, nat)
         if channel != _RENDEZVOUS:
             return edits
@@ -246,10 +245,10 @@ class OscarHelper:
         try:
             flap = dissect(frame.data)
         except ValueError:
-            nat.counters.malformed_messages += 1
+            nat.count("malformed_messages")
             return []
         if rebuild(flap) != frame.data:
-            nat.counters.unfaithful += 1
+            nat.count("unfaithful")
             return []
         block = rendezvous_of(flap)
         if block is None:
@@ -257,9 +256,9 @@ class OscarHelper:
         if block.type == RdvType.CANCEL:
             nat.withdraw(_agreement(block.cookie, party(flap), nat), "cancelled")
         elif block.type == RdvType.ACCEPT:
-            nat.agreed(_agreement(block.cookie, party(flap), nat))
+            nat.accepted(_agreement(block.cookie, party(flap), nat))
         elif block.type == RdvType.PROPOSE and not (nat.server_inside and direction is _ORIGINAL):
-            nat.counters.proposals += 1
+            nat.count("proposals")
             proposal = Proposal(flap, block)
             start = frame.at + (first_editable(frame.data, direction) or 0)
             if flap.payload.payload.cookie != block.cookie:
@@ -308,7 +307,7 @@ class OscarHelper:
         cookie = _agreement(proposal.block.cookie, proposal.whom, nat)
         named = {socket.inet_ntoa(address) for tag in ADDRESSES if (address := proposal.value(tag))}
         if not any(nat.is_home(address) for address in named):
-            nat.counters.left += 1  # between two clients outside; nothing to tell
+            nat.count("left")  # between two clients outside; nothing to tell
             return []
         host = proposal.vouched()
         if host is None or not nat.is_home(host):
@@ -348,7 +347,7 @@ class OscarHelper:
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
 
 
-def _follower(direction: int) -> Resync:
+def _resync(direction: int) -> Resync:
     def make() -> FlapReader:
         reader = FlapReader(_WANTED[direction], False, whole_signoff=direction == _REPLY)
         reader.begun = reader.settled = True

@@ -39,6 +39,7 @@ _KIND: Final = 0x3FFF
 _PROTOCOL, _SET_NAME, _DATA, _ENTRIES = 1, 2, 7, 8
 _IP, _PORT, _TIMEOUT, _PROTO, _IP2, _CIDR2, _BYTES, _PACKETS, _COMMENT = 1, 4, 6, 7, 20, 21, 24, 25, 26
 _IPV4: Final = 1
+_COMMENTED: Final = "nfreaim "  # and the name of the protocol
 _ABSENT: Final = 4103  # IPSET_ERR_EXIST
 
 
@@ -47,6 +48,14 @@ class FlowEntry(NamedTuple):
 
     client: Endpoint
     server: str
+
+
+class FollowedEntry(NamedTuple):
+    """A server whose flows with one client are queued; *protocol*: "" is the default one."""
+
+    server: Endpoint
+    client: str
+    protocol: str = ""
 
 
 class PinEntry(NamedTuple):
@@ -165,6 +174,25 @@ class EndpointSet(_Set):
     def entries(self) -> list[Endpoint]:
         """Everything in the set. Raises BackendError."""
         return [_endpoint_in(entry) for entry in self._dump()]
+
+
+class FollowedSet(_Set):
+    """A set of servers that clients were sent to: server, port, client; the comment names the protocol."""
+
+    def add(self, entry: FollowedEntry) -> None:
+        """Put it in until the set's time-out; again refreshes it, and the protocol. Raises BackendError."""
+        comment = f"{_COMMENTED}{entry.protocol}" if entry.protocol else ""
+        data = _endpoint(entry.server) + _address(_IP2, entry.client)
+        self._change(_ADD, _nest(_DATA, data + _attribute(_COMMENT, comment.encode() + b"\0")))
+
+    def entries(self) -> list[FollowedEntry]:
+        """Everything in the set. Raises BackendError."""
+        found = []
+        for entry in self._dump():
+            comment = entry.get(_COMMENT, b"").rstrip(b"\0").decode(errors="replace")
+            protocol = comment.removeprefix(_COMMENTED) if comment.startswith(_COMMENTED) else ""
+            found.append(FollowedEntry(_endpoint_in(entry), _address_in(entry[_IP2]), protocol))
+        return found
 
 
 class PinSet(_Set):

@@ -6,7 +6,7 @@ This module may not know a single rule, nor start any other program.
 import logging
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,10 @@ _PLACES = {
     "from router": r" raw .*-A OUTPUT -o (\S+) .*--sports (\S+) -j NFREAIM_SERVER$",
     "to router": r" mangle .*-A INPUT -i (\S+) .*--dports (\S+) -j NFREAIM_SERVER$",
 }
+_OF_PORTS = re.compile(
+    r" (raw|mangle) .*-A (\w+) -[io] (\S+) -p tcp"
+    r'(?: -m comment --comment "nfreaim (\S+)")? -m multiport --([sd]ports) (\S+) -j NFREAIM'
+)
 _FROM_WAN = r" nat .*-A PREROUTING -i (\S+) .*-j NFREAIM"
 
 _log = logging.getLogger(__name__)
@@ -150,6 +154,42 @@ def settings(shown: str) -> Settings | None:
     lan = (interface for interface, _ in lans.pop())
     numbers = map(int, ports.pop().split(","))
     return named(lan, wans.pop(), numbers, queue, workers)
+
+
+def served(shown: str) -> dict[str, tuple[int, ...]] | None:
+    """The ports of each protocol in the rules that are *shown* by the script; None if some are missing.
+
+    Under "" are those that nobody named a protocol for: they belong to the default one.
+    """
+    places: dict[tuple[str, str, str], set[tuple[str, str, str]]] = {}
+    for table, chain, interface, protocol, side, ports in _OF_PORTS.findall(shown):
+        places.setdefault((table, chain, side), set()).add((interface, protocol, ports))
+    agreed = {frozenset((protocol, ports) for _, protocol, ports in rules) for rules in places.values()}
+    if len(places) != len(_PLACES) or len(agreed) != 1:
+        return None
+    named = agreed.pop()
+    found = {protocol: tuple(sorted(map(int, ports.split(",")))) for protocol, ports in named}
+    interfaces = [{interface for interface, *_ in rules} for rules in places.values()]
+    whole = all(
+        len(rules) == len(names) * len(found)
+        for rules, names in zip(places.values(), interfaces, strict=True)
+    )
+    return found if whole and len(found) == len(named) else None
+
+
+def unserved(
+    found: Mapping[str, Iterable[int]], wanted: Mapping[str, Iterable[int]], default: str
+) -> dict[str, tuple[int, ...]]:
+    """By protocol, the *wanted* ports that rules with the *found* ones do not queue for it.
+
+    default  the protocol that ports without a name belong to
+    """
+    queued = {(protocol or default, port) for protocol, ports in found.items() for port in ports}
+    lacking = {
+        protocol: tuple(sorted(port for port in ports if (protocol, port) not in queued))
+        for protocol, ports in wanted.items()
+    }
+    return {protocol: ports for protocol, ports in lacking.items() if ports}
 
 
 def _balance(queue: int, workers: int) -> str:

@@ -1,0 +1,139 @@
+"""Edits that change lengths in connections of inside clients: on real TCP stacks, in loss, and across kill -9.
+
+The connections are IRC's, whose DCC offers name addresses in decimal digits: 10.0.0.5 has nine, 203.0.113.1 ten.
+The client's offers grow on their way out; the server's, which name the same pinhole, shrink on their way in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.lab import impair
+from tests.lab.flows import Flow
+from tests.lab.net import Lab
+from tests.lab.stream import Plan
+
+ROUNDS = 20
+EDITS = 20
+SERVER = "203.0.113.9:6667"
+PORT = 5000
+INSIDE, OUTSIDE = f"167772165 {PORT}", f"3405803777 {PORT}"  # 10.0.0.5 and 203.0.113.1
+PROTOCOLS = ("--protocol", "oscar", "--protocol", "irc:6667")
+INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", *PROTOCOLS)
+
+
+def irc_flow(lab: Lab, plan: Plan) -> Flow:
+    """A connection of alice to a server outside; both ends announce the listener that she has."""
+    both = replace(plan, dialect="irc")
+    serving = replace(both, listen=SERVER, named=OUTSIDE, expects=(INSIDE, OUTSIDE))
+    calling = replace(both, connect=SERVER, named=INSIDE, expects=(OUTSIDE, INSIDE), seed=2)
+    return Flow(lab, ("server", serving), ("alice", calling))
+
+
+def waiting(lab: Lab) -> set[str]:
+    """The connections that would wait for a daemon."""
+    listed = lab.run("A", "ipset", "list", "nfreaim_skew").stdout.partition("Members:\n")[2]
+    return {line.split()[0] for line in listed.splitlines()}
+
+
+def test_an_offer_grows_and_shrinks_and_every_other_byte_arrives() -> None:
+    with Lab() as lab:
+        daemon = lab.start_alg("A", PROTOCOLS)
+        impair.count_invalid(lab)
+        server, client = irc_flow(lab, Plan(frames=80, redirects=2 * EDITS, pause=0.005)).exact()
+        assert server["rewritten"] == 2 * EDITS, server
+        assert client["rewritten"] > 0, client
+        assert impair.invalid(lab) == 0
+        assert daemon.stop() == 0
+
+
+def test_a_connection_without_an_offer_does_not_wait_for_a_daemon() -> None:
+    with Lab() as lab:
+        lab.run("A", *INSTALL)
+        daemon = lab.start_alg("A", PROTOCOLS)
+        flow = irc_flow(lab, Plan(frames=60, pause=0.05))
+        time.sleep(0.5)
+        assert not waiting(lab)
+        daemon.kill()
+        flow.exact()
+
+
+def test_twenty_kills_in_a_row_change_no_byte_and_offers_go_on_being_edited() -> None:
+    with Lab() as lab:
+        lab.run("A", *INSTALL)
+        impair.count_invalid(lab)
+        daemon = lab.start_alg("A", PROTOCOLS)
+        for number in range(ROUNDS):
+            before = waiting(lab)
+            plan = Plan(frames=40, redirects=20, pause=0.02, largest=100, write="halves", inner=0.005)
+            flow = irc_flow(lab, plan)
+            deadline = time.monotonic() + 10.0
+            while not waiting(lab) - before:
+                assert time.monotonic() < deadline, daemon.log_text()
+                time.sleep(0.01)
+            time.sleep(0.031 * number)  # somewhere else in a line each time
+            daemon.kill()
+            daemon = lab.start_alg("A", PROTOCOLS)
+            server, _ = flow.exact()
+            assert server["rewritten"] > 0, "it was not edited: the round proves nothing"
+        assert impair.invalid(lab) == 0
+        assert daemon.stop() == 0
+
+
+def test_a_connection_that_was_restored_gets_its_first_such_edit_after_the_restart() -> None:
+    with Lab() as lab:
+        lab.run("A", *INSTALL)
+        impair.count_invalid(lab)
+        daemon = lab.start_alg("A", PROTOCOLS)
+        flow = irc_flow(lab, Plan(frames=60, late=10, pause=0.05))
+        time.sleep(1.0)
+        assert not waiting(lab)
+        daemon.kill()
+        daemon = lab.start_alg("A", PROTOCOLS)
+        server, client = flow.exact()
+        assert server["rewritten"] > 0, (server, daemon.log_text())
+        assert client["rewritten"] > 0, client
+        assert impair.invalid(lab) == 0
+
+
+@pytest.fixture(scope="module", params=[1460, 200], ids=lambda mss: f"mss{mss}")
+def lossy(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """nfreaim on router A, and the loss."""
+    with Lab() as lab:
+        if request.param != 1460:
+            impair.small_segments(lab, request.param)
+        lab.start_alg("A", PROTOCOLS)
+        impair.count_invalid(lab)
+        impair.lose(lab, 5)
+        yield lab
+        assert impair.lost(lab) > 0, "nothing was lost: the tests prove nothing"
+        assert impair.invalid(lab) == 0
+
+
+@pytest.mark.parametrize("selective", [True, False], ids=["sack", "no-sack"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"buffer": 4096},
+        {"write": "oos"},
+        {"write": "coalesced"},
+        {"write": "random"},
+        {"write": "oos", "nagle": True},
+    ],
+    ids=["pipelined", "small-window", "small-writes", "coalesced", "random-cuts", "nagle"],
+)
+def test_edited_stream_arrives_exactly_in_loss(lossy: Lab, changes: dict[str, Any], selective: bool) -> None:
+    """Byte for byte at both ends. How many offers are rewritten is up to the weather, but most of them."""
+    impair.sack(lossy, selective)
+    plan = Plan(frames=80, redirects=2 * EDITS, largest=100, pause=0.005)
+    server, client = irc_flow(lossy, replace(plan, **changes)).exact(180.0)
+    print(f"{server['rewritten']} offers rewritten, {server['left']} left, {server['seconds']} s")
+    assert server["rewritten"] + server["left"] == 2 * EDITS
+    assert server["rewritten"] >= EDITS, server
+    assert client["rewritten"] + client["left"] == 2 * EDITS
