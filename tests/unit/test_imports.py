@@ -16,12 +16,20 @@ LONGEST = 400
 ALLOWED = {
     "nfreaim": {"nfreaim.cli"},  # __init__ and __main__
     "nfreaim.errors": set(),
-    "nfreaim.config": {"nfreaim.errors", "nfreaim.core"},
+    "nfreaim.old_spellings": {"nfreaim.errors"},
+    "nfreaim.protocols": {"nfreaim.errors", "nfreaim.core", "nfreaim.helpers", "nfreaim.old_spellings"},
+    "nfreaim.config": {
+        "nfreaim.errors",
+        "nfreaim.core",
+        "nfreaim.helpers",
+        "nfreaim.old_spellings",
+        "nfreaim.protocols",
+    },
     "nfreaim.core": {"nfreaim.errors"},
     "nfreaim.layers": {"scapy.packet", "scapy.fields"},
     "nfreaim.helpers": {"nfreaim.core", "nfreaim.layers", "nfreaim.errors"},
     "nfreaim.capture": {"nfreaim.core", "nfreaim.errors"},
-    "nfreaim.replay": {"nfreaim.core", "nfreaim.helpers", "nfreaim.errors", "nfreaim.capture"},
+    "nfreaim.replay": {"nfreaim.core", "nfreaim.errors", "nfreaim.capture", "nfreaim.protocols"},
     "nfreaim.host": {"nfreaim.core", "nfreaim.errors", "nfreaim.config", "nfreaim.old_spellings"},
     "nfreaim.host.netfilter.packet_queue": {"netfilterqueue"},
     "nfreaim.host.netfilter.iptables": {"iptc"},

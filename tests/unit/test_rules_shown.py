@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
 from nfreaim.host.rules import script
 from nfreaim.host.rules.script import Settings
+from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
 QUEUE = "iptables-legacy raw     [0:0] -A NFREAIM -j NFQUEUE --queue-num 7 --queue-bypass\n"
 NAMED = '-m comment --comment "nfreaim {}" -m multiport'
