@@ -2,24 +2,24 @@
 
 The words that every module uses, and the file of each:
 
-    endpoint      an address with a port                                                core/address.py
-    segment       one queued IPv4/TCP packet, seen as a buffer with named positions     core/tcp/segment.py
-    edit          replaces the stream bytes [start, end) by others                      core/tcp/offsets.py
-    offset map    where a byte of the original stream stands in the edited one          core/tcp/offsets.py
-    stream        one direction of a flow: bytes seen, offset map, packets held back    core/tcp/stream.py
-    flow          one control connection: two streams, a state and a helper             core/flow.py
-    state         how the bytes of a flow are treated: read, looked at, or passed       core/flow.py
-    record        the data that let the next daemon go on with a flow                   core/records.py
-    position      where reading stands in a direction: sequence number, helper's state  core/resume.py
-    helper        reads the new bytes of a flow in order, and answers with edits        core/helper.py
-    protocol      a HelperSpec: name, ports, helper, services; HELPERS lists all        core/helper.py
-    expectation   "a peer will connect to this inside endpoint because of that flow"    core/helper.py
-    agreement     the name of what two peers agreed on, unique within its flow          core/helper.py
-    service       the kind of peer connection, as the configuration names it            core/helper.py
-    pinhole       an outside endpoint that leads to an inside one, until a deadline     core/firewall/pinhole.py
-    greeting      bytes that a connection through a pinhole has to begin with           core/greeting.py
-    verdict       accept or drop a packet, and the bytes it leaves with                 core/verdict.py
-    backend       what the engine asks of Linux: conntrack, queue, store, reset         core/backend.py
+    endpoint      an address with a port                                              core/address.py
+    segment       one queued IPv4/TCP packet, seen as a buffer with named positions   core/tcp/segment.py
+    edit          replaces the stream bytes [start, end) by others                    core/tcp/offsets.py
+    offset map    where an original byte of a stream stands in the edited one         core/tcp/offsets.py
+    stream        one direction of a flow: bytes seen, offset map, packets held back  core/tcp/stream.py
+    flow          one control connection: two streams, a state and a helper           core/flow.py
+    state         how the bytes of a flow are treated: read, looked at, or passed     core/flow.py
+    record        the data that let the next daemon go on with a flow                 core/records.py
+    position      where reading stands in a direction: numbers, no text               core/resume.py
+    helper        reads the new bytes of a flow in order, and answers with edits      core/helper.py
+    protocol      a HelperSpec: name, ports, helper, services; HELPERS lists all      core/helper.py
+    expectation   "a peer will connect to this inside endpoint because of that flow"  core/helper.py
+    agreement     the name of what two peers agreed on, unique within its flow        core/helper.py
+    service       the kind of peer connection, as the configuration names it          core/helper.py
+    pinhole       an outside endpoint that leads to an inside one, until a deadline   core/firewall/pinhole.py
+    greeting      bytes that a connection through a pinhole has to begin with         core/greeting.py
+    verdict       accept or drop a packet, and the bytes it leaves with               core/verdict.py
+    backend       what the engine asks of Linux: conntrack, queue, store, reset       core/backend.py
 
 Directions and ends: "original direction" runs from the client, which opened the connection, to the server,
 "reply direction" back. "Inside" is the network behind this router, "outside" the rest.
