@@ -112,7 +112,11 @@ def pinholes_read_back_as_written() -> None:
     everybody, one, two = hole(5190), hole(5191, "203.0.113.20"), hole(5192, "1.2.3.4", "5.6.7.8")
     service, agreement, far = "f" * 32, b"12345678", Endpoint("255.255.255.255", 65535)
     longest = replace(
-        hole(5193), service=service, agreement=agreement, flow=FlowId(far, far), verify=True, deadline=math.inf
+        hole(5193, lasting=math.inf),
+        service=service,
+        agreement=agreement,
+        flow=FlowId(far, far),
+        verify=True,
     )
     moved = replace(hole(5194), outside=Endpoint(OUTSIDE, 40000))
     holes = [everybody, one, two, longest, moved]
@@ -303,7 +307,7 @@ def followed_servers_are_taken_over_with_client_and_protocol() -> None:
     assert again.put_back() == [second]
     assert again.put_back() == []
     members = shell("ipset save nfreaim_srv")
-    assert 'add nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.6 timeout 7' in members
+    assert "add nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.6 timeout 7" in members
     assert 'comment "nfreaim two"' in members
     for each in (control, again):
         each.close()
