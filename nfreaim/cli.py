@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nfreaim import __version__, replay
-from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_PORTS, MOST_WORKERS, Config, load
+from nfreaim import __version__, protocols, replay
+from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_WORKERS, Config, load
 from nfreaim.errors import BackendError, ConfigError
+from nfreaim.helpers import HELPERS
 from nfreaim.host.check import doctor
 from nfreaim.host.report.journal import QuietFormatter
 from nfreaim.host.rules import script
+from nfreaim.old_spellings import DEFAULT_PROTOCOL, DEFAULT_QUEUE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nfreaim", description="Lets AIM and ICQ peers connect through this translating router."
+        prog="nfreaim", description="Lets clients of messengers connect through this translating router."
     )
     parser.add_argument("--version", action="version", version=f"nfreaim {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -68,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(command=_check)
     _add_settings(checking)
 
+    naming = commands.add_parser("protocols", help="list the protocols and their usual ports")
+    naming.set_defaults(command=_protocols)
+    naming.add_argument("name", nargs="*", metavar="NAME", help="only these")
+    naming.add_argument("--default", action="store_true", help="only what is read if none is named")
+
     telling = commands.add_parser("status", help="list open pinholes and the queue")
     telling.set_defaults(command=_status)
     telling.add_argument("--config", type=Path, metavar="FILE", help="where status_socket is set")
@@ -83,9 +90,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
     parser.add_argument("--lan", action="append", metavar="IF", help="interface towards inside clients")
     parser.add_argument("--wan", action="append", metavar="IF", help="interface towards the Internet")
-    port, queue = _number(1, 65535), _number(0, 65535)
-    parser.add_argument("--port", action="append", type=port, metavar="N", help="server port; default 5190")
-    parser.add_argument("--queue", type=queue, metavar="N", help="netfilter queue number; default 5190")
+    protocols.add_options(parser, _number(1, 65535))
+    queue = _number(0, 65535)
+    number = f"netfilter queue number; default {DEFAULT_QUEUE}"
+    parser.add_argument("--queue", type=queue, metavar="N", help=number)
     workers = _number(1, MOST_WORKERS)
     parser.add_argument("--workers", type=workers, metavar="N", help="processes that read; default 1")
 
@@ -102,13 +110,11 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 def _settings(arguments: argparse.Namespace) -> Config:
     """The configuration file's settings, with those of the command line in place of them."""
     config = load(arguments.config)
-    if len(arguments.port or ()) > MOST_PORTS:
-        raise ConfigError(f"--port: at most {MOST_PORTS} ports fit into one rule")
+    ports = protocols.of_options(arguments.protocol, arguments.port, config.ports, config.sections)
     config = replace(
-        config,
+        config.serving(ports),
         lan=tuple(arguments.lan or config.lan),
         wan=tuple(arguments.wan or config.wan),
-        ports=tuple(arguments.port or config.ports),
         queue=config.queue if arguments.queue is None else arguments.queue,
         workers=arguments.workers or config.workers,
         log_level=getattr(arguments, "log_level", None) or config.log_level,
@@ -125,21 +131,20 @@ def _run(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
 
     def serve() -> None:
-        from nfreaim.helpers import HELPERS
-        from nfreaim.helpers.oscar.peer_greetings import greetings
         from nfreaim.host import daemon
 
-        daemon.serve(config, HELPERS["oscar"], greetings)
+        for notice in config.notices:
+            logging.getLogger("nfreaim").warning("%s", notice)
+        daemon.serve(config)
 
     return _serve(config.log_level, "", serve)
 
 
 def _work(arguments: argparse.Namespace) -> int:
     def serve() -> None:
-        from nfreaim.helpers import HELPERS
         from nfreaim.host.workers import worker
 
-        worker.serve(arguments.link, arguments.page, arguments.number, HELPERS["oscar"])
+        worker.serve(arguments.link, arguments.page, arguments.number)
 
     return _serve(arguments.log_level, f"worker {arguments.number}: ", serve)
 
@@ -174,7 +179,9 @@ def _serve(log_level: str, name: str, serve: Callable[[], None]) -> int:
 
 def _install_rules(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    script.install(config.lan, config.wan, config.ports, config.queue, config.workers)
+    for notice in config.notices:
+        print(f"nfreaim: {notice}", file=sys.stderr)
+    script.install(script.Settings.of(config))
     return 0
 
 
@@ -192,7 +199,17 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
-    return doctor.main(config.lan, config.wan, config.ports, config.queue, config.workers)
+    for notice in config.notices:
+        print(doctor.Check("warn", notice))
+    return doctor.main(script.Settings.of(config))
+
+
+def _protocols(arguments: argparse.Namespace) -> int:
+    every = [DEFAULT_PROTOCOL] if arguments.default else [spec.name for spec in HELPERS]
+    for name in arguments.name or every:
+        for line in protocols.written(protocols.chosen([name])):
+            print(line)
+    return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:

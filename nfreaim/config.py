@@ -1,28 +1,37 @@
 """Configuration: TOML to frozen dataclasses. An unknown key or a bad value is an error, never ignored.
 
-The file is described in rules/nfreaim.toml. This module decides nothing and reads nothing but that file.
+The file is described in rules/nfreaim.toml. Each protocol has a section of its own, whose keys follow from
+its HelperSpec. This module decides nothing and reads nothing but that file.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
+from nfreaim import protocols
 from nfreaim.core.firewall.policy import Forward, PinholePolicy
+from nfreaim.core.helper import HelperSpec
 from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import ConfigError
+from nfreaim.helpers import HELPERS
+from nfreaim.old_spellings import DEFAULT_PROTOCOL, DEFAULT_QUEUE, Key, move_keys
+from nfreaim.protocols import EVERYBODY, MOST_PORTS, Ports, Section
 
 DEFAULT_PATH: Final = Path("/etc/nfreaim/nfreaim.toml")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-MOST_PORTS: Final = 15  # as many as fit into one multiport match
 MOST_WORKERS: Final = 16
 LAST_QUEUE: Final = 65535
-ICQ_SERVICES: Final = ("icq-direct", "icq-reverse", "icq-relay")
+
+
+def _usual_policy() -> PinholePolicy:
+    return protocols.limited(PinholePolicy(), protocols.usual_ports(), {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +39,47 @@ class Config:
     """All settings.
 
     lan, wan      interface names
-    ports         TCP ports of servers
+    ports         the protocols that are read, by name, and the TCP ports of their servers
     queue         the NFQUEUE number
     workers       processes that read control connections; from two on each has a queue behind *queue*
     state_dir     where it is kept which connections go on after a restart
     status_socket, status_group  where `nfreaim status` asks, and who may besides root ("": nobody)
+    pinholes      the limits on pinholes, those of the protocols in *ports* included
+    sections      what the file says of each protocol, also of those that are not read
+    notices       what in the file is spelt in an older way, and how it is spelt today
     """
 
     lan: tuple[str, ...] = ()
     wan: tuple[str, ...] = ()
-    ports: tuple[int, ...] = (5190,)
-    queue: int = 5190
+    ports: Ports = field(default_factory=protocols.usual_ports)
+    queue: int = DEFAULT_QUEUE
     workers: int = 1
     state_dir: Path = Path("/run/nfreaim/flows")
     status_socket: Path = Path("/run/nfreaim/status")
     status_group: str = ""
     log_level: str = "info"
     engine: EngineSettings = field(default_factory=EngineSettings)
-    pinholes: PinholePolicy = field(default_factory=PinholePolicy)
+    pinholes: PinholePolicy = field(default_factory=_usual_policy)
+    sections: protocols.Sections = field(default_factory=dict, compare=False)
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def reading(self) -> tuple[int, ...]:
         """See ``reading_queues``."""
         return reading_queues(self.queue, self.workers)
+
+    def helpers(self) -> dict[int, HelperSpec]:
+        """By server port: the protocol that is read there."""
+        return protocols.by_port(self.ports)
+
+    def serving(self, ports: Ports) -> Config:
+        """These settings with other protocols, or other ports of theirs, and with what their sections limit.
+
+        Raises ConfigError where a protocol is unknown, or two claim one port.
+        """
+        protocols.check(ports)
+        pinholes = protocols.limited(self.pinholes, ports, self.sections)
+        return replace(self, ports=ports, pinholes=pinholes)
 
 
 def reading_queues(queue: int, workers: int) -> tuple[int, ...]:
@@ -82,14 +109,37 @@ def parse(text: str, name: str) -> Config:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{name}: not TOML: {error}") from error
-    values = _read(document, name)
-    engine = EngineSettings(home_names=values.pop("server_names", frozenset()))
-    if "hold_ms" in values:
-        engine = replace(engine, hold=values.pop("hold_ms") / 1000)
-    policy = {_POLICY[key]: values.pop(key) for key in list(values) if key in _POLICY}
-    if "forwards" in policy:
-        _check_forwards(policy["forwards"], name)
-    return replace(Config(), engine=engine, pinholes=PinholePolicy(**policy), **values)
+    moved = move_keys(document, name)
+    values = _read(document, name, moved)
+    sections = {spec.name: _section(spec, values) for spec in HELPERS}
+    enabled = values.pop(Key("", "protocols"), (DEFAULT_PROTOCOL,))
+    settings = {_SETTINGS.get(key, key.name): value for key, value in values.items() if key not in _POLICY}
+    engine = EngineSettings(home_names=settings.pop("server_names", frozenset()))
+    if "hold_ms" in settings:
+        engine = replace(engine, hold=settings.pop("hold_ms") / 1000)
+    policy = {_POLICY[key]: value for key, value in values.items() if key in _POLICY}
+    _check_forwards(policy.get("forwards", ()), name)
+    notices = tuple(f"{name}: {old} is an older spelling; write {_told(new)}" for new, old in moved.items())
+    config = Config(engine=engine, pinholes=PinholePolicy(**policy), sections=sections, notices=notices)
+    try:
+        ports = {one: protocols.ports_of(one, sections) for one in enabled}
+        return replace(config.serving(ports), **settings)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _told(key: Key) -> str:
+    return f"{key.name} in the section [{key.section}]"
+
+
+def _section(spec: HelperSpec, values: dict[Key, Any]) -> Section:
+    """What *values* say of one protocol; they are taken out."""
+    found = {key.name: values.pop(key) for key in list(values) if key.section == spec.name}
+    return Section(
+        ports=found.get("ports", ()),
+        switches={key: found[key] for key in spec.switches if key in found},
+        caps={key: found[key] for key in spec.caps if key in found},
+    )
 
 
 Check = Callable[[Any], Any]
@@ -145,10 +195,16 @@ def _group(value: Any) -> str:
 def _service(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", value.lower()):
         raise ValueError
-    text = value.lower()
-    return (
-        text.replace("-", "") if re.fullmatch(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", text) else text
-    )
+    return protocols.service_name(value)
+
+
+def _protocol(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError
+    try:
+        return protocols.known(value).name
+    except ConfigError as error:
+        raise ValueError from error
 
 
 def _address(value: Any) -> str:
@@ -164,14 +220,14 @@ def _port_range(value: Any) -> range:
     return range(int(found[1]), int(found[2]) + 1)
 
 
-def _icq_direct(value: Any) -> dict[str, frozenset[str]]:
-    """PinholePolicy.only_for: ICQ's three kinds for everybody, for nobody, or for these hosts."""
+def _hosts(value: Any) -> frozenset[str] | None:
+    """Who may have what a switch governs: everybody, nobody, or these hosts."""
     if value == "on":
-        return {}
+        return EVERYBODY
     hosts = [] if value == "off" else value
     if not isinstance(hosts, list) or not (hosts or value == "off"):
         raise ValueError
-    return dict.fromkeys(ICQ_SERVICES, frozenset(_address(host) for host in hosts))
+    return frozenset(_address(host) for host in hosts)
 
 
 def _forward(value: Any) -> Forward:
@@ -204,90 +260,100 @@ def _level(value: Any) -> str:
     return str(value)
 
 
-_PORT = _number(1, 65535)[0]
-_INTERFACES = _list(_name, 'a list of interface names, such as ["eth0"]', low=1)
-_SERVICES = 'a list of service names, such as ["send-file", "direct-im"], or capability UUIDs'
+def _names() -> str:
+    return ", ".join(f'"{spec.name}"' for spec in HELPERS)
 
-# Section and key as in the file: check, and what the operator is told if it fails.
-_KEYS: Final[dict[tuple[str, str], tuple[Check, str]]] = {
-    ("", "lan"): _INTERFACES,
-    ("", "wan"): _INTERFACES,
-    ("", "ports"): _list(_PORT, f"a list of 1 to {MOST_PORTS} port numbers", low=1, high=MOST_PORTS),
-    ("", "queue"): _number(0, 65535),
-    ("", "workers"): _number(1, MOST_WORKERS),
-    ("", "hold_ms"): _number(0, 1000),
-    ("", "server_names"): _list(_host_name, 'a list of host names, such as ["home.example"]'),
-    ("", "state_dir"): (_absolute, 'an absolute path, such as "/run/nfreaim/flows"'),
-    ("", "status_socket"): (_absolute, 'an absolute path, such as "/run/nfreaim/status"'),
-    ("", "status_group"): (_group, 'the name of a group, such as "adm"'),
-    ("", "outside_address"): (_address, 'an IPv4 address, such as "198.51.100.7"'),
-    ("", "icq_direct"): (_icq_direct, '"on", "off" or a list of inside addresses, such as ["10.0.0.5"]'),
-    ("", "forward"): _list(
+
+def _examples(count: int) -> str:
+    services = [service for spec in HELPERS for service in spec.services]
+    return json.dumps(services[:count])
+
+
+_INTERFACES: Final = _list(_name, 'a list of interface names, such as ["eth0"]', low=1)
+_PORT: Final = _number(1, 65535)[0]
+_PORTS: Final = _list(_PORT, f"a list of 1 to {MOST_PORTS} port numbers", low=1, high=MOST_PORTS)
+_SWITCH: Final = _hosts, '"on", "off" or a list of inside addresses, such as ["10.0.0.5"]'
+_COUNT: Final = _number(1, 1024)
+_SERVICES: Final = _list(_service, "a list of service names, such as " + _examples(2))
+
+
+def _of_protocols() -> Iterator[tuple[Key, tuple[Check, str]]]:
+    """The keys of the protocols' own sections."""
+    for spec in HELPERS:
+        yield Key(spec.name, "ports"), _PORTS
+        yield from ((Key(spec.name, key), _SWITCH) for key in spec.switches)
+        yield from ((Key(spec.name, key), _COUNT) for key in spec.caps)
+
+
+# What the file may say, and where: check, and what the operator is told if it fails.
+_KEYS: Final[dict[Key, tuple[Check, str]]] = {
+    Key("", "lan"): _INTERFACES,
+    Key("", "wan"): _INTERFACES,
+    Key("", "protocols"): _list(_protocol, f"a list of one or more of {_names()}", low=1),
+    Key("", "queue"): _number(0, 65535),
+    Key("", "workers"): _number(1, MOST_WORKERS),
+    Key("", "hold_ms"): _number(0, 1000),
+    Key("", "server_names"): _list(_host_name, 'a list of host names, such as ["home.example"]'),
+    Key("", "state_dir"): (_absolute, 'an absolute path, such as "/run/nfreaim/flows"'),
+    Key("", "status_socket"): (_absolute, 'an absolute path, such as "/run/nfreaim/status"'),
+    Key("", "status_group"): (_group, 'the name of a group, such as "adm"'),
+    Key("", "outside_address"): (_address, 'an IPv4 address, such as "198.51.100.7"'),
+    Key("", "forward"): _list(
         _forward,
         'sections [[forward]] with host = "10.0.0.5" and ports = "20000-20009", the ports within 1024-65535',
     ),
-    ("pinholes", "lifetime"): _number(1, 86400, whole=False),
-    ("pinholes", "claim_grace"): _number(0, 3600, whole=False),
-    ("pinholes", "accept_grace"): _number(0, 3600, whole=False),
-    ("pinholes", "ports"): (_port_range, 'a range within 1024-65535, such as "40000-40999"'),
-    ("pinholes", "per_flow"): _number(1, 1024),
-    ("pinholes", "per_host"): _number(1, 1024),
-    ("pinholes", "total"): _number(1, 16384),
-    ("pinholes", "icq_per_host"): _number(1, 1024),
-    ("pinholes", "rate_per_host"): _number(1, 100000),
-    ("pinholes", "rate_total"): _number(1, 1000000),
-    ("pinholes", "deny_ports"): _list(_PORT, "a list of port numbers"),
-    ("pinholes", "verify_peers"): (_switch, "true or false"),
-    ("services", "allow"): _list(_service, _SERVICES),
-    ("services", "deny"): _list(_service, _SERVICES),
-    ("log", "level"): (_level, "one of " + ", ".join(LOG_LEVELS)),
+    Key("pinholes", "lifetime"): _number(1, 86400, whole=False),
+    Key("pinholes", "claim_grace"): _number(0, 3600, whole=False),
+    Key("pinholes", "accept_grace"): _number(0, 3600, whole=False),
+    Key("pinholes", "ports"): (_port_range, 'a range within 1024-65535, such as "40000-40999"'),
+    Key("pinholes", "per_flow"): _number(1, 1024),
+    Key("pinholes", "per_host"): _number(1, 1024),
+    Key("pinholes", "total"): _number(1, 16384),
+    Key("pinholes", "rate_per_host"): _number(1, 100000),
+    Key("pinholes", "rate_total"): _number(1, 1000000),
+    Key("pinholes", "deny_ports"): _list(_PORT, "a list of port numbers"),
+    Key("pinholes", "verify_peers"): (_switch, "true or false"),
+    Key("services", "allow"): _SERVICES,
+    Key("services", "deny"): _SERVICES,
+    Key("log", "level"): (_level, "one of " + ", ".join(LOG_LEVELS)),
+    **dict(_of_protocols()),
 }
 
-# What the file calls a setting of the pinhole policy, by section and key joined with a dot.
+# Keys that set the pinhole policy, and what they are called there.
 _POLICY: Final = {
-    "outside_address": "announce",
-    "icq_direct": "only_for",
-    "forward": "forwards",
-    "pinholes.lifetime": "lifetime",
-    "pinholes.claim_grace": "claim_grace",
-    "pinholes.accept_grace": "accept_grace",
-    "pinholes.ports": "ports",
-    "pinholes.per_flow": "per_flow",
-    "pinholes.per_host": "per_host",
-    "pinholes.total": "total",
-    "pinholes.icq_per_host": "sessions_per_host",
-    "pinholes.rate_per_host": "rate_per_host",
-    "pinholes.rate_total": "rate_total",
-    "pinholes.deny_ports": "deny_ports",
-    "pinholes.verify_peers": "verify_peers",
-    "services.allow": "allow_services",
-    "services.deny": "deny_services",
+    Key("", "outside_address"): "announce",
+    Key("", "forward"): "forwards",
+    **{key: key.name for key in _KEYS if key.section == "pinholes"},
+    Key("services", "allow"): "allow_services",
+    Key("services", "deny"): "deny_services",
 }
+# The others are called as they are in Config or EngineSettings, but for these.
+_SETTINGS: Final = {Key("log", "level"): "log_level"}
+_FROZEN: Final = {Key("services", "deny"), Key("pinholes", "deny_ports"), Key("", "server_names")}
 
 
-def _read(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """The checked values, by "section.key" where they belong to the policy, else by field of Config."""
-    sections = {section for section, _ in _KEYS if section}
-    flat = {("", key): value for key, value in document.items() if key not in sections}
+def _read(document: dict[str, Any], name: str, moved: dict[Key, Key]) -> dict[Key, Any]:
+    """The checked values. *moved* has the keys that an older one was given for: errors name that."""
+    sections = {key.section for key in _KEYS if key.section}
+    flat = {Key("", key): value for key, value in document.items() if key not in sections}
     for section in sections & document.keys():
         if not isinstance(document[section], dict):
             raise ConfigError(f"{name}: {section} is a section: write [{section}]")
-        flat |= {(section, key): value for key, value in document[section].items()}
-    values: dict[str, Any] = {}
-    for (section, key), value in flat.items():
-        label = f"{section}.{key}" if section else key
-        if (section, key) not in _KEYS:
-            known = ", ".join(other for where, other in _KEYS if where == section)
-            place = f"section [{section}]" if section else "the top level"
-            raise ConfigError(f"{name}: unknown key {label}; {place} allows {known}")
-        check, allowed = _KEYS[section, key]
+        flat |= {Key(section, key): value for key, value in document[section].items()}
+    values: dict[Key, Any] = {}
+    for key, value in flat.items():
+        if key not in _KEYS:
+            others = ", ".join(other.name for other in _KEYS if other.section == key.section)
+            place = f"section [{key.section}]" if key.section else "the top level"
+            raise ConfigError(f"{name}: unknown key {key}; {place} allows {others}")
+        check, allowed = _KEYS[key]
         try:
             checked = check(value)
         except ValueError as error:
-            raise ConfigError(f"{name}: {label} = {value!r}: must be {allowed}") from error
-        if label in ("services.deny", "pinholes.deny_ports", "server_names"):
+            raise ConfigError(f"{name}: {moved.get(key, key)} = {value!r}: must be {allowed}") from error
+        if key in _FROZEN:
             checked = frozenset(checked)
-        elif label == "services.allow":
+        elif key == Key("services", "allow"):
             checked = frozenset(checked) or None
-        values["log_level" if label == "log.level" else label] = checked
+        values[key] = checked
     return values

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from nfreaim.helpers.oscar.standing import OscarHelper
 
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall import peer_gate
@@ -22,7 +23,6 @@ from nfreaim.core.tcp.stream import Stream
 from nfreaim.core.verdict import ACCEPT, Verdict
 from nfreaim.helpers.oscar import redirects
 from nfreaim.helpers.oscar.proposal import Proposal
-from nfreaim.helpers.oscar.session import OscarHelper
 from nfreaim.layers.oscar_messages import RdvTag
 from tests.fuzz import corpus, mutate
 from tests.fuzz.program import Kind, Program, Step
@@ -86,7 +86,7 @@ def test_the_seeds_reach_what_they_are_for() -> None:
         counters = world.engine.counters
         reached["pinhole"] += len(world.ever)
         reached["mapped-back"] += counters.helpers["mapped_back"]
-        reached["session"] += sum(pinhole.session for pinhole in world.ever)
+        reached["session"] += sum(pinhole.standing for pinhole in world.ever)
         reached["held"] += counters.held_packets
         reached["unsequenced"] += counters.helpers["unsequenced_flows"]
         if name in reached:

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Final
 
+from nfreaim.helpers.oscar.standing import OscarHelper
+
 from nfreaim.core.address import Endpoint, FlowId, flow_id
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.pinhole import Pinhole
@@ -23,13 +25,12 @@ from nfreaim.core.tcp.segment import ACK, RST, SYN, Segment
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import BackendError
 from nfreaim.helpers.oscar.peer_greetings import greetings
-from nfreaim.helpers.oscar.session import OscarHelper
 from tests.fuzz.ends import ANNOUNCED, ENDS, OUTSIDES
 from tests.fuzz.failures import failures
-from tests.fuzz.fields import CLIENT, SERVER
 from tests.fuzz.line import Line
 from tests.fuzz.numbers import RENEWALS, Numbers
 from tests.fuzz.program import Kind, Program, Step
+from tests.oscar.flap import CLIENT, SERVER
 from tests.unit.fakes import PSH_ACK, Router, kept_bytes
 from tests.unit.fakes import SERVER as OSCAR
 
@@ -357,7 +358,7 @@ class World:
             assert 1024 <= pinhole.outside.port <= 65535
             assert pinhole.inside.port not in self.policy.deny_ports
             allowed = self.now + self.policy.lifetime
-            assert pinhole.deadline <= allowed or (pinhole.session and slot != 2), "no deadline"
+            assert pinhole.deadline <= allowed or (pinhole.standing and slot != 2), "no deadline"
             self.ever.append(pinhole)
 
     def bounded(self) -> None:

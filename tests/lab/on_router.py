@@ -112,11 +112,12 @@ def pinholes_read_back_as_written() -> None:
     everybody, one, two = hole(5190), hole(5191, "203.0.113.20"), hole(5192, "1.2.3.4", "5.6.7.8")
     service, agreement, far = "f" * 32, b"12345678", Endpoint("255.255.255.255", 65535)
     longest = replace(
-        hole(5193, lasting=math.inf),
+        hole(5193),
         service=service,
         agreement=agreement,
         flow=FlowId(far, far),
         verify=True,
+        deadline=math.inf,
     )
     moved = replace(hole(5194), outside=Endpoint(OUTSIDE, 40000))
     holes = [everybody, one, two, longest, moved]

@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from tests.lab.net import ADDRESS, Lab
-from tests.lab.scene import Scene
-from tests.lab.test_lifecycle import INSTALL
-from tests.lab.test_traffic import HTTP, connect, listener, pour
+from tests.lab.scene import INSTALL, Scene
+from tests.lab.sockets import HTTP, connect, listener, pour
 
 # Names, because on_router.py imports libraries that only a router needs.
 ALONE = (

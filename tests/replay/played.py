@@ -21,7 +21,7 @@ def play(
 ) -> Replay:
     """Replay the file `source` into the file `target`."""
     capture = Capture.load(source)
-    result = replay(capture, IPv4Network(inside), outside, ports, midstream)
+    result = replay(capture, IPv4Network(inside), outside, {"oscar": ports}, midstream)
     capture.save(target)
     return result
 

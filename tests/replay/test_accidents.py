@@ -1,12 +1,14 @@
 """What goes wrong in captures: holes, wrong order, odd links, damaged ends; the proposal is Alice's."""
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from nfreaim import protocols
 from nfreaim.capture import Capture
-from nfreaim.helpers import HELPERS
+from nfreaim.helpers.oscar import OSCAR
 from nfreaim.replay import Replay
 from pcaps.scenes import ALICE, AMY, ROUTER_A, Scene
 from pcaps.wire import GOLDEN, proposal
@@ -23,7 +25,7 @@ SIGN_ON = bytes.fromhex("2a0100640004 00000001")
 @pytest.fixture(autouse=True)
 def any_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same golden frames again and again, with the numbers that they were recorded with."""
-    monkeypatch.setitem(HELPERS, "oscar", AnyNumbers)
+    monkeypatch.setattr(protocols, "HELPERS", (replace(OSCAR, load=lambda: AnyNumbers),))
 
 
 def signed_on(

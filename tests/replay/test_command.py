@@ -27,7 +27,7 @@ def test_json_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     told = json.loads(out)
     assert list(told) == ["packets", "changed", "flows", "messages", "pinholes", "malformed"]
     assert set(told["messages"][0]) == set(
-        "frame direction service stage cookie before after action reason".split()
+        "frame protocol direction service stage cookie before after action reason".split()
     )
     assert told["changed"] == 2
     assert told["pinholes"] == [{"inside": "10.0.0.5:5190", "outside": "203.0.113.1:5190"}]

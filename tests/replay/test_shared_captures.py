@@ -68,6 +68,7 @@ def test_proposal_of_a_connection_met_in_the_middle_is_the_only_change(tmp_path:
         "messages": [
             {
                 "frame": 92,
+                "protocol": "oscar",
                 "direction": "out",
                 "service": "send-file",
                 "stage": 1,

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,8 +24,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations `check` was called with; it is the command with all settings and no effect."""
     seen: list[Config] = []
 
-    def see(lan: Any, wan: Any, ports: Any, queue: Any, workers: Any) -> int:
-        seen.append(Config(lan, wan, ports, queue, workers))
+    def see(rules: script.Settings) -> int:
+        seen.append(Config(rules.lan, rules.wan, rules.ports, rules.queue, rules.workers))
         return 0
 
     monkeypatch.setattr(doctor, "main", see)
@@ -60,10 +59,84 @@ def test_command_line_wins_over_the_file_and_the_file_over_the_defaults(
     )
     assert cli.main([*of_file, "--wan", "y", "--wan", "z"]) == 0
     assert served == [
-        Config(("a", "b"), ("c",), (443,), 7, 3),
-        Config(("x",), ("c",), (1, 2), 0, 1),
-        Config(("a", "b"), ("y", "z"), (443,), 7, 3),
+        Config(("a", "b"), ("c",), {"oscar": (443,)}, 7, 3),
+        Config(("x",), ("c",), {"oscar": (1, 2)}, 0, 1),
+        Config(("a", "b"), ("y", "z"), {"oscar": (443,)}, 7, 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "ports"),
+    [
+        ("", {"irc": (6697,)}),
+        ("--protocol oscar", {"oscar": (443,)}),
+        ("--protocol oscar:1,2", {"oscar": (1, 2)}),
+        ("--protocol irc --protocol oscar:1", {"irc": (6697,), "oscar": (1,)}),
+        ("--port 1 --port 2", {"irc": (6697,), "oscar": (1, 2)}),
+        ("--protocol irc:7 --port 1", {"irc": (7,), "oscar": (1,)}),
+    ],
+)
+def test_protocols_of_the_command_line_replace_those_of_the_file_and_keep_their_sections(
+    served: list[Config], tmp_path: Path, words: str, ports: dict[str, tuple[int, ...]]
+) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('protocols = ["irc"]\n[irc]\nports = [6697]\n[oscar]\nports = [443]\n')
+    assert cli.main(["check", "--config", str(path), *words.split()]) == 0
+    assert [config.ports for config in served] == [ports]
+
+
+def test_older_spellings_of_the_file_are_named_with_those_of_today(
+    served: list[Config], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "install", lambda settings: None)
+    path = tmp_path / "f.toml"
+    path.write_text('ports = [443]\nicq_direct = "off"\n')
+    said = [
+        f"{path}: {key} is an older spelling; write {key} in the section [oscar]"
+        for key in ("ports", "icq_direct")
+    ]
+    assert cli.main(["check", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"warn {line}" for line in said]
+    assert cli.main(["rules", "install", "--config", str(path)]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"nfreaim: {line}" for line in said]
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ("", ["oscar:5190", "irc:6667"]),
+        ("--default", ["oscar:5190"]),
+        ("irc", ["irc:6667"]),
+        ("irc oscar:443,5190", ["irc:6667", "oscar:443,5190"]),
+    ],
+)
+def test_protocols_are_listed_as_the_rules_want_them(
+    words: str, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["protocols", *words.split()]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("protocols aim", "there is no protocol 'aim'; known are oscar, irc"),
+        ("check --protocol aim", "there is no protocol 'aim'"),
+        ("check --protocol oscar:x", "'x' is no port"),
+        ("check --protocol oscar --port 443", "--port is the older spelling of --protocol oscar:PORT"),
+        ("check --protocol oscar --protocol irc:5190", "port 5190 is given to oscar and to irc"),
+        ("rules install --protocol oscar:", "'' is no port"),
+        ("run --protocol oscar --protocol oscar:1", "protocol oscar is given twice"),
+    ],
+)
+def test_protocols_that_make_no_sense_are_status_2_and_one_line(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("nfreaim: ")
+    assert said in err
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,17 @@ import pytest
 from nfreaim import config
 from nfreaim.cli import main
 from nfreaim.config import Config, load, parse
-from nfreaim.core.firewall.policy import DENIED_PORTS, PinholePolicy
+from nfreaim.core.firewall.policy import DENIED_PORTS
 from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import ConfigError
+from nfreaim.old_spellings import MOVED, Key
 
 SHIPPED = Path(__file__).resolve().parents[2] / "rules" / "nfreaim.toml"
 WITHOUT_DEFAULT = {"lan", "wan", "outside_address"}
 
 
 def policy(**settings: Any) -> Config:
-    return Config(pinholes=PinholePolicy(**settings))
+    return Config(pinholes=replace(Config().pinholes, **settings))
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,9 @@ def policy(**settings: Any) -> Config:
         ("", Config()),
         ('lan = ["br-lan", "eth0.7"]', Config(lan=("br-lan", "eth0.7"))),
         ('wan = ["ppp0"]', Config(wan=("ppp0",))),
-        ("ports = [443, 5190]", Config(ports=(443, 5190))),
-        (f"ports = {list(range(1, 16))}", Config(ports=tuple(range(1, 16)))),
+        ("ports = [443, 5190]", Config(ports={"oscar": (443, 5190)})),
+        (f"ports = {list(range(1, 16))}", Config(ports={"oscar": tuple(range(1, 16))})),
+        ("[oscar]\nports = [443, 5190]", Config(ports={"oscar": (443, 5190)})),
         ("queue = 0", Config(queue=0)),
         ("workers = 4", Config(workers=4)),
         ("hold_ms = 250", Config(engine=EngineSettings(hold=0.25))),
@@ -85,6 +87,15 @@ BAD: list[tuple[str, list[str], str]] = [
     ("status_group", ["1", '"a b"', '"-adm"', '"adm:x"', '["adm"]'], "the name of a group"),
     ("icq_direct", ['"yes"', "true", "[]", '["home"]', "1"], '"on", "off" or a list of inside addresses'),
     ("forward", ['"10.0.0.5"', "[1]", '[{ host = "10.0.0.5" }]'], "the ports within 1024-65535"),
+    (
+        "protocols",
+        ['"oscar"', "[]", "[1]", '["msnp"]', '["OSCAR"]'],
+        'a list of one or more of "oscar", "irc"',
+    ),
+    ("oscar.ports", ["5190", "[]", "[0]", f"{[1] * 16}"], "1 to 15 port numbers"),
+    ("oscar.icq_direct", ['"yes"', "[]", '["home"]'], '"on", "off" or a list of inside addresses'),
+    ("oscar.icq_per_host", ["0", "1025", '"4"'], "a whole number from 1 to 1024"),
+    ("irc.ports", ["6667", "[]", "[65536]"], "1 to 15 port numbers"),
     ("pinholes.icq_per_host", ["0", "1025", '"4"'], "a whole number from 1 to 1024"),
     ("pinholes.verify_peers", ["0", '"true"', "[true]"], "true or false"),
     ("pinholes.rate_per_host", ["0", "100001", "1.5"], "a whole number from 1 to 100000"),
@@ -132,18 +143,22 @@ def test_bad_value_is_refused_by_file_key_and_what_is_allowed(
 
 
 def test_no_key_is_left_out_of_these_tests() -> None:
-    assert {key for key, _, _ in BAD} == {f"{section}.{key}".lstrip(".") for section, key in config._KEYS}
+    assert {key for key, _, _ in BAD} == {str(key) for key in [*config._KEYS, *MOVED]}
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("port = 5190", "unknown key port; the top level allows lan, wan, ports"),
+        ("port = 5190", "unknown key port; the top level allows lan, wan, protocols, queue"),
         ("lifetime = 60", "unknown key lifetime; the top level allows"),
         ("[pinholes]\nlevel = 'info'", "unknown key pinholes.level; section [pinholes] allows lifetime"),
         ("[pinholes]\nqueue = 1", "unknown key pinholes.queue"),
         ("[services]\nallowed = []", "unknown key services.allowed; section [services] allows allow, deny"),
         ("[logging]\nlevel = 'info'", "unknown key logging; the top level allows"),
+        ("[oscar]\nport = 443", "unknown key oscar.port; section [oscar] allows ports, icq_direct"),
+        ("[irc]\nicq_direct = 'on'", "unknown key irc.icq_direct; section [irc] allows ports"),
+        ("oscar = 5190", "oscar is a section: write [oscar]"),
+        ("ports = [443]\noscar = 5190", "oscar is a section: write [oscar]"),
         ("log = 'debug'", "log is a section: write [log]"),
         ("pinholes = 5", "pinholes is a section: write [pinholes]"),
         ("[[services]]\nallow = []", "services is a section: write [services]"),
@@ -184,10 +199,11 @@ def test_shipped_file_describes_every_key_with_its_default() -> None:
     found = parse(uncommented, str(SHIPPED))
     pinholes = replace(found.pinholes, announce=None)
     assert replace(found, lan=(), wan=(), pinholes=pinholes) == Config()
+    assert found.notices == ()
     assert found.pinholes.deny_ports == DENIED_PORTS
     document = tomllib.loads(uncommented)
-    described = {("", key) for key in document} | {
-        (section, key) for section, value in document.items() if isinstance(value, dict) for key in value
+    described = {Key("", key) for key in document} | {
+        Key(section, key) for section, value in document.items() if isinstance(value, dict) for key in value
     }
     assert set(config._KEYS) <= described
     assert set(document) > WITHOUT_DEFAULT
@@ -196,3 +212,33 @@ def test_shipped_file_describes_every_key_with_its_default() -> None:
 def test_queues_behind_the_last_one_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rules", "install", "--queue", "65534", "--workers", "2", "--lan", "a", "--wan", "b"]) == 2
     assert "the last one is 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ('protocols = ["irc"]', {"irc": (6667,)}),
+        ('protocols = ["irc", "oscar"]\n[irc]\nports = [6697]', {"irc": (6697,), "oscar": (5190,)}),
+        ("[irc]\nports = [5190]", {"oscar": (5190,)}),
+        ("protocols = ['irc']\n[oscar]\nports = [6667]", {"irc": (6667,)}),
+    ],
+)
+def test_only_protocols_that_are_named_are_read(text: str, ports: dict[str, tuple[int, ...]]) -> None:
+    found = parse(text, "f")
+    assert found.ports == ports
+    assert {port: spec.name for port, spec in found.helpers().items()} == {
+        port: name for name, numbers in ports.items() for port in numbers
+    }
+
+
+def test_two_protocols_on_one_port_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"f: port 5190 is given to oscar and to irc"):
+        parse('protocols = ["oscar", "irc"]\n[irc]\nports = [6667, 5190]', "f")
+
+
+def test_other_protocols_bring_their_own_limits() -> None:
+    both = parse('[oscar]\nicq_direct = "off"\n[pinholes]\ntotal = 9', "f")
+    without = both.serving({"irc": (6667,)})
+    assert (without.ports, without.pinholes.total) == ({"irc": (6667,)}, 9)
+    assert (without.pinholes.caps, without.pinholes.only_for) == ({}, {})
+    assert without.serving({"oscar": (5190,)}) == both

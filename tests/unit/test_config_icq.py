@@ -16,6 +16,9 @@ EVERY_KIND = ("icq-direct", "icq-reverse", "icq-relay")
     [
         ("", {"10.0.0.5": True, "10.0.0.6": True}),
         ('icq_direct = "on"', {"10.0.0.5": True, "10.0.0.6": True}),
+        ('[oscar]\nicq_direct = "on"', {"10.0.0.5": True, "10.0.0.6": True}),
+        ('[oscar]\nicq_direct = "off"', {"10.0.0.5": False, "10.0.0.6": False}),
+        ('[oscar]\nicq_direct = ["10.0.0.5"]', {"10.0.0.5": True, "10.0.0.6": False}),
         ('icq_direct = "off"', {"10.0.0.5": False, "10.0.0.6": False}),
         ('icq_direct = ["10.0.0.5"]', {"10.0.0.5": True, "10.0.0.6": False}),
         ('[services]\ndeny = ["icq-direct", "icq-reverse", "icq-relay"]', {"10.0.0.5": False}),
@@ -35,7 +38,10 @@ def test_neither_on_nor_off_nor_hosts(value: str) -> None:
 
 
 def test_cap() -> None:
-    assert parse("[pinholes]\nicq_per_host = 1", "file").pinholes.sessions_per_host == 1
+    for section in ("pinholes", "oscar"):
+        policy = parse(f"[{section}]\nicq_per_host = 1", "file").pinholes
+        assert policy.caps == dict.fromkeys(EVERY_KIND, ("icq_per_host", 1))
+    assert parse("", "file").pinholes.caps == dict.fromkeys(EVERY_KIND, ("icq_per_host", 4))
     with pytest.raises(ConfigError, match=r"pinholes\.icq_per_host = 0"):
         parse("[pinholes]\nicq_per_host = 0", "file")
 

@@ -1,7 +1,8 @@
-"""Where nfreaim may change a byte, found by a parser that shares nothing with it.
+"""Where a frame has addresses and ports that a router may change, and in which form.
 
 `Reader` cuts a stream into FLAP frames and lists, for each whole frame, the address and port fields that its
-message may have; see docs/design.md, section 7 and 11, and docs/icq.md. Nothing here changes anything.
+message may have; see docs/design.md, section 7 and 11, and docs/icq.md. `announcing` writes others there.
+Unlike the codec beside it this reads anything, and stops where a length overruns.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-Format = Literal["ip", "~ip", "port", "~port", "port32", "little32", "host"]
-CLIENT, SERVER = 0, 1  # ways
+from tests.oscar import icq, snac
+from tests.oscar import rendezvous as rdv
+from tests.oscar.flap import CLIENT, FLAP_SIGNOFF, HEADER, SERVER, begins, number_of, runs_on
+from tests.oscar.snac import body_of, kind_of
+from tests.oscar.values import complement, ip4
 
-REVERSE: Final = bytes.fromhex("094613444c7f11d18222444553540000")
-RELAY: Final = bytes.fromhex("094613494c7f11d18222444553540000")
-FILE_PLUGIN: Final = bytes.fromhex("f02d12d93091d3118dd700104b06462e")
-CHAT_PLUGIN: Final = bytes.fromhex("bff720b2378ed411bd280004ac96d905")
+Format = Literal["ip", "~ip", "port", "~port", "port32", "little32", "host"]
+"""~: the complement; port: u16, which Licq writes little-endian; port32, little32: u32; host: text."""
+
 _INNER: Final[dict[int, tuple[int, Format]]] = {
-    2: (4, "ip"),
-    3: (4, "ip"),
-    4: (4, "ip"),
-    5: (2, "port"),
-    0x16: (4, "~ip"),
-    0x17: (2, "~port"),
+    rdv.RDV_IP: (4, "ip"),
+    rdv.REQUESTER_IP: (4, "ip"),
+    rdv.VERIFIED_IP: (4, "ip"),
+    rdv.PORT: (2, "port"),
+    rdv.IP_CHECK: (4, "~ip"),
+    rdv.PORT_CHECK: (2, "~port"),
 }
+_FAMILY_ICBM: Final = b"\0\4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,10 @@ class Reader:
     def feed(self, data: bytes) -> None:
         self.data += data
         while not self.broken and len(self.data) - self.pos >= 6:
-            magic, channel, _, length = struct.unpack_from("!BBHH", self.data, self.pos)
+            _, channel, _, length = HEADER.unpack_from(self.data, self.pos)
             beginning = bytes(self.data[self.pos : self.pos + 6])
             follows = not self.strict or runs_on(beginning, self.due, self.way)
-            if magic != 0x2A or not 1 <= channel <= 5 or not follows:
+            if not begins(beginning) or not follows:
                 self.broken = True
                 return
             end = self.pos + 6 + length
@@ -86,87 +90,68 @@ class Reader:
             self.pos = end
             for low, high, name in sorted(set(found(frame, self.way, self.server_inside))):
                 self.fields.append(Field(at + low, at + high, name))
-            if channel == 2 and frame[6:10] == b"\0\1\0\3":
-                families = frame[_body(frame) :]
-                self.lists_icbm |= b"\0\4" in [families[x : x + 2] for x in range(0, len(families), 2)]
+            if kind_of(frame) == snac.FAMILY_LIST:
+                families = frame[body_of(frame) :]
+                self.lists_icbm |= _FAMILY_ICBM in [families[x : x + 2] for x in range(0, len(families), 2)]
 
     def within(self, start: int, end: int) -> list[Field]:
         """The fields that have a byte of [start, end)."""
         return [each for each in self.fields if each.start < end and start < each.end]
 
 
-def number_of(frame: bytes) -> int:
-    return int.from_bytes(frame[2:4], "big")
-
-
-def runs_on(frame: bytes, due: int | None, way: int) -> bool:
-    """Whether *frame* may follow where number *due* is expected: a server's may be off by 16, and any
-    counter of 8, 15 or 16 bits may begin anew."""
-    number = number_of(frame)
-    if due is None or number == due:
-        return True
-    if number in (0, 1) and due in (0x100, 0x8000, 0x8001, 0):
-        return True
-    off = (number - due) % 0x10000
-    return way == SERVER and (off <= 16 or off >= 0x10000 - 16)
-
-
 Spans = Iterator[tuple[int, int, Format]]
-
-
-def frames_of(stream: bytes) -> list[bytes]:
-    """The whole frames at the beginning of *stream*."""
-    frames = []
-    while len(stream) >= 6 and stream[0] == 0x2A and 1 <= stream[1] <= 5:
-        size = 6 + int.from_bytes(stream[4:6], "big")
-        if len(stream) < size:
-            break
-        frames.append(stream[:size])
-        stream = stream[size:]
-    return frames
 
 
 def found(frame: bytes, way: int, server_inside: bool) -> Spans:
     """Offsets in a whole FLAP frame, and what may be there."""
-    if frame[1] == 4 and server_inside and way == SERVER:
-        yield from _hosts(frame, 6)
-    if frame[1] != 2 or len(frame) < 16:
+    if frame[1] == FLAP_SIGNOFF and server_inside and way == SERVER:
+        yield from _hosts(frame, HEADER.size)
+    kind = kind_of(frame)
+    if kind is None:
         return
-    name, body = frame[6:10], _body(frame)
+    body = body_of(frame)
     if server_inside:
         if way == SERVER:
-            if name == b"\0\4\0\7":
+            if kind == snac.TO_CLIENT:
                 yield from _icbm(frame, body, way, True)
-            elif name in (b"\0\x17\0\3", b"\0\1\0\5"):
+            elif kind in (snac.LOGIN_REPLY, snac.SERVICE_REDIRECT):
                 yield from _hosts(frame, body)
-            elif name == b"\0\1\0\x12":
+            elif kind == snac.MIGRATION:
                 yield from _hosts(frame, body + 2 + 2 * int.from_bytes(frame[body : body + 2], "big"))
         return
     if way == CLIENT:
-        if name == b"\0\4\0\6":
+        if kind == snac.TO_HOST:
             yield from _icbm(frame, body, way, False)
-        elif name == b"\0\1\0\x1e":
+        elif kind == snac.SET_STATUS:
             for tag, at, size in _tlvs(frame, body, len(frame)):
                 yield from _direct(tag, at, size, False)
-        elif name == b"\0\4\0\x0b" and frame[body + 8 : body + 10] == b"\0\2":
+        elif kind == snac.CLIENT_ERROR and frame[body + 8 : body + 10] == b"\0\2":
             at = body + 11 + frame[body + 10] if len(frame) > body + 10 else len(frame)
             if frame[at : at + 2] == b"\0\3":
                 yield from _relay(frame, at + 2, len(frame))
-    elif name == b"\0\4\0\7":
+    elif kind == snac.TO_CLIENT:
         yield from _icbm(frame, body, way, False)
-    elif name in (b"\0\3\0\x0b", b"\0\2\0\6", b"\0\1\0\x0f"):
+    elif kind in (snac.BUDDY_ARRIVED, snac.USER_INFO, snac.SELF_INFO):
         at = body
         while at < len(frame):
-            spans, at = _user(frame, at, name != b"\0\1\0\x0f")
+            spans, at = _user(frame, at, kind != snac.SELF_INFO)
             yield from spans
-            if name == b"\0\2\0\6":
+            if kind == snac.USER_INFO:
                 return
 
 
-def _body(frame: bytes) -> int:
-    if len(frame) >= 18 and frame[10] & 0x80:
-        return 18 + int.from_bytes(frame[16:18], "big")
-    return 16
+def announcing(frame: bytes, way: int, host: str, port: int | None = None) -> bytes:
+    """*frame* with this address, and port if one is given, in all its fields, for a client inside."""
+    out = bytearray(frame)
+    for low, high, form in found(frame, way, False):
+        if form in ("ip", "~ip"):
+            value = ip4(host)
+        elif port is None:
+            continue
+        else:
+            value = port.to_bytes(high - low, "little" if form == "little32" else "big")
+        out[low:high] = complement(value) if form[0] == "~" else value
+    return bytes(out)
 
 
 def _tlvs(data: bytes, at: int, end: int, count: int = 1 << 16) -> Iterator[tuple[int, int, int]]:
@@ -181,10 +166,10 @@ def _tlvs(data: bytes, at: int, end: int, count: int = 1 << 16) -> Iterator[tupl
 
 
 def _direct(tag: int, at: int, size: int, external: bool) -> Spans:
-    if tag == 0xC and size == 37:
+    if tag == icq.DIRECT_INFO and size == icq.DIRECT.size:
         yield at, at + 4, "ip"
         yield at + 4, at + 8, "port32"
-    elif external and tag == 0xA and size == 4:
+    elif external and tag == icq.EXTERNAL and size == 4:
         yield at, at + 4, "ip"
 
 
@@ -221,18 +206,18 @@ def _icbm(frame: bytes, body: int, way: int, server_inside: bool) -> Spans:
 def _rendezvous(frame: bytes, at: int, size: int, way: int, server_inside: bool) -> Spans:
     kind, capability = frame[at : at + 2], frame[at + 10 : at + 26]
     inner = list(_tlvs(frame, at + 26, at + size))
-    if kind != b"\0\0" or any(tag == 0x10 for tag, _, _ in inner):
+    if kind != b"\0\0" or any(tag == rdv.USE_RELAY for tag, _, _ in inner):
         return
     for tag, value, length in inner:
         width, name = _INNER.get(tag, (0, "ip"))
         if length and length == width:
             yield value, value + length, name
-        elif tag == 0x2711 and not server_inside:
-            if capability == REVERSE and length == 27:
+        elif tag == rdv.SERVICE_DATA and not server_inside:
+            if capability == rdv.REVERSE and length == icq.CALL_BACK.size:
                 yield value + 4, value + 8, "ip"
                 yield value + 8, value + 12, "little32"
                 yield value + 17, value + 21, "little32"
-            elif capability == RELAY:
+            elif capability == rdv.RELAY:
                 yield from _relay(frame, value, value + length)
 
 
@@ -248,13 +233,13 @@ def _relay(data: bytes, at: int, end: int) -> Spans:
         return
     kind = data[at]
     at = _little(data, at + 6, end)
-    chat = kind == 2
-    if kind == 3:
+    chat = kind == icq.CHAT
+    if kind == icq.FILE:
         at = _little(data, at, end)
-    elif kind == 0x1A and at + 18 <= end:
+    elif kind == icq.PLUGIN and at + 18 <= end:
         guid = data[at + 2 : at + 18]
-        chat = guid == CHAT_PLUGIN
-        if guid not in (CHAT_PLUGIN, FILE_PLUGIN):
+        chat = guid == icq.CHAT_PLUGIN
+        if guid not in (icq.CHAT_PLUGIN, icq.FILE_PLUGIN):
             return
         at = _little(data, max(_little(data, at, end), at + 18) + 4, end, 4)
     elif not chat:

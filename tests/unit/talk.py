@@ -1,4 +1,4 @@
-"""Redirects made to order, and a router that answers by the book, for tests of the OSCAR helper alone."""
+"""One flow read by the OSCAR helper alone, and a router that answers it by the book."""
 
 from __future__ import annotations
 
@@ -11,43 +11,10 @@ from nfreaim.core.counters import Counters
 from nfreaim.core.helper import Expectation, Refused, Report
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.helpers.oscar import OSCAR
-from pcaps.wire import tlv
-from tests.golden import load
+from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
 from tests.unit.fakes import AnyNumbers
 
-GOLDEN = load()
-NAMED = b"203.0.113.9:5190"
-"""What the golden redirects name."""
-HOME = b"10.0.0.9:5190"
-SIGNON = bytes.fromhex("2a01006400040000 0001")
-ONLINE = GOLDEN["host-online"].data
-GROWN, SHRUNK = Endpoint("198.51.100.200", 45190), Endpoint("192.0.2.7", 80)
 REACHED = Endpoint("203.0.113.100", 5190)
-REDIRECTS = ("login-reply", "service-redirect", "icq-flap-login-reply")
-
-
-def flap(data: bytes, channel: int = 2) -> bytes:
-    return bytes([0x2A, channel, 0, 0x66]) + len(data).to_bytes(2, "big") + data
-
-
-def redirect(tlvs: bytes, name: bytes = b"\0\x17\0\3", flags: bytes = b"\0\0", extra: bytes = b"") -> bytes:
-    return flap(name + flags + b"\0\0\0\2" + extra + tlvs)
-
-
-def migration(tlvs: bytes, families: bytes = b"\0\2\0\4\0\x13") -> bytes:
-    return redirect(families + tlvs, b"\0\1\0\x12")
-
-
-def naming(text: bytes, name: str = "login-reply") -> bytes:
-    """A golden redirect that names another server, put together by nothing but counting."""
-    return renamed(GOLDEN[name].data, NAMED, text)
-
-
-def renamed(frame: bytes, old: bytes, new: bytes) -> bytes:
-    """*frame* with another text in its TLVs 0x0005, all lengths right."""
-    assert tlv(5, old) in frame
-    data = frame[6:].replace(tlv(5, old), tlv(5, new))
-    return frame[:4] + len(data).to_bytes(2, "big") + data
 
 
 @dataclass
@@ -184,11 +151,11 @@ class Talk:
     def begun(self) -> Talk:
         """Past the sign-on frames, as a login connection is."""
         self.send(1, SIGNON, [1, 2, 4, 6])
-        self.send(0, GOLDEN["signon-with-cookie"].data)
+        self.send(0, CLIENT_SIGNON)
         return self
 
     def online(self) -> Talk:
         """Past sign-on, as a session is."""
-        self.begun().send(1, ONLINE, [1, 2, 4, 6])
+        self.begun().send(1, HOST_ONLINE, [1, 2, 4, 6])
         assert self.helper.established
         return self

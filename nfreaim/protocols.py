@@ -1,0 +1,179 @@
+"""The protocols by name: which there are, on which ports each is read, and what its section limits.
+
+Everything here comes from the table ``nfreaim.helpers.HELPERS``. No protocol is named here.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.helper import HelperSpec
+from nfreaim.errors import ConfigError
+from nfreaim.helpers import HELPERS
+from nfreaim.old_spellings import DEFAULT_PROTOCOL
+
+MOST_PORTS: Final = 15
+"""Of one protocol: as many as fit into one multiport match."""
+
+EVERYBODY: Final = None
+"""The hosts of a switch that is on."""
+
+Ports = Mapping[str, tuple[int, ...]]
+"""The server ports of each protocol that is read, by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What the configuration says of one protocol; a key that is absent has its default.
+
+    ports     of servers; empty: the usual ones
+    switches  by key: the inside hosts that may have the services it governs, or EVERYBODY
+    caps      by key: most standing pinholes of one inside host
+    """
+
+    ports: tuple[int, ...] = ()
+    switches: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    caps: Mapping[str, int] = field(default_factory=dict)
+
+
+Sections = Mapping[str, Section]
+
+
+def known(name: str) -> HelperSpec:
+    """The protocol called *name*. Raises ConfigError."""
+    for spec in HELPERS:
+        if spec.name == name:
+            return spec
+    names = ", ".join(spec.name for spec in HELPERS)
+    raise ConfigError(f"there is no protocol {name!r}; known are {names}")
+
+
+def ports_of(name: str, sections: Sections | None = None) -> tuple[int, ...]:
+    """Where the servers of protocol *name* are: as its section says, else as usual. Raises ConfigError."""
+    spec = known(name)
+    section = (sections or {}).get(name)
+    return section.ports if section and section.ports else spec.ports
+
+
+def usual_ports() -> dict[str, tuple[int, ...]]:
+    """What is read where nothing else is said."""
+    return {DEFAULT_PROTOCOL: ports_of(DEFAULT_PROTOCOL)}
+
+
+def chosen(options: Iterable[str], sections: Sections | None = None) -> dict[str, tuple[int, ...]]:
+    """The protocols that *options* name, each as NAME[:PORT[,PORT...]]. Raises ConfigError."""
+    ports: dict[str, tuple[int, ...]] = {}
+    for option in options:
+        name, colon, text = option.partition(":")
+        usual = ports_of(name, sections)
+        if name in ports:
+            raise ConfigError(f"protocol {name} is given twice; name all its ports at once")
+        ports[name] = tuple(_port(name, number) for number in text.split(",")) if colon else usual
+    check(ports)
+    return ports
+
+
+def add_options(parser: ArgumentParser, port: Callable[[str], object]) -> None:
+    """The options whose values ``of_options`` wants; *port* reads a port, as argparse's types do."""
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a protocol to read, on the usual ports of its servers or on those of NAME:PORT[,PORT...]; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--port",
+        action="append",
+        default=[],
+        type=port,
+        metavar="N",
+        help=f"older spelling: a port of protocol {DEFAULT_PROTOCOL}; may be repeated",
+    )
+
+
+def of_options(
+    named: Sequence[str], ports: Sequence[int], usual: Ports, sections: Sections | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The protocols that a command line asks for; *usual* are those of one that names none.
+
+    named  each --protocol, see ``chosen``
+    ports  each --port, the older spelling: ports of the only protocol there was
+
+    Raises ConfigError.
+    """
+    found = chosen(named, sections) if named else dict(usual)
+    if ports:
+        if named and DEFAULT_PROTOCOL in found:
+            raise ConfigError(
+                f"--port is the older spelling of --protocol {DEFAULT_PROTOCOL}:PORT[,PORT...]; "
+                "both are given, leave --port out"
+            )
+        found[DEFAULT_PROTOCOL] = tuple(ports)
+    check(found)
+    return found
+
+
+def _port(name: str, text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ConfigError(
+            f"protocol {name}: {text!r} is no port; write {name}:N[,N...], each N from 1 to 65535"
+        )
+    return int(text)
+
+
+def written(ports: Ports) -> list[str]:
+    """The options that ``chosen`` reads as these *ports*."""
+    return [f"{name}:{','.join(map(str, numbers))}" for name, numbers in ports.items()]
+
+
+def check(ports: Ports) -> None:
+    """Raises ConfigError unless each protocol is known and each port leads to one of them."""
+    taken: dict[int, str] = {}
+    for name, numbers in ports.items():
+        known(name)
+        if not 1 <= len(numbers) <= MOST_PORTS:
+            raise ConfigError(
+                f"protocol {name}: {len(numbers)} ports; from 1 to {MOST_PORTS} fit into one rule"
+            )
+        for port in numbers:
+            if taken.setdefault(port, name) != name:
+                raise ConfigError(
+                    f"port {port} is given to {taken[port]} and to {name}; a port has one protocol"
+                )
+
+
+def by_port(ports: Ports) -> dict[int, HelperSpec]:
+    """Who reads what is said to each server port."""
+    return {port: known(name) for name, numbers in ports.items() for port in numbers}
+
+
+def service_name(text: str) -> str:
+    """How the service is called that an operator calls *text*: each protocol knows its own names best."""
+    names = (spec.service_name(text) for spec in HELPERS)
+    return next((name for name in names if name != text.lower()), text.lower())
+
+
+def limited(policy: PinholePolicy, names: Iterable[str], sections: Sections) -> PinholePolicy:
+    """*policy* with what the protocols *names* add: caps, switches, and what is off unless switched on."""
+    caps: dict[str, tuple[str, int]] = {}
+    only_for: dict[str, frozenset[str]] = {}
+    off: set[str] = set()
+    for spec in map(known, names):
+        section = sections.get(spec.name, Section())
+        for service, about in spec.services.items():
+            if about.cap is not None:
+                caps[service] = about.cap, section.caps.get(about.cap, spec.caps[about.cap])
+        off |= {service for service, about in spec.services.items() if not about.default}
+        for key, hosts in section.switches.items():
+            off -= {*spec.switches[key]}
+            if hosts is not EVERYBODY:
+                only_for |= dict.fromkeys(spec.switches[key], hosts)
+    off -= policy.allow_services or frozenset()
+    return replace(policy, caps=caps, only_for=only_for, off=frozenset(off))

@@ -1,0 +1,70 @@
+"""The command ``nfreaim replay``: its arguments, and one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from ipaddress import IPv4Address, IPv4Network
+
+from nfreaim import protocols
+from nfreaim.capture import Capture, CaptureError
+from nfreaim.errors import ConfigError
+from nfreaim.replay.player import replay
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that ``main`` reads."""
+    parser.add_argument("capture", metavar="IN.pcap", help="pcap or pcapng, taken on the router's LAN side")
+    parser.add_argument("-o", "--output", metavar="OUT.pcap", help="write the capture as it would have left")
+    parser.add_argument("--inside", metavar="CIDR", required=True, help="the network behind the router")
+    parser.add_argument("--outside", metavar="ADDRESS", required=True, help="the router's outside address")
+    protocols.add_options(parser, str)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument(
+        "--midstream", action="store_true", help="also read connections whose beginning is not in the capture"
+    )
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """``nfreaim replay``: 0, or 2 with one line on stderr if there is nothing to work on."""
+    try:
+        inside = _network(arguments.inside)
+        outside = _address(arguments.outside)
+        numbers = [_port(text) for text in arguments.port]
+        ports = protocols.of_options(arguments.protocol, numbers, protocols.usual_ports())
+        capture = Capture.load(arguments.capture)
+        if capture.truncated:
+            print(f"nfreaim replay: {capture.truncated}; replayed up to there", file=sys.stderr)
+        result = replay(capture, inside, outside, ports, arguments.midstream)
+        if arguments.output is not None:
+            capture.save(arguments.output)
+    except ConfigError as error:
+        print(f"nfreaim replay: {error}", file=sys.stderr)
+        return 2
+    except CaptureError as error:
+        remedy = "name a readable pcap or pcapng file and a writable place for -o"
+        print(f"nfreaim replay: {error}; {remedy}", file=sys.stderr)
+        return 2
+    print(json.dumps(result.as_dict(), indent=2) if arguments.json else result)
+    return 0
+
+
+def _network(text: str) -> IPv4Network:
+    try:
+        return IPv4Network(text, strict=False)
+    except ValueError:
+        raise ConfigError(f"--inside {text}: not an IPv4 network; write one like 192.168.1.0/24") from None
+
+
+def _address(text: str) -> str:
+    try:
+        return str(IPv4Address(text))
+    except ValueError:
+        raise ConfigError(f"--outside {text}: not an IPv4 address; write one like 203.0.113.1") from None
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise ConfigError(f"--port {text}: not a TCP port; write a number from 1 to 65535")
+    return int(text)

@@ -1,0 +1,85 @@
+"""Replay: what a replay tells, as text and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nfreaim.core.address import Endpoint
+from nfreaim.core.helper import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What became of a message that carries an address.
+
+    frame  the one whose arrival completed it, from 1 as in tshark
+    """
+
+    frame: int
+    protocol: str
+    report: Report
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        report = self.report
+        return {
+            "frame": self.frame,
+            "protocol": self.protocol,
+            "direction": report.direction,
+            "service": report.service,
+            "stage": report.stage,
+            "cookie": report.agreement.hex(),
+            "before": str(report.before),
+            "after": str(report.after),
+            "action": report.action,
+            "reason": report.reason,
+        }
+
+    def __str__(self) -> str:
+        report = self.report
+        what = f"frame {self.frame}: {report.direction} {report.service} stage {report.stage}"
+        if report.before == report.after:
+            return f"{what} {report.before} {report.action}: {report.reason}"
+        return f"{what} {report.before} -> {report.after} {report.action}: {report.reason}"
+
+
+@dataclass(slots=True)
+class Replay:
+    """The outcome of a replay.
+
+    packets    in the capture, of whatever kind
+    changed    of those, how many leave with other bytes
+    flows      control connections that were read
+    messages   every message with an address that was read, in order
+    pinholes   every pinhole that was opened, in order: inside, outside
+    malformed  flows and messages that were given up because their bytes contradict the protocol
+    """
+
+    packets: int = 0
+    changed: int = 0
+    flows: int = 0
+    messages: list[Message] = field(default_factory=list)
+    pinholes: list[tuple[Endpoint, Endpoint]] = field(default_factory=list)
+    malformed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that ``--json`` prints."""
+        return {
+            "packets": self.packets,
+            "changed": self.changed,
+            "flows": self.flows,
+            "messages": [message.as_dict() for message in self.messages],
+            "pinholes": [
+                {"inside": str(inside), "outside": str(outside)} for inside, outside in self.pinholes
+            ],
+            "malformed": self.malformed,
+        }
+
+    def __str__(self) -> str:
+        lines = [str(message) for message in self.messages]
+        lines += [f"pinhole {outside} -> {inside}" for inside, outside in self.pinholes]
+        lines.append(
+            f"{self.packets} packets, {self.changed} changed; {self.flows} flows, {self.malformed} malformed"
+        )
+        return "\n".join(lines)

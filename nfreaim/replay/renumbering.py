@@ -1,0 +1,146 @@
+"""Renumbering: the sequence and acknowledgement numbers of a capture once edits have changed lengths.
+
+A capture was taken of streams that nobody edited: its receivers acknowledge the original bytes. The capture
+that leaves shows the edited streams, and its receivers have to acknowledge those. Where an original byte
+stands in its edited stream is learned from the packets that left: each with data is a piece, known by where
+it began and ended before and afterwards. This file knows neither the engine nor the format of a capture.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nfreaim.core.address import reverse
+from nfreaim.core.tcp.segment import ACK, Segment
+from nfreaim.core.tcp.seq import distance, wrap
+
+
+class _Piece(NamedTuple):
+    """Data that left: the original bytes [start, end) stand in the edited stream at [place, until).
+
+    tail  so many bytes at the end are the original ones
+    """
+
+    start: int
+    end: int
+    place: int
+    until: int
+    tail: int
+
+    def edited(self, at: int) -> int:
+        """Where the original byte *at* stands. Inside an edit: the byte as far from its beginning."""
+        if self.end - at <= self.tail:
+            return self.until - (self.end - at)
+        return min(self.place + at - self.start, self.until - self.tail)
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many bytes at the beginning are the same."""
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)
+
+
+class Numbers:
+    """The sequence numbers of one direction of a connection, before the edits and with them."""
+
+    __slots__ = ("_ends", "_pieces")
+
+    def __init__(self) -> None:
+        self._pieces: list[_Piece] = []  # in order, and none within another; numbers that do not wrap
+        self._ends: list[int] = []
+
+    def __bool__(self) -> bool:
+        """Whether a length has changed."""
+        return bool(self._pieces)
+
+    def left(self, before: Segment, after: Segment) -> None:
+        """The data of *before* left as those of *after*."""
+        if not self._pieces and before.size == after.size and before.seq == after.seq:
+            return
+        start = self._unwrapped(before.seq)
+        if self._pieces and start + before.size <= self._ends[-1]:
+            return  # all of it left before
+        old, new = before.raw[before.start :], after.raw[after.start :]
+        place = self._place(start)
+        if new:  # where nothing is left of the data, the packet stands one byte ahead, to be answered
+            place += distance(wrap(place), after.seq)
+        tail = _common(old[::-1], new[::-1])
+        self._pieces.append(_Piece(start, start + len(old), place, place + len(new), tail))
+        self._ends.append(start + len(old))
+
+    def edited(self, seq: int) -> int:
+        """Where the byte with the original number *seq* stands in the edited stream."""
+        return wrap(self._place(self._unwrapped(seq)))
+
+    def _place(self, at: int) -> int:
+        index = bisect_left(self._ends, at)
+        if index < len(self._pieces) and self._pieces[index].start <= at:
+            return self._pieces[index].edited(at)
+        if not index:
+            return at  # before the first change
+        piece = self._pieces[index - 1]
+        return piece.until + at - piece.end
+
+    def block(self, left: int, right: int) -> tuple[int, int]:
+        """The edges of a SACK block."""
+        return self.edited(left), self.edited(right)
+
+    def _unwrapped(self, seq: int) -> int:
+        return self._ends[-1] + distance(wrap(self._ends[-1]), seq) if self._ends else seq
+
+
+class Connection:
+    """One connection between two endpoints, from its SYN, with number *isn*, in frame *first* on."""
+
+    __slots__ = ("first", "isn", "numbers")
+
+    def __init__(self, key: bytes, first: int = 0, isn: int | None = None) -> None:
+        self.first = first
+        self.isn = isn
+        self.numbers = {key: Numbers(), reverse(key): Numbers()}
+
+
+class Renumbering:
+    """All connections of a capture."""
+
+    def __init__(self) -> None:
+        self._connections: dict[bytes, list[Connection]] = {}  # by the keys of both directions, oldest first
+
+    def begin(self, syn: Segment, frame: int) -> None:
+        """The client's SYN is in *frame*: unless it is repeated, a new connection begins there."""
+        connections = self._of(syn.key)
+        if connections[-1].isn != syn.seq:
+            connections.append(Connection(syn.key, frame, syn.seq))
+
+    def numbers(self, key: bytes, frame: int) -> Numbers:
+        """Those of the direction *key* of the connection that *frame* belongs to."""
+        connections = self._of(key)
+        return next(one for one in reversed(connections) if one.first <= frame).numbers[key]
+
+    def _of(self, key: bytes) -> list[Connection]:
+        found = self._connections.get(key)
+        if found is None:
+            found = self._connections[key] = self._connections[reverse(key)] = [Connection(key)]
+        return found
+
+    def __bool__(self) -> bool:
+        """Whether any length has changed."""
+        found = self._connections.values()
+        return any(
+            numbers for connections in found for one in connections for numbers in one.numbers.values()
+        )
+
+    def acknowledging(self, segment: Segment, frame: int, seq: int | None = None) -> Segment:
+        """*segment* of *frame* as the receiver of the edited stream would have sent it.
+
+        seq  its own number; None: as the edits of its stream have it
+        """
+        own, other = self.numbers(segment.key, frame), self.numbers(reverse(segment.key), frame)
+        seq = own.edited(segment.seq) if seq is None else seq
+        ack = other.edited(segment.ack) if segment.flags & ACK else segment.ack
+        blocks: Callable[[int, int], tuple[int, int] | None] | None = other.block if other else None
+        if seq == segment.seq and not other:
+            return segment
+        return segment.rebuilt(seq, ack, segment.raw[segment.start :], blocks)
