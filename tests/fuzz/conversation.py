@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
-from nfreaim.helpers.oscar.standing import OscarHelper
-
 from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.errors import Malformed
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.fuzz.line import candidates
 from tests.fuzz.program import Step
 from tests.oscar.fields import Reader

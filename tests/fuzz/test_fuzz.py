@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nfreaim.helpers.oscar.standing import OscarHelper
 
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall import peer_gate
@@ -23,6 +22,7 @@ from nfreaim.core.tcp.stream import Stream
 from nfreaim.core.verdict import ACCEPT, Verdict
 from nfreaim.helpers.oscar import redirects
 from nfreaim.helpers.oscar.proposal import Proposal
+from nfreaim.helpers.oscar.session import OscarHelper
 from nfreaim.layers.oscar_messages import RdvTag
 from tests.fuzz import corpus, mutate
 from tests.fuzz.program import Kind, Program, Step

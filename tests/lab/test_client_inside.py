@@ -22,7 +22,7 @@ from tests.lab.stream import Plan
 ROUNDS = 20
 EDITS = 20
 SERVER = "203.0.113.9:6667"
-PORT = 5000
+PORT = 5500
 INSIDE, OUTSIDE = f"167772165 {PORT}", f"3405803777 {PORT}"  # 10.0.0.5 and 203.0.113.1
 PROTOCOLS = ("--protocol", "oscar", "--protocol", "irc:6667")
 INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", *PROTOCOLS)

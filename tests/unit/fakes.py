@@ -14,8 +14,6 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 from typing import Final
 
-from nfreaim.helpers.oscar.standing import OscarHelper
-
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import Backend, Followed, Record
 from nfreaim.core.engine import Engine
@@ -30,6 +28,7 @@ from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict, Verdicts
 from nfreaim.errors import BackendError
 from nfreaim.helpers.oscar import OSCAR
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
 
 CLIENT = Endpoint("10.0.0.5", 40123)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from nfreaim.helpers.oscar.standing import OscarHelper
-
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import packets
 from tests.unit.fakes import Router
 from tests.unit.wires import PROPOSAL, Numbered

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from nfreaim.helpers.oscar.standing import OscarHelper
-
 from nfreaim.core.address import Endpoint, FlowId, flow_id, key_of, reverse
 from nfreaim.core.flow import Flow
 from nfreaim.core.flow_table import FlowLimits, FlowTable
 from nfreaim.core.tcp.offsets import Edit
+from nfreaim.helpers.oscar.session import OscarHelper
 
 LIMITS = FlowLimits(flows=32, half_open=4, idle=100.0, linger=10.0)
 

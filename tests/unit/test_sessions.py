@@ -7,10 +7,10 @@ import logging
 from itertools import pairwise
 
 import pytest
-from nfreaim.helpers.oscar.standing import OscarHelper
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.verdict import ACCEPT
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import packets
 from tests.oscar.flap import numbered
 from tests.oscar.redirect import migration

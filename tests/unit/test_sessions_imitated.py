@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nfreaim.helpers.oscar.standing import OscarHelper
-
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.oscar.flap import FLAP_SNAC, flap, numbered
 from tests.oscar.signon import KEEPALIVE
 from tests.unit.fakes import CLIENT, Router, packed

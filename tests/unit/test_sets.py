@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from nfreaim.helpers.oscar.standing import OscarHelper
-
 from nfreaim.core.address import Endpoint, flow_id
 from nfreaim.core.flow import Flow
 from nfreaim.core.flow_table import FlowLimits, FlowTable
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.queue_sets import QueueSets
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.unit.fakes import SERVER, FakeKernel, packed
 
 OTHER = Endpoint("198.51.100.7", 4443)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from nfreaim.helpers.oscar.standing import OscarHelper
 
 from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.flow import Flow
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.core.tcp.segment import ACK, Segment
 from nfreaim.core.tcp.stream import Held, Stream
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.unit.fakes import packet
 
 ORIGINAL = bytes(range(64))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nfreaim.helpers.oscar.standing import OscarHelper
-
 from nfreaim.core.address import Endpoint
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.tcp.segment import ACK, RST, SYN
 from nfreaim.core.verdict import Verdict
+from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import packets
 from tests.oscar.flap import numbered
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON, hello
