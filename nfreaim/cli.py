@@ -200,7 +200,7 @@ def _show_rules(_: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
     for notice in config.notices:
-        print(doctor.Check("warn", notice))
+        print(f"warn {notice}")
     return doctor.main(script.Settings.of(config))
 
 
