@@ -21,6 +21,8 @@ from nfreaim.helpers.oscar import OSCAR
 from nfreaim.host.netfilter.packet_queue import PacketQueue
 from tests.captures import ACK, PSH, SYN, tcp_frame
 from tests.golden import load
+from tests.oscar.flap import numbered
+from tests.oscar.signon import HOST_ONLINE, SIGNON, hello
 
 ROUNDS = 15
 REPEAT = 20_000
@@ -61,21 +63,15 @@ def flow() -> tuple[PacketQueue, Callable[[str, bytes], Packet]]:
         end[0] = (end[0] + len(payload) + bool(flags & SYN)) & 0xFFFFFFFF
         return Packet(raw, 0 if side == "client" else 4)
 
-    golden = load()
     for step in (
         packet("client", b"", SYN),
         packet("server", b"", SYN | ACK),
-        packet("server", bytes.fromhex("2a01006400040000 0001")),
-        packet("client", bytes.fromhex("2a01000100040000 0001")),
-        packet("server", golden["host-online"].data),
+        packet("server", SIGNON),
+        packet("client", hello(1)),
+        packet("server", HOST_ONLINE),
     ):
         queue._handle(step)
     return queue, packet
-
-
-def numbered(frame: bytes, number: int) -> bytes:
-    """*frame* as the one of this number: frames have to run on."""
-    return frame[:2] + (number & 0xFFFF).to_bytes(2, "big") + frame[4:]
 
 
 def cases() -> dict[str, tuple[PacketQueue, list[Packet]]]:

@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import struct
 
-from tests.golden import load
-from tests.lab import oscar_wire as wire
-from tests.lab.profiles import PROFILES, Offer
+from tests.golden import packets
+from tests.oscar import rendezvous as rdv
+from tests.oscar.flap import numbered
+from tests.oscar.profiles import PROFILES, Offer
+from tests.oscar.signon import HOST_ONLINE, hello
+from tests.oscar.snac import TO_HOST, snac_frame
 
-VERSION = bytes.fromhex("00000001")
 CLIENT_FIRST = 1
 """Sequence number of the client's first frame; the server's first has the one before."""
 
-_golden = load()
-HOST_ONLINE = _golden["host-online"].data[6:]
-TEXT = _golden["text-message"].data[6:]
-MESSAGE = 6 + len(TEXT)
+TEXT = packets()["text-message"]
+MESSAGE = len(TEXT)
 """Bytes of a text message with its FLAP header."""
-SERVER_HELLO = wire.flap(wire.FLAP_SIGNON, 0, VERSION) + wire.flap(wire.FLAP_SNAC, 1, HOST_ONLINE)
-CLIENT_HELLO = wire.flap(wire.FLAP_SIGNON, CLIENT_FIRST, VERSION)
+SERVER_HELLO = hello(0) + numbered(HOST_ONLINE, 1)
+CLIENT_HELLO = hello(CLIENT_FIRST)
 
 
 def message(number: int) -> bytes:
     """The text message that is the client's frame *number* (the sign-on frame is number 0)."""
-    return wire.flap(wire.FLAP_SNAC, CLIENT_FIRST + number, TEXT)
+    return numbered(TEXT, CLIENT_FIRST + number)
 
 
 def offer(number: int, cookie: bytes, address: str, port: int) -> bytes:
     """Frame *number*: a file is offered on *port* of *address*."""
-    body = PROFILES["libpurple"].proposal("bob", Offer(cookie, wire.SEND_FILE, address, port))
-    return wire.flap(wire.FLAP_SNAC, CLIENT_FIRST + number, wire.Snac(4, 6, body).encode())
+    body = PROFILES["libpurple"].proposal("bob", Offer(cookie, rdv.SEND_FILE, address, port))
+    return snac_frame(TO_HOST, body, number=CLIENT_FIRST + number, request=0)
 
 
 def cancel(number: int, cookie: bytes) -> bytes:
     """Frame *number*: that offer is withdrawn."""
-    body = PROFILES["libpurple"].cancel("bob", cookie, wire.SEND_FILE)
-    return wire.flap(wire.FLAP_SNAC, CLIENT_FIRST + number, wire.Snac(4, 6, body).encode())
+    body = PROFILES["libpurple"].cancel("bob", cookie, rdv.SEND_FILE)
+    return snac_frame(TO_HOST, body, number=CLIENT_FIRST + number, request=0)
 
 
 PEER = struct.Struct("!4sHH8s16xI220x")

@@ -19,7 +19,7 @@ import sys
 import time
 
 from bench import ends
-from tests.lab import oscar_wire as wire
+from tests.oscar.flap import FLAP_KEEPALIVE, flap
 
 CHUNK = bytes(1 << 18)
 _RENDEZVOUS = 26  # offset of the ICBM channel in a frame: FLAP 6, SNAC 10, cookie 8
@@ -37,7 +37,7 @@ async def _session(first: bytes, reader: asyncio.StreamReader, writer: asyncio.S
         if data[_RENDEZVOUS - 2 : _RENDEZVOUS] == b"\0\2" and data[8:10] == b"\0\6":
             # The echo's number is the frame's own: numbers stay in step.
             number = int.from_bytes(data[2:4], "big")
-            data = wire.flap(wire.FLAP_KEEPALIVE, number, struct.pack("!d", arrived))
+            data = flap(FLAP_KEEPALIVE, number, struct.pack("!d", arrived))
         writer.write(data)
 
 

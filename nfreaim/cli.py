@@ -19,6 +19,7 @@ from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_WORKERS, C
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.helpers import HELPERS
 from nfreaim.host.check import doctor
+from nfreaim.host.check.answer import Check
 from nfreaim.host.report.journal import QuietFormatter
 from nfreaim.host.rules import script
 from nfreaim.old_spellings import DEFAULT_PROTOCOL, DEFAULT_QUEUE
@@ -200,7 +201,7 @@ def _show_rules(_: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
     for notice in config.notices:
-        print(f"warn {notice}")
+        print(Check("warn", notice))
     return doctor.main(script.Settings.of(config))
 
 

@@ -4,31 +4,40 @@ Golden packets with other values at the offsets that are written beside them the
 """
 
 from pcaps.scenes import ALICE, AMY, ROUTER_A, Scene
-from pcaps.wire import GOLDEN, address, put, received, tlv
+from pcaps.wire import AOL_INFO, EXTRA, GOLDEN
+from tests.oscar import icq
+from tests.oscar.fields import announcing
+from tests.oscar.flap import CLIENT
+from tests.oscar.snac import SET_STATUS, snac_frame
+from tests.oscar.values import ip4, put
 
 BOB = "203.0.113.20"
 
 
 def status(host: str, port: int) -> bytes:
     """SNAC(01,1E) with a direct-connection block."""
-    return put(GOLDEN["icq-status"], (34, address(host) + port.to_bytes(4)))
+    return announcing(icq.STATUS, CLIENT, host, port)
 
 
 def arrival(host: str, port: int, external: str) -> bytes:
     """SNAC(03,0B) with that block and TLV 0x000A."""
-    return put(GOLDEN["icq-buddy-arrival"], (37, address(host) + port.to_bytes(4)), (78, address(external)))
+    return put(icq.ARRIVAL, (37, ip4(host) + port.to_bytes(4)), (78, ip4(external)))
 
 
 def reverse(host: str, port: int) -> bytes:
     """A request to connect to that endpoint, whose port stands there twice; 4002 is the one that failed."""
-    little = port.to_bytes(4, "little")
-    return put(GOLDEN["icq-reverse-connect"], (81, address(host) + little), (94, little))
+    return announcing(icq.REVERSE, CLIENT, host, port)
 
 
 def ack(host: str, published: int, port: int) -> bytes:
     """A type-2 message that accepts a file: the published port in TLV 0x0005, a new one in two encodings."""
-    ends = (77, address(host)), (85, published.to_bytes(2))
-    return put(GOLDEN["icq-file-ack"], *ends, (196, port.to_bytes(2)), (212, port.to_bytes(4, "little")))
+    ends = (77, ip4(host)), (85, published.to_bytes(2))
+    return put(icq.FILE_ACK, *ends, (196, port.to_bytes(2)), (212, port.to_bytes(4, "little")))
+
+
+def relayed(frame: bytes) -> bytes:
+    """A message as it is received."""
+    return icq.received(frame, AOL_INFO)
 
 
 def icq_direct(scene: Scene) -> None:
@@ -54,11 +63,11 @@ def icq_same_lan(scene: Scene) -> None:
     amy.hear(arrival(BOB, 40000, BOB))
     amy.hear(arrival(ROUTER_A, 40001, ROUTER_A))
     alice.say(reverse(ALICE, 4001), reverse(ROUTER_A, 40000))
-    amy.hear(received(reverse(ROUTER_A, 40000)), received(reverse(ALICE, 4001)))
-    amy.hear(received(reverse(BOB, 40000)))
+    amy.hear(relayed(reverse(ROUTER_A, 40000)), relayed(reverse(ALICE, 4001)))
+    amy.hear(relayed(reverse(BOB, 40000)))
     amy.say(ack(AMY, 4001, 4001), ack(ROUTER_A, 4001, 4001))
     alice.say(ack(ALICE, 4001, 4001), ack(ROUTER_A, 40000, 40000))
-    amy.hear(received(ack(ROUTER_A, 40000, 40000)), received(ack(ALICE, 4001, 4001)))
+    amy.hear(relayed(ack(ROUTER_A, 40000, 40000)), relayed(ack(ALICE, 4001, 4001)))
     alice.close()
     amy.close()
 
@@ -71,13 +80,9 @@ def icq_messages(scene: Scene) -> None:
     alice.say(status(ALICE, 4001), status(ROUTER_A, 4001))
     alice.say(ack(ALICE, 4001, 4010), ack(ROUTER_A, 4001, 4010), cuts=(79, 200))
     request = put(ack(ALICE, 4001, 4010), (196, b"\x2d\x38\x44\x44"), (212, bytes(4)))
-    alice.say(request, put(request, (77, address(ROUTER_A))))
+    alice.say(request, put(request, (77, ip4(ROUTER_A))))
     text = GOLDEN["text-message"]
-    alice.say(put(text, (text.index(b"hello"), address(ALICE))))
-    golden = GOLDEN["icq-status"]
-    extra = b"\x80\0" + golden[12:16] + b"\0\6" + tlv(1, b"\0\4")
-    decorated = golden[:10] + extra + golden[16:]
-    decorated = put(decorated, (4, (len(decorated) - 6).to_bytes(2)))
-    at = len(decorated) - 37
-    alice.say(put(decorated, (at, address(ALICE))), put(decorated, (at, address(ROUTER_A))))
+    alice.say(put(text, (text.index(b"hello"), ip4(ALICE))))
+    decorated = snac_frame(SET_STATUS, icq.STATUS[16:], request=0x39, extra=EXTRA)
+    alice.say(announcing(decorated, CLIENT, ALICE), announcing(decorated, CLIENT, ROUTER_A))
     alice.close()

@@ -14,18 +14,20 @@ from pcaps.wire import (
     EXTRA,
     GOLDEN,
     OOS_INFO,
-    SEND_FILE,
-    address,
     aim_block,
     block,
     counter,
     plain,
     proposal,
-    tlv,
     to_client,
     to_host,
 )
 from tests.captures import Conversation, Frames
+from tests.oscar.flap import numbered
+from tests.oscar.rendezvous import ACCEPT, GET_FILE, SEND_FILE, TALK, USE_RELAY, VERIFIED_IP
+from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, hello
+from tests.oscar.tlv import tlv
+from tests.oscar.values import ip4
 
 SERVER = ("203.0.113.9", 5190)
 ALICE, AMY, CAROL = "10.0.0.5", "10.0.0.6", "192.168.7.5"
@@ -55,9 +57,9 @@ class Connection:
         self._tcp = Conversation((host, port), SERVER, step=scene.step, timestamps=True)
         self._sequence = {"client": 0, "server": 0x63}
         self._play(self._tcp.open)
-        self.hear(bytes.fromhex("2a0100000004 00000001"))
-        self.say(GOLDEN["signon-with-cookie"])
-        self.hear(GOLDEN["host-online"])
+        self.hear(hello())
+        self.say(CLIENT_SIGNON)
+        self.hear(HOST_ONLINE)
 
     def _play(self, act: Callable[[], object]) -> None:
         done = len(self._tcp.frames)
@@ -68,8 +70,8 @@ class Connection:
 
     def _send(self, side: Literal["client", "server"], flap: bytes, cuts: tuple[int, ...]) -> None:
         self._sequence[side] += 1
-        numbered = flap[:2] + self._sequence[side].to_bytes(2) + flap[4:]
-        self._play(lambda: self._tcp.send(side, numbered, cuts=cuts))
+        frame = numbered(flap, self._sequence[side])
+        self._play(lambda: self._tcp.send(side, frame, cuts=cuts))
         self._scene.time += _PAUSE
 
     def say(self, flap: bytes, leaves: bytes | None = None, cuts: tuple[int, ...] = ()) -> None:
@@ -111,7 +113,7 @@ def relay(scene: Scene) -> None:
     """0x0010 makes the address a relay's and the port a PIN, whatever address stands there."""
     alice = scene.sign_on(ALICE, 49004)
     alice.say(GOLDEN["relay-proposal"])
-    alice.say(plain(SEND_FILE, COOKIE, ALICE, 5190, tlv(0x10)))
+    alice.say(plain(SEND_FILE, COOKIE, ALICE, 5190, tlv(USE_RELAY)))
     alice.close()
 
 
@@ -126,8 +128,8 @@ def same_lan_oos(scene: Scene) -> None:
     alice, amy = scene.sign_on(ALICE, 49006), scene.sign_on(AMY, 49006)
     alice.say(proposal("libpurple", ALICE, 5190), proposal("libpurple", ROUTER_A, 5190))
     amy.hear(proposal("libpurple-received", ROUTER_A, 5190), proposal("libpurple-received", ALICE, 5190))
-    amy.say(to_host(COOKIE, "alice1", block(2, COOKIE, SEND_FILE)))
-    alice.hear(to_client(COOKIE, "amy1", OOS_INFO, block(2, COOKIE, SEND_FILE)))
+    amy.say(to_host(COOKIE, "alice1", block(ACCEPT, COOKIE, SEND_FILE)))
+    alice.hear(to_client(COOKIE, "amy1", OOS_INFO, block(ACCEPT, COOKIE, SEND_FILE)))
     alice.close()
     amy.close()
 
@@ -137,7 +139,7 @@ def same_lan_aol(scene: Scene) -> None:
     alice, amy = scene.sign_on(ALICE, 49007, "aol"), scene.sign_on(AMY, 49007, "aol")
 
     def relayed(host: str, port: int) -> bytes:
-        body = aim_block(host, port, tlv(4, address(host)))
+        body = aim_block(host, port, tlv(VERIFIED_IP, ip4(host)))
         return to_client(AIM_COOKIE, "alice1", AOL_INFO, body, tlv(0x13, b"\3"), extra=EXTRA)
 
     amy.say(proposal("kopete", AMY, 4000), proposal("kopete", ROUTER_A, 4000))
@@ -231,10 +233,8 @@ def imitation(scene: Scene) -> None:
 def services(scene: Scene) -> None:
     """Whatever is proposed: get file, talk, and a capability that nobody knows."""
     alice = scene.sign_on(ALICE, 49015)
-    for number, capability in enumerate(
-        ("094613484c7f11d18222444553540000", "094613414c7f11d18222444553540000", "6e667265" * 4)
-    ):
-        sent = bytes.fromhex(capability), number.to_bytes(8)
+    for number, capability in enumerate((GET_FILE, TALK, b"nfre" * 4)):
+        sent = capability, number.to_bytes(8)
         alice.say(plain(*sent, ALICE, 6000 + number), plain(*sent, ROUTER_A, 6000 + number))
     alice.close()
 

@@ -10,8 +10,7 @@ from nfreaim.core.queue_sets import QueueSets
 from nfreaim.core.resume import KeptFlows
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.half_open import HalfOpen
-from nfreaim.core.tcp.segment import ACK, RST, Segment
-from nfreaim.core.tcp.seq import wrap
+from nfreaim.core.tcp.segment import ACK, RST, Segment, wrap
 from nfreaim.core.tcp.stream import Stream
 
 Ended = tuple[Flow, str]

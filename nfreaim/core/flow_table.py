@@ -7,14 +7,13 @@ are not established, the longest idle ones first. Flows with pinholes go last, s
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from nfreaim.core.address import Direction, End, FlowId, key_of, reverse
 from nfreaim.core.flow import Flow, State
-from nfreaim.core.quota import Quota
 from nfreaim.core.tcp.half_open import HalfOpenTable
 from nfreaim.core.tcp.stream import Stream
 
@@ -23,6 +22,40 @@ _FEW: Final = 64
 # ``expire`` looks at so many streams in one call: a full table at once would take 60 ms.
 _SWEEP: Final = 8192
 _RANK: Final = {State.NEW: 1, State.ESTABLISHED: 2}  # in other states nothing is read
+
+
+H = TypeVar("H", bound=Hashable)
+
+
+class Quota(Generic[H]):
+    """Shares of something that is bounded in all, such as memory: whose share is oldest gives way.
+
+    bound  what all holders together may have; the unit is the caller's
+    """
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.total = 0
+        self._shares: OrderedDict[H, int] = OrderedDict()
+
+    def set(self, holder: H, share: int) -> None:
+        """*holder* has *share* from now on; the time at which that changed counts."""
+        before = self._shares.pop(holder, 0)
+        self.total += share - before
+        if share:
+            self._shares[holder] = share
+
+    def surplus(self) -> list[H]:
+        """Those who have to give theirs up, longest unchanged first; they are not in the ledger any more.
+
+        The latest is never among them.
+        """
+        found: list[H] = []
+        while self.total > self.bound and len(self._shares) > 1:
+            holder, share = self._shares.popitem(last=False)
+            self.total -= share
+            found.append(holder)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

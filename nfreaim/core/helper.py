@@ -47,11 +47,6 @@ class Expectation:
     standing: bool = False
     greetings: tuple[Greeting, ...] = ()
 
-    @property
-    def verify(self) -> bool:
-        """Whether the first bytes of the connection have to be verified before it may go on."""
-        return bool(self.greetings)
-
 
 class Scan(NamedTuple):
     """A helper's answer to new bytes.

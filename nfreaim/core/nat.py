@@ -11,8 +11,8 @@ from nfreaim.core.backend import Backend, Pinholes, Watcher
 from nfreaim.core.counters import Counters
 from nfreaim.core.firewall.pinhole import Origin
 from nfreaim.core.flow import Flow
+from nfreaim.core.flow_table import Quota
 from nfreaim.core.helper import Expectation, Refused, Report
-from nfreaim.core.quota import Quota
 from nfreaim.errors import BackendError
 
 

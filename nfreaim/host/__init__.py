@@ -1,5 +1,5 @@
-"""Everything that touches Linux: the queue, the packet filter, conntrack, the rules.
+"""Everything that touches Linux: the queue, the packet filter, connection tracking, the rules.
 
-Nothing in here may decide what happens to a message; that is the core's work. Each third-party library is
-imported in exactly one of these modules.
+What happens to a message is core's decision. Each third-party library is imported in exactly one of these
+modules.
 """

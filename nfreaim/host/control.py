@@ -7,90 +7,85 @@ the rules, and the status.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, Final
 
 from nfreaim.config import Config
+from nfreaim.core.backend import Conntrack
 from nfreaim.core.counters import Counters
 from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.firewall.pinhole import Observer
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.greeting import Greeting
-from nfreaim.core.guarded import GuardedKernel
+from nfreaim.core.guarded import GuardedConntrack, GuardedFirewall, GuardedObserver
+from nfreaim.core.helper import HelperSpec
 from nfreaim.core.lost import LostFlows
+from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import BackendError
 from nfreaim.host.linux_backend import LinuxBackend
-from nfreaim.host.loop import TICK, Every, Loop, clock
+from nfreaim.host.loop import TICK_S, Every, Loop, clock
 from nfreaim.host.netfilter import queue_stats
-from nfreaim.host.netfilter.conntrack import PinholeEvents
-from nfreaim.host.netfilter.ipset import LAN_SET, OFFLOAD_SET, PIN_SET, SERVER_SET, SKEW_SET
-from nfreaim.host.netfilter.iptables import PINHOLE_MARK, UNVERIFIED_MARK
-from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
+from nfreaim.host.netfilter.conntrack_events import PinholeEvents
+from nfreaim.host.netfilter.names import PINHOLE_MARK, UNVERIFIED_MARK
 from nfreaim.host.pinholes.gate_host import LinuxGateHost
 from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
-from nfreaim.host.report.metrics import Metrics
+from nfreaim.host.report.metrics import NOTHING, Readers, log_line, total
 from nfreaim.host.report.status import of_daemon
 from nfreaim.host.report.status_server import StatusServer
-from nfreaim.host.rules import script
-from nfreaim.host.rules.watch import Watch
-from nfreaim.host.state.state_directory import StateDirectory
+from nfreaim.host.rules.script import Settings
+from nfreaim.host.rules.watch import Refills, Watch
+from nfreaim.host.state.state_files import StateDirectory
 
 log = logging.getLogger("nfreaim")
 
-_BUSY_TICK: Final = 0.1  # while the watch waits for a program
-_DEAF: Final = 0.02  # after events of connections: small files may follow one another by thousands a second
-_CHORES: Final = 30.0  # seconds between looks at other programs' forwards and at the kernel's drop counters
-
-Greetings = Callable[[str], tuple[Greeting, ...]]
-"""What a service's peers say first."""
+_BUSY_TICK_S: Final = 0.1  # while the watch waits for a program
+_EVENTS_PAUSE_S: Final = 0.02  # after events of connections: small files may follow one another by thousands
+_CHORES_EVERY_S: Final = 30.0  # looks at other programs' forwards and at the kernel's drop counters
 
 
 class ControlPlane:
     """Made before anything is served, and unmade by *stack* after it.
 
-    figures   what the readers tell, and a document about each of several, for the status
+    readers  what the processes that read tell now
     """
 
     def __init__(
-        self,
-        config: Config,
-        observer: Observer,
-        figures: Callable[[], tuple[Metrics, Sequence[dict[str, Any]]]],
-        stack: ExitStack,
+        self, config: Config, observer: Observer, readers: Callable[[], Readers], stack: ExitStack
     ) -> None:
         self._config, self._began = config, clock()
-        self._figures = figures
+        self._readers = readers
         self._watch: Watch | None = None
-        self._status = StatusServer(config.status_socket, config.status_group, self._tell, clock, stack)
-        self.kernel = kernel = LinuxBackend(StateDirectory(config.state_dir), stack)
+        self._status = StatusServer(config.status_socket, config.status_group, self._document, clock, stack)
+        self.backend = LinuxBackend(StateDirectory(config.state_dir), stack)
         self._events = PinholeEvents(PINHOLE_MARK, UNVERIFIED_MARK)
         stack.callback(self._events.close)
-        self._forwards = ForeignForwards()
-        self._firewall = firewall = IpsetFirewall(self._forwards, clock)
-        stack.callback(firewall.close)
-        self.pinholes = PinholeTable(config.pinholes, firewall, observer)
+        self._firewall = IpsetFirewall(clock)
+        stack.callback(self._firewall.close_sockets)
+        self.pinholes = PinholeTable(
+            config.pinholes, GuardedFirewall(self._firewall), GuardedObserver(observer)
+        )
         self._counters = Counters()
-        self.gate = PeerGate(LinuxGateHost(self.pinholes, kernel, clock), self._counters, clock())
+        self.gate = PeerGate(LinuxGateHost(self.pinholes, self.backend, clock), self._counters, clock())
         self._dropped = (0, 0)
 
-    def begin(self, greetings: Greetings, stack: ExitStack) -> None:
-        """Take over what an earlier life left open, and tell the status from now on. Raises BackendError."""
+    def begin(self, stack: ExitStack) -> None:
+        """Take over what an earlier daemon left open, and begin to serve the status. Raises BackendError."""
         forwards = self._config.pinholes.forwards
-        self._forwards.refresh()
+        self._firewall.refresh_foreign_forwards()
         stack.callback(_clear, self._firewall)
-        self._firewall.forward(forwards)
+        self._firewall.set_forwards(forwards)
         for forward in forwards:
-            if taken := [port for port in forward.ports if self._forwards.covers(port)]:
-                log.warning(
-                    "forward %s: somebody else's rules have port %d and come first", forward, taken[0]
-                )
-        self.pinholes.adopt(self.kernel.alive, clock(), greetings)
+            taken = next((port for port in forward.ports if self._firewall.forwarded_by_others(port)), None)
+            if taken is not None:
+                log.warning("forward %s: somebody else's rules have port %d and come first", forward, taken)
+        greetings = _Greetings(self._config.helpers().values())
+        self.pinholes.adopt(self.backend.conntrack.alive, clock(), greetings.of)
         self._status.open()
 
-    def watch_rules(self, installed: script.Settings | None, stack: ExitStack) -> None:
-        """From now on put back what somebody else takes away from the rules and sets.
+    def watch_rules(self, installed: Settings | None, stack: ExitStack) -> None:
+        """From now on put back what other programs take away from the rules and sets.
 
         installed  what the rules are installed with
         """
@@ -99,14 +94,10 @@ class ControlPlane:
                 "the installed rules name no interfaces: nobody will restore them if they are removed"
             )
             return
-        names = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET)
-        kernel = self.kernel
-        entries = (kernel.put_back_skewed, kernel.put_back_diverted, self._open_again)
-        serves = (self._config.ports, self._config.queue, self._config.workers)
-        self._watch = Watch(
-            *(installed, serves, names, kernel.networks()),
-            *(entries, self._forward_again, self.gate.unwatched, clock()),
-        )
+        entries = (self.backend.store.put_back, self._follow_again, self._open_again)
+        refills = Refills(entries, self._forward_again, self.gate.unwatched)
+        served = Settings.of(self._config)
+        self._watch = Watch(installed, served, self.backend.inside, refills, clock())
         stack.callback(self._watch.close)
 
     def attach(self, loop: Loop, changed: Callable[[], None] = lambda: None) -> None:
@@ -116,22 +107,22 @@ class ControlPlane:
             self._read_events()
             changed()
 
-        loop.read(self._events, "read_events", read, _DEAF)
+        loop.read(self._events, "read_events", read, _EVENTS_PAUSE_S)
         self._status.attach(loop.selector)
-        loop.chore("look", Every(self._pace, self._look))
-        loop.chore("chores", Every(lambda: _CHORES, self._chores))
+        loop.chore("look", Every(self._look_interval_s, self._look))
+        loop.chore("chores", Every(lambda: _CHORES_EVERY_S, self._chores))
 
-    def report(self) -> None:
+    def log_everything(self) -> None:
         """Log the counters, and what the kernel dropped."""
-        self._report_drops()
-        self.report_counters()
+        self._log_drops()
+        self.log_counters()
 
-    def report_counters(self) -> None:
-        """Log the counters of all that read."""
-        log.info("counters: %s", self._total()[0].counted())
+    def log_counters(self) -> None:
+        """Log the counters of all readers and of the gate."""
+        log.info("counters: %s", log_line(self._total().stats))
 
-    def _pace(self) -> float:
-        return _BUSY_TICK if self._watch and self._watch.busy else TICK
+    def _look_interval_s(self) -> float:
+        return _BUSY_TICK_S if self._watch and self._watch.busy else TICK_S
 
     def _look(self) -> None:
         self._status.expire()
@@ -140,34 +131,39 @@ class ControlPlane:
 
     def _chores(self) -> None:
         self.gate.expire(clock())
-        self._forwards.refresh()
-        self._report_drops()
+        self._firewall.refresh_foreign_forwards()
+        self._log_drops()
 
-    def _report_drops(self) -> None:
+    def _log_drops(self) -> None:
         ours = {self._config.queue, *self._config.reading}
         queues = [queue for queue in queue_stats.queues() if queue.number in ours]
-        dropped = sum(queue.dropped_full for queue in queues), sum(queue.dropped_socket for queue in queues)
-        if dropped != self._dropped:
+        full = sum(queue.dropped_full for queue in queues)
+        socket = sum(queue.dropped_socket for queue in queues)
+        if (full, socket) != self._dropped:
             log.warning(
-                "packets dropped by the kernel since the start: %d queue full, %d socket full", *dropped
+                "packets dropped by the kernel since the start: %d queue full, %d socket full", full, socket
             )
-            self._dropped = dropped
+            self._dropped = full, socket
 
     def _read_events(self) -> None:
         now = clock()
         for connection in self._events.read():
             self.pinholes.claimed(connection.outside, connection.peer, now)
 
-    def _tell(self) -> dict[str, Any]:
-        now = clock()
-        figures, workers = self._total()
-        forwards = self._config.pinholes.forwards
-        return of_daemon(self.pinholes, figures, forwards, now - self._began, now, workers)
+    def _document(self) -> dict[str, Any]:
+        """What the status says."""
+        return of_daemon(self.pinholes, self._config.pinholes.forwards, self._total(), self._began, clock())
 
-    def _total(self) -> tuple[Metrics, Sequence[dict[str, Any]]]:
+    def _total(self) -> Readers:
         """What all readers tell together, and the gate."""
-        told, each = self._figures()
-        return Metrics.total([told, Metrics(0, (), self._counters.as_dict())]), each
+        told = self._readers()
+        gate = NOTHING._replace(counters=self._counters.as_dict())
+        return told._replace(stats=total([told.stats, gate]))
+
+    # --- refills of the watch ---
+
+    def _follow_again(self) -> list[str]:
+        return [f"{followed.client} > {followed.server}" for followed in self.backend.queue.put_back()]
 
     def _open_again(self) -> list[str]:
         return [f"{pinhole.outside} -> {pinhole.inside}" for pinhole in self.pinholes.reinstall()]
@@ -176,31 +172,42 @@ class ControlPlane:
         wanted = self._config.pinholes.forwards
         if not wanted or self._firewall.forwards() == list(wanted):
             return []
-        self._firewall.forward(wanted)
+        self._firewall.set_forwards(wanted)
         return list(wanted)
 
 
 class PinholeReaper:
-    """Ends pinholes in time where the engines are other processes': what Engine.tick does for its own."""
+    """Closes pinholes in time where the engines are other processes': what Engine.tick does for its own."""
 
-    def __init__(self, pinholes: PinholeTable, kernel: LinuxBackend, poll: float, grace: float) -> None:
+    def __init__(self, pinholes: PinholeTable, conntrack: Conntrack, settings: EngineSettings) -> None:
         self._pinholes = pinholes
-        self._liveness = LostFlows(GuardedKernel(kernel), grace)
-        self._poll = poll
+        self._lost_flows = LostFlows(GuardedConntrack(conntrack), settings.grace)
+        self._poll_s = settings.poll
         self._next = 0.0
 
     def tick(self) -> None:
-        """Close what is past its deadline, or whose control connection is gone."""
+        """Close pinholes past their deadline, and those whose control connection is gone."""
         now = clock()
         if now >= self._next:
-            self._next = now + self._poll
-            for owner, _ in self._liveness.lost(self._pinholes.tended(), now):
-                self._pinholes.close_owner(owner, "control connection lost")
+            self._next = now + self._poll_s
+            for flow, _ in self._lost_flows.lost(self._pinholes.tended(), now):
+                self._pinholes.close_flow(flow, "control connection lost")
         self._pinholes.expire(now)
 
 
+class _Greetings:
+    """What the peers of each protocol's services say first."""
+
+    def __init__(self, specs: Iterable[HelperSpec]) -> None:
+        self._services = {spec.name: spec.services for spec in specs}
+
+    def of(self, protocol: str, service: str) -> tuple[Greeting, ...]:
+        found = self._services.get(protocol, {}).get(service)
+        return () if found is None else found.greetings
+
+
 def _clear(firewall: IpsetFirewall) -> None:
-    """Take our rules out of the nat table; else the next start or the rules' removal does it."""
+    """Take our rules out of the nat table. On failure the next start or the rules' removal does it."""
     try:
         firewall.clear()
     except BackendError as error:

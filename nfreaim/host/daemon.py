@@ -1,6 +1,4 @@
-"""Daemon: everything put together, in one process or in several, and unmade in the opposite order, whatever
-ends the loop.
-"""
+"""Daemon: put together, in one process or several, and taken apart in the opposite order whatever ends it."""
 
 from __future__ import annotations
 
@@ -11,54 +9,65 @@ from contextlib import ExitStack
 
 from nfreaim.config import Config
 from nfreaim.core.engine import Engine
-from nfreaim.core.helper import HelperFactory
 from nfreaim.errors import BackendError
 from nfreaim.host.check import capabilities
-from nfreaim.host.control import ControlPlane, Greetings
+from nfreaim.host.control import ControlPlane
 from nfreaim.host.loop import Loop, clock, stop_signals
+from nfreaim.host.netfilter.names import CHAIN
 from nfreaim.host.netfilter.packet_queue import PacketQueue
 from nfreaim.host.reader import Reader
 from nfreaim.host.report.journal import Journal
-from nfreaim.host.report.metrics import Metrics
+from nfreaim.host.report.metrics import Readers
 from nfreaim.host.rules import script
-from nfreaim.host.state.layout import forget_others
+from nfreaim.host.state.state_files import remove_other_parts
 
 log = logging.getLogger("nfreaim")
 
 
-def serve(config: Config, helper: HelperFactory, greetings: Greetings) -> None:
+def serve(config: Config) -> None:
     """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters, and what the kernel dropped.
 
-    Raises BackendError if it cannot begin; then, as in the end, nothing of it is left behind.
+    Raises BackendError if it cannot begin; then, as at the end, nothing of it is left behind.
     """
     capabilities.require()
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         try:
-            temporary, installed = _install_rules(config, stack)
+            rules_go_with_us, installed = _install_rules(config, stack)
             if config.workers == 1:
-                owner, loop = _alone(config, helper, greetings, temporary, signals, stack)
-            else:  # one process starts sooner without
+                control, loop = _alone(config, rules_go_with_us, signals, stack)
+            else:  # imported here, because one process starts sooner without it
                 from nfreaim.host.workers.build import build
 
-                owner, loop = build(config, greetings, temporary, signals, stack)
-            owner.watch_rules(installed, stack)
-        except OSError as error:  # whatever is made here is a socket or a file
+                control, loop = build(config, rules_go_with_us, signals, stack)
+            control.watch_rules(installed, stack)
+        except OSError as error:  # everything that is made here is a socket or a file
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             raise BackendError(f"the daemon cannot begin: {reason} ({error})") from error
-        queues = "-".join(map(str, sorted({config.queue, config.reading[-1]})))
-        log.info("ready: serving queue %s for ports %s", queues, " ".join(map(str, config.ports)))
+        log.info("ready: serving queue %s for ports %s", _queues(config), _ports(config))
         loop.run()
 
 
+def _queues(config: Config) -> str:
+    return "-".join(map(str, sorted({config.queue, config.reading[-1]})))
+
+
+def _ports(config: Config) -> str:
+    """By protocol, for the log."""
+    return ", ".join(f"{' '.join(map(str, ports))} ({name})" for name, ports in config.ports.items())
+
+
 def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, script.Settings | None]:
-    """Complete the static rules: whether there were none before, and they go again in the end; and what they
-    are installed with, None if nobody can tell."""
+    """Complete the static rules.
+
+    Returns whether there were none before, so that they are removed at the end, and what they are installed
+    with; None if that cannot be told.
+    """
     shown, complete = script.shown()
-    wanted = script.named(config.lan, config.wan, config.ports, config.queue, config.workers)
+    wanted = script.Settings.of(config)
     interfaces = bool(config.lan and config.wan)
     if complete:
-        if found := script.difference(shown, config.ports, config.queue, config.workers):
+        if found := script.difference(shown, wanted):
             raise BackendError(found)
         return False, script.settings(shown) or (wanted if interfaces else None)
     if not interfaces:
@@ -66,36 +75,31 @@ def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, script.Setti
             "the rules are not installed and the interfaces are not known: run make install-rules "
             "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
         )
-    temporary = script.CHAIN not in shown
-    if temporary:
-        stack.callback(script.remove, force=True)  # what waits for us was reset before
-    script.install(*wanted)
-    return temporary, wanted
+    absent = CHAIN not in shown
+    if absent:
+        stack.callback(script.remove, force=True)  # skewed flows have been reset before
+    script.install(wanted)
+    return absent, wanted
 
 
 def _alone(
-    config: Config,
-    helper: HelperFactory,
-    greetings: Greetings,
-    temporary: bool,
-    signals: socket.socket,
-    stack: ExitStack,
+    config: Config, rules_go_with_us: bool, signals: socket.socket, stack: ExitStack
 ) -> tuple[ControlPlane, Loop]:
-    """All in this process; the gate has the readers' queue."""
+    """Everything in this process; the peer gate has the same queue as the engine."""
     journal = Journal()
-    owner = ControlPlane(config, journal, lambda: (Metrics.of(engine), ()), stack)
-    helpers = dict.fromkeys(config.ports, helper)
-    engine = Engine(helpers, owner.pinholes, owner.kernel, journal, config.engine)
-    queue = PacketQueue(config.queue, engine, clock, owner.gate)
-    reader = Reader(engine, owner.kernel, queue)
-    stack.callback(owner.report_counters)
-    # From here on packets wait for us: what else is needed to answer them has to be there.
+    control = ControlPlane(config, journal, lambda: Readers(engine.stats()), stack)
+    engine = Engine(config.helpers(), control.pinholes, control.backend.for_engine(), journal, config.engine)
+    queue = PacketQueue(config.queue, engine, clock, control.gate)
+    reader = Reader(engine, control.backend, queue)
+    stack.callback(control.log_counters)
+    # From here on packets wait for us: everything else that is needed to answer them has to be there.
     queue.open()
-    stack.callback(reader.close, temporary)
-    forget_others(config.state_dir, 1)
+    stack.callback(reader.close, rules_go_with_us)
+    remove_other_parts(config.state_dir, 1)
     reader.restore()
-    owner.begin(greetings, stack)
-    loop = Loop(signals, owner.report)
+    control.begin(stack)
+    reader.follow()
+    loop = Loop(signals, control.log_everything)
     reader.attach(loop)
-    owner.attach(loop)
-    return owner, loop
+    control.attach(loop)
+    return control, loop

@@ -1,6 +1,6 @@
-"""Loop: what is readable is served, what is due is done, until a signal ends it.
+"""Loop: serves what is readable and does what is due, until a signal ends it.
 
-No threads and no asyncio: there is one thing to wait for at a time. Knows nothing of what it serves.
+No threads and no asyncio: there is one thing to wait for at a time.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Final, Protocol
 
 log = logging.getLogger("nfreaim")
 
-_FAILURES: Final = 5  # in a row, of one part of the loop; then the process ends, and is started anew
+_MOST_FAILURES: Final = 5  # in a row, of one part of the loop; then the process ends and is restarted
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-TICK: Final = 1.0
-"""Seconds between two calls of whatever expires."""
+TICK_S: Final = 1.0
+"""Between two calls of everything that expires."""
 
 clock: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 """Seconds since boot, suspend included: deadlines in the kernel survive a restart and any clock step."""
@@ -35,20 +35,20 @@ class Readable(Protocol):
 
 
 class Chore(Protocol):
-    """Something that has its own times."""
+    """Work that has its own times."""
 
     def due(self) -> float:
-        """When it is to be done next."""
+        """When to do it next."""
 
     def work(self, now: float) -> None:
         """Do it: it is due."""
 
 
 class Every:
-    """*part*, every so many *seconds*, at once for the first time."""
+    """Calls *part* every so many seconds, for the first time at once."""
 
-    def __init__(self, seconds: Callable[[], float], part: Callable[[], object]) -> None:
-        self._seconds = seconds
+    def __init__(self, interval_s: Callable[[], float], part: Callable[[], object]) -> None:
+        self._interval_s = interval_s
         self._part = part
         self._next = 0.0
 
@@ -56,20 +56,20 @@ class Every:
         return self._next
 
     def work(self, now: float) -> None:
-        self._next = now + self._seconds()
+        self._next = now + self._interval_s()
         self._part()
 
 
 class _Paced:
-    """Reads *source*, and then not for so many seconds; a chore that looks at it again."""
+    """Reads *source*, and then does not look at it for so many seconds. A chore that looks at it again."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, source: Readable, part: Callable[[], None], pause: float
+        self, selector: selectors.BaseSelector, source: Readable, part: Callable[[], None], pause_s: float
     ) -> None:
         self._selector = selector
         self._source = source
         self._part = part
-        self._pause = pause
+        self._pause_s = pause_s
         self.work(0.0)
 
     def due(self) -> float:
@@ -81,26 +81,27 @@ class _Paced:
 
     def _read(self) -> None:
         self._selector.unregister(self._source.fileno())
-        self._again = clock() + self._pause
+        self._again = clock() + self._pause_s
         self._part()
 
 
 class Loop:
-    """One loop over descriptors, chores and *signals*, a socket that their numbers arrive on.
+    """One loop over descriptors, chores and signals.
 
-    report  SIGUSR1 came
+    signals  the socket on which the numbers of signals arrive
+    report   called at SIGUSR1
 
-    A part that fails is tried again; if it goes on failing the process ends, because it would do harm half
-    alive: pinholes that nobody closes. Without it packets pass, and it is started anew.
+    A part that fails is tried again. If it goes on failing the process ends, because it would do harm in
+    part: pinholes would stay open. Without the process packets pass, and it is restarted.
     """
 
     def __init__(self, signals: socket.socket, report: Callable[[], None]) -> None:
         self.selector = selectors.DefaultSelector()
         self.stopped = False
-        """Set it, and the loop ends with this turn."""
+        """Set to end the loop with this turn."""
         self._signals = signals
         self._report = report
-        self._chores: list[tuple[str, Chore]] = []  # without a name: what it raises ends the loop
+        self._chores: list[tuple[str, Chore]] = []  # one without a name ends the loop if it raises
         self._failures: dict[str, int] = {}
         self.selector.register(signals, selectors.EVENT_READ, self._signalled)
 
@@ -108,9 +109,9 @@ class Loop:
         """Call *part* whenever *source* is readable. What it raises ends the loop."""
         self.selector.register(source.fileno(), selectors.EVENT_READ, part)
 
-    def read(self, source: Readable, name: str, part: Callable[[], None], pause: float) -> None:
-        """The same, but it may fail, and *source* is not looked at for *pause* seconds afterwards."""
-        self.must(_Paced(self.selector, source, lambda: self.attempt(name, part), pause))
+    def read(self, source: Readable, name: str, part: Callable[[], None], pause_s: float) -> None:
+        """The same, but it may fail, and *source* is not looked at for *pause_s* seconds afterwards."""
+        self.must(_Paced(self.selector, source, lambda: self.attempt(name, part), pause_s))
 
     def chore(self, name: str, chore: Chore) -> None:
         """Do *chore* whenever it is due."""
@@ -121,7 +122,7 @@ class Loop:
         self._chores.append(("", chore))
 
     def run(self) -> None:
-        """Until a signal asks to stop."""
+        """Serve until a signal asks to stop."""
         chores = self._chores
         with self.selector as selector:
             while not self.stopped:
@@ -143,7 +144,7 @@ class Loop:
         except Exception as error:
             failures = self._failures[name] = self._failures.get(name, 0) + 1
             log.error("%s failed", name, exc_info=error if failures == 1 else None)
-            if failures >= _FAILURES:
+            if failures >= _MOST_FAILURES:
                 raise
         else:
             self._failures.pop(name, None)

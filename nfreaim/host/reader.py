@@ -1,6 +1,6 @@
-"""Reader: the flows of one queue, read by one engine, from the start of a process to its end.
+"""Reader: one queue and its engine, from the start of a process to its end.
 
-Takes no decision: it brings queue, engine and kernel together, and says when each has its turn.
+It brings queue, engine and backend together and says when each has its turn; all decisions are the engine's.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from typing import Final
 from nfreaim.core.engine import Engine
 from nfreaim.errors import BackendError
 from nfreaim.host.linux_backend import LinuxBackend
-from nfreaim.host.loop import TICK, Loop, clock
+from nfreaim.host.loop import TICK_S, Loop, clock
 from nfreaim.host.netfilter.packet_queue import PacketQueue
 
 log = logging.getLogger("nfreaim")
 
-# So long packets have the loop to themselves, as long as they come without a pause. It is also how late a
-# signal, an event or the status may be noticed meanwhile.
-_STAY: Final = 0.05
-# Where flows stand is written down when no packet waits, and so often if there is always one: of thousands of
-# busy flows that takes as long as their packets do. What a crash finds outdated costs a longer search only.
-_KEEP: Final = 0.25
-_EFFORT: Final = 512  # places at once: 3 ms
+# As long as packets come without a pause they have the loop to themselves for so long. So late, too, a
+# signal, an event or a request for the status may be noticed.
+_STAY_S: Final = 0.05
+# Positions are saved when no packet waits, or at this interval if there always is one: for thousands of busy
+# flows saving takes as long as their packets do. A position that is outdated after a crash only costs a
+# longer search.
+_SAVE_EVERY_S: Final = 0.25
+_EFFORT: Final = 512  # positions at once: 3 ms
 
 
 class Reader:
-    """A chore of the loop (host.loop.Chore), and what serves the queue."""
+    """Serves the queue; also a chore of the loop (host.loop.Chore)."""
 
-    def __init__(self, engine: Engine, kernel: LinuxBackend, queue: PacketQueue) -> None:
+    def __init__(self, engine: Engine, backend: LinuxBackend, queue: PacketQueue) -> None:
         self.engine = engine
         self.queue = queue
-        self._kernel = kernel
-        self._keep_at = self._tick_at = 0.0
+        self._backend = backend
+        self._save_at = self._tick_at = 0.0
 
     def attach(self, loop: Loop) -> None:
         """Be served by *loop*."""
@@ -40,50 +41,62 @@ class Reader:
         loop.chore("tick", self)
 
     def restore(self) -> None:
-        """Go on with the flows of an earlier life; a damaged record counts as lost."""
-        for key, record in self._kernel.begin().items():
+        """Go on with the flows of an earlier process; a damaged record is deleted. Raises BackendError."""
+        self._backend.prepare()
+        for key, record in self._backend.store.load(self._backend.conntrack).items():
             try:
-                self.engine.sessions.restore(record, clock())
+                self.engine.restore(record, clock())
             except (ValueError, KeyError, TypeError) as error:
                 log.warning("a connection cannot go on: its record is damaged (%s)", type(error).__name__)
-                self._kernel.abandon(key)
+                self._backend.store.forget_record(key)
+
+    def follow(self) -> None:
+        """Go on with the followed servers of an earlier daemon. Raises BackendError."""
+        for followed in self._backend.queue.load():
+            self.engine.follow(followed, clock())
 
     def due(self) -> float:
         hold = self.engine.wakeup()
         due = self._tick_at if hold is None else min(self._tick_at, hold)
-        return min(due, self._keep_at) if self.engine.sessions.moved else due
+        return min(due, self._save_at) if self.engine.unsaved else due
 
     def work(self, now: float) -> None:
-        if now >= self._keep_at:
-            self.engine.sessions.keep(_EFFORT)
-            self._keep_at = 0.0 if self.engine.sessions.moved else now + _KEEP
+        if now >= self._save_at:
+            self.engine.save(_EFFORT)
+            self._save_at = 0.0 if self.engine.unsaved else now + _SAVE_EVERY_S
         hold = self.engine.wakeup()
         if now >= self._tick_at or (hold is not None and now >= hold):
-            self._tick_at = now + TICK
-            self.queue.apply(self.engine.tick(now))
+            self._tick_at = now + TICK_S
+            self.queue.send_verdicts(self.engine.tick(now))
 
-    def close(self, cut: bool) -> None:
-        """Answer what waits, let go what is held, close what is open, leave the queue, empty the set.
+    def close(self, reset_skewed: bool) -> None:
+        """Answer what waits, release what is held, close the pinholes, leave the queue.
 
-        Skewed flows wait for the next daemon, as long as the rules stay, and known sessions are kept for it.
-        If the rules go, too (*cut*), nobody could ever translate them again: both ends are told, nothing is
-        kept.
+        As long as the rules stay, skewed flows wait for the next daemon, and established flows are kept for
+        it. If the rules go as well (*reset_skewed*), nothing could ever translate skewed flows again: both
+        ends are reset, and nothing is kept.
         """
         self.queue.serve()
-        self.queue.apply(self.engine.shutdown("daemon stopped"))
-        if not cut:
-            self.engine.sessions.keep()
+        self.queue.send_verdicts(self.engine.shutdown("daemon stopped"))
+        if reset_skewed:
+            self._reset_skewed()
         else:
-            for flow in list(self.engine.flows.skewed.values()):
-                self._kernel.cut(flow)
-            self._kernel.forget()
+            self.engine.save()
         self.queue.close()
         try:
-            self._kernel.take_back()
-        except BackendError as error:  # somebody removed the rules meanwhile
+            self._backend.queue.queue_everything()
+        except BackendError as error:  # another program removed the rules meanwhile
             log.warning("%s", error)
+
+    def _reset_skewed(self) -> None:
+        """Reset both ends of each skewed flow, each in the numbers that it knows; keep nothing."""
+        for key, resets in self.engine.resets():
+            for towards, seq, ack in resets:
+                self._backend.resets.send(towards, seq, ack)
+            self._backend.store.unprotect(key)
+        self._backend.store.forget_records()
 
     def _serve(self) -> None:
         held = self.engine.wakeup() is not None
-        if self.queue.serve(0.0 if held else _STAY):
-            self._keep_at = 0.0
+        if self.queue.serve(0.0 if held else _STAY_S):
+            self._save_at = 0.0

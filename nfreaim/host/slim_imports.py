@@ -1,6 +1,6 @@
-"""Thrift: what libraries do when they are imported and nobody here needs: 20 MiB, and most of a second.
+"""Imports scapy, pyroute2 and python-iptables without their expensive side effects.
 
-Knows of these libraries only how they begin. Nothing they are used for works in another way afterwards.
+That saves 20 MiB and most of a second. The parts of the libraries that are used here work as ever.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _LIBRARIES: Final = (f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}", "/usr/
 
 
 def stub_scapy_databases() -> None:
-    """Have scapy without the makers of network cards and radios: 55,000 names that no message mentions.
+    """Keep scapy from loading the makers of network cards and radios: 55,000 names that no message mentions.
 
-    Its cache (XDG_CACHE_HOME) has to be switched off: there it would keep for others that there are none.
+    Its cache (XDG_CACHE_HOME) has to be switched off, because the empty tables would be cached for other
+    programs.
     """
     for name, nothing in (("manuf", ""), ("bluetoothids", {})):
         empty = ModuleType(f"scapy.libs.{name}")
@@ -30,14 +31,15 @@ def stub_scapy_databases() -> None:
         sys.modules.setdefault(empty.__name__, empty)
     from scapy import data
 
-    data.MANUFDB.d.clear()  # some systems have a file of the makers, too
+    data.MANUFDB.d.clear()  # some systems also have a file of the makers
 
 
 @contextmanager
 def without_package_init(package: str) -> Iterator[None]:
-    """While a module of *package* is imported: without whatever else the package gathers for its users.
+    """Import a module of *package* without running the package's __init__, which loads all the rest.
 
-    What was imported belongs to the importer alone: who imports the package afterwards gets all of it, anew.
+    The modules imported meanwhile are the importer's alone: a later import of the package loads all of it
+    anew.
     """
     spec = None if package in sys.modules else find_spec(package)
     if spec is None:
@@ -53,11 +55,11 @@ def without_package_init(package: str) -> Iterator[None]:
 
 @contextmanager
 def fast_iptc_import() -> Iterator[None]:
-    """While python-iptables is imported: it looks for its libraries by ctypes, which asks a compiler and a
-    linker for each name it tries, for their directory by ldconfig, and for Python's by way of setuptools.
+    """Import python-iptables without the compiler, linker and ldconfig that it runs to find its libraries.
 
-    The linker's cache, which comes first, knows the libraries; their directory is where it always is, or
-    named by XTABLES_LIBDIR, or is asked for as ever.
+    It tries many names by ctypes, which asks a compiler and a linker for each, and finds Python's directory
+    by way of setuptools. The linker's cache, which comes first, knows the libraries. Their directory is the
+    usual one, or named by XTABLES_LIBDIR, or is looked for as ever.
     """
     found = {name: os.environ.get(name) for name in ("PATH", _DIRECTORY)}
     distutils = sys.modules.get("distutils")
@@ -65,7 +67,7 @@ def fast_iptc_import() -> Iterator[None]:
     known = [place for library in _LIBRARIES if (place := Path(library, "xtables")).is_dir()]
     if known:
         os.environ.setdefault(_DIRECTORY, str(known[0]))
-    sys.modules["distutils"] = None  # type: ignore[assignment]  # "there is none": sysconfig is asked then
+    sys.modules["distutils"] = None  # type: ignore[assignment]  # as if absent: then it asks sysconfig
     try:
         yield
     finally:

@@ -40,6 +40,12 @@ from scapy.fields import (
 )
 from scapy.packet import Packet, bind_layers
 
+from nfreaim.layers.oscar_names import (
+    CHANNEL_MSG_TO_CLIENT,
+    CHANNEL_MSG_TO_HOST,
+    CLIENT_ERR,
+    numbers,
+)
 from nfreaim.layers.structs import header_struct
 
 FLAP_MAGIC = 0x2A
@@ -57,13 +63,6 @@ class FlapChannel(IntEnum):
 
 SNAC_FLAG_EXTRA = 0x8000
 """An extra block precedes the body. AOL's servers send it: insisting on flags 0 loses messages."""
-FAMILY_ICBM = 0x0004
-
-
-class Icbm(IntEnum):  # subtypes of FAMILY_ICBM
-    CHANNEL_MSG_TO_HOST = 0x0006
-    CHANNEL_MSG_TO_CLIENT = 0x0007
-    CLIENT_ERR = 0x000B
 
 
 class IcbmChannel(IntEnum):
@@ -255,7 +254,7 @@ class SNAC(Packet):
     """
 
     fields_desc = [
-        XShortField("family", FAMILY_ICBM),
+        XShortField("family", numbers(CHANNEL_MSG_TO_HOST)[0]),
         XShortField("subtype", 0),
         XShortField("flags", 0),
         XIntField("request_id", 0),
@@ -300,14 +299,14 @@ class ClientError(Packet):
     ]
 
 
-_ICBM_BODIES: dict[int, type[Packet]] = {
-    Icbm.CHANNEL_MSG_TO_HOST: IcbmToHost,
-    Icbm.CHANNEL_MSG_TO_CLIENT: IcbmToClient,
-    Icbm.CLIENT_ERR: ClientError,
+_ICBM_BODIES: dict[bytes, type[Packet]] = {
+    CHANNEL_MSG_TO_HOST: IcbmToHost,
+    CHANNEL_MSG_TO_CLIENT: IcbmToClient,
+    CLIENT_ERR: ClientError,
 }
 bind_layers(FLAP, SNAC, channel=FlapChannel.DATA)
-for _subtype, _body in _ICBM_BODIES.items():
-    bind_layers(SNAC, _body, family=FAMILY_ICBM, subtype=_subtype)
+for _name, _body in _ICBM_BODIES.items():
+    bind_layers(SNAC, _body, **dict(zip(("family", "subtype"), numbers(_name), strict=True)))
 
 FLAP_HEADER = header_struct(FLAP)
 SNAC_HEADER = header_struct(SNAC)
@@ -329,11 +328,12 @@ def dissect(frame: bytes) -> FLAP:
         raise ValueError(f"FLAP magic {magic:#04x}, channel {channel}: not a data frame")
     if length != len(frame) - FLAP_HEADER.size:
         raise ValueError(f"FLAP length {length} for {len(frame) - FLAP_HEADER.size} bytes of data")
-    family, subtype, _, _ = SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)
-    if family != FAMILY_ICBM or subtype not in _ICBM_BODIES:
+    name = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4]
+    family, subtype = numbers(name)
+    if name not in _ICBM_BODIES:
         raise ValueError(f"SNAC({family:02x},{subtype:02x}) is not an ICBM")
     flap = FLAP(bytes(frame))
-    _check(flap, f"SNAC({family:02x},{subtype:02x})")
+    _check(flap, _ICBM_BODIES[name], f"SNAC({family:02x},{subtype:02x})")
     return flap
 
 
@@ -357,12 +357,12 @@ def rendezvous_of(flap: FLAP) -> Rendezvous | None:
     return blocks[0] if len(blocks) == 1 else None
 
 
-def _check(flap: FLAP, what: str) -> None:
+def _check(flap: FLAP, body: type[Packet], what: str) -> None:
     snac = flap.payload
     if type(snac) is not SNAC or (snac.flags & SNAC_FLAG_EXTRA and snac.extra_length != len(snac.extra)):
         raise ValueError(f"extra block overruns {what}")
     icbm = snac.payload
-    if type(icbm) is not _ICBM_BODIES[snac.subtype]:
+    if type(icbm) is not body:
         raise ValueError(f"{what} is cut short, or a list has more than {MAX_TLVS} TLVs")
     whom = icbm.sender if isinstance(icbm, IcbmToClient) else icbm
     if whom.name_length != len(whom.screen_name):

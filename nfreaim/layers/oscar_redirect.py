@@ -30,14 +30,11 @@ from nfreaim.layers.oscar_messages import (
     FlapChannel,
     check_tlvs,
 )
+from nfreaim.layers.oscar_names import LOGIN_RESPONSE, MIGRATE_GROUPS, SERVICE_RESPONSE, numbers
 
 SERVER_TLV: Final = 0x0005
 """The TLV that names the server."""
 MAX_FAMILIES: Final = 64
-
-_LOGIN_REPLY: Final = (0x0017, 0x0003)
-_SERVICE_REDIRECT: Final = (0x0001, 0x0005)
-_MIGRATION: Final = (0x0001, 0x0012)
 
 
 class Redirect(Packet):
@@ -58,17 +55,17 @@ class Migration(Packet):
     ]
 
 
-_BODIES: Final[dict[tuple[int, int], type[Packet]]] = {
-    _LOGIN_REPLY: Redirect,
-    _SERVICE_REDIRECT: Redirect,
-    _MIGRATION: Migration,
+_BODIES: Final[dict[bytes, type[Packet]]] = {
+    LOGIN_RESPONSE: Redirect,
+    SERVICE_RESPONSE: Redirect,
+    MIGRATE_GROUPS: Migration,
 }
-REDIRECTS: Final = frozenset(family.to_bytes(2, "big") + sub.to_bytes(2, "big") for family, sub in _BODIES)
-"""Family and subtype of these SNACs, as on the wire."""
+REDIRECTS: Final = frozenset(_BODIES)
+"""These SNACs (see oscar_names)."""
 
 bind_layers(FLAP, Redirect, channel=FlapChannel.SIGNOFF)
-for (_family, _subtype), _body in _BODIES.items():
-    bind_layers(SNAC, _body, family=_family, subtype=_subtype)
+for _name, _body in _BODIES.items():
+    bind_layers(SNAC, _body, **dict(zip(("family", "subtype"), numbers(_name), strict=True)))
 
 
 def dissect_redirect(frame: bytes) -> FLAP:
@@ -87,7 +84,7 @@ def dissect_redirect(frame: bytes) -> FLAP:
     body: type[Packet] | None = Redirect
     if channel != FlapChannel.SIGNOFF:
         short = channel != FlapChannel.DATA or len(frame) < FLAP_HEADER.size + SNAC_HEADER.size
-        body = None if short else _BODIES.get(SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[:2])
+        body = None if short else _BODIES.get(frame[FLAP_HEADER.size : FLAP_HEADER.size + 4])
     if body is None:
         raise ValueError(f"FLAP channel {channel}, {length} bytes: not a redirect")
     flap = FLAP(bytes(frame))

@@ -17,8 +17,7 @@ from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.helper import Report
 from nfreaim.core.null import NullConntrack, NullFirewall, NullQueueControl, NullWatcher, null_backend
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.tcp.segment import ACK, SYN, Segment
-from nfreaim.core.tcp.seq import distance, wrap
+from nfreaim.core.tcp.segment import ACK, SYN, Segment, distance, wrap
 from nfreaim.core.tcp.stream import FAR
 from nfreaim.core.verdict import Verdicts
 from nfreaim.protocols import Ports, by_port, limited, usual_ports

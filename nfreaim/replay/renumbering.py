@@ -13,8 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nfreaim.core.address import reverse
-from nfreaim.core.tcp.segment import ACK, Segment
-from nfreaim.core.tcp.seq import distance, wrap
+from nfreaim.core.tcp.segment import ACK, Segment, distance, wrap
 
 
 class _Piece(NamedTuple):

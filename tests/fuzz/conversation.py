@@ -16,10 +16,10 @@ from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.errors import Malformed
 from nfreaim.helpers.oscar.session import OscarHelper
-from tests.fuzz.fields import Reader
 from tests.fuzz.line import candidates
 from tests.fuzz.program import Step
-from tests.unit.redirects import FakeNat
+from tests.oscar.fields import Reader
+from tests.unit.talk import FakeNat
 
 LAN: Final = IPv4Network("10.0.0.0/24")
 PORTS: Final = range(40000, 40064)

@@ -14,15 +14,18 @@ from nfreaim.capture import Capture, network_offset
 from nfreaim.core.tcp.segment import FIN, RST, SYN, Segment
 from tests.fuzz import damaged, peers
 from tests.fuzz.ends import ENDS
-from tests.fuzz.fields import found
 from tests.fuzz.numbers import AS_THEY_ARE, WRONG
 from tests.fuzz.program import MAX_BYTES, Kind, Program, Step, moved, opened, send
-from tests.golden import load
-from tests.unit.fakes import CLIENT_SIGNON, HOST_ONLINE, OUTSIDE, SIGNON, packed
+from tests.golden import packets as golden_packets
+from tests.oscar.fields import announcing
+from tests.oscar.flap import CLIENT, SERVER
+from tests.oscar.redirect import HOME, REDIRECTS, naming
+from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
+from tests.unit.fakes import OUTSIDE, packed
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDERS: Final = (ROOT / "pcaps" / "oscar", ROOT.parent / "shared" / "pcaps")
-GOLDEN: Final = {name: golden.data for name, golden in load().items()}
+GOLDEN: Final = golden_packets()
 REGRESSIONS: Final = Path(__file__).parent / "regressions"
 LONGEST: Final = 16384
 """Of what a fuzzer makes, in bytes: longer inputs only cost time."""
@@ -51,20 +54,11 @@ def signed_on(slot: int, piece: int = 0) -> list[Step]:
     ]
 
 
-def naming(frame: bytes, way: int, address: str) -> bytes:
-    """*frame* with this address wherever it has one, complements included."""
-    out = bytearray(frame)
-    for low, high, name in found(frame, way, False):
-        if name in ("ip", "~ip"):
-            out[low:high] = bytes(byte ^ (255 if name == "~ip" else 0) for byte in packed(address))
-    return bytes(out)
-
-
 def scripts() -> Iterator[tuple[str, Program]]:
     """Programs of golden packets: alone, cut, among accidents."""
     for name, data in GOLDEN.items():
         for slot in (0, 2):
-            own = naming(data, 0, ENDS[slot][0].address)
+            own = announcing(data, CLIENT, ENDS[slot][0].address)
             steps = [*signed_on(slot), send(slot, 0, own), send(slot, 1, data)]
             yield f"{name}-{slot}", Program(0, tuple(steps))
             if own != data or "proposal" in name:
@@ -77,12 +71,13 @@ def scripts() -> Iterator[tuple[str, Program]]:
         ("icq-reverse-connect", "icq-reverse-connect-received"),
     ):
         if relayed in GOLDEN:
-            out, back = naming(GOLDEN[offer], 0, ENDS[0][0].address), naming(GOLDEN[relayed], 1, OUTSIDE)
+            out = announcing(GOLDEN[offer], CLIENT, ENDS[0][0].address)
+            back = announcing(GOLDEN[relayed], SERVER, OUTSIDE)
             steps = [*signed_on(0), *signed_on(1), send(0, 0, out), send(1, 1, back), send(1, 1, back, 9)]
             yield f"neighbours-{offer}", Program(0, tuple(steps))
             yield f"neighbours-{offer}-announced", Program(2, tuple(steps))
-    for name in ("login-reply", "service-redirect", "icq-flap-login-reply"):
-        data = home_redirect(name)
+    for name in REDIRECTS:
+        data = naming(HOME, name)
         steps = [*signed_on(2), send(2, 1, data, 5), send(2, 0, GOLDEN["keepalive"])]
         steps += [Step(Kind.RESTART), Step(Kind.AGAIN, 2, 1, False, (90, 80, 0)), send(2, 1, data)]
         yield f"home-{name}", Program(0, tuple(steps))
@@ -116,7 +111,7 @@ def _accidents() -> Iterator[tuple[str, Program]]:
             for _ in range(4):
                 steps += [_after(2), send(0, 0, alive), send(0, 1, ack)]
         yield f"resumed-{died}", Program(0, (*steps, send(0, 0, offer), again))
-    redirect = home_redirect("login-reply")
+    redirect = naming(HOME)
     for window in (1, len(redirect) - 3, len(redirect), len(redirect) + 3):
         steps = [Step(Kind.WINDOW, 2, 0, False, (window,)), *signed_on(2), send(2, 0, alive)]
         steps += [send(2, 1, redirect), Step(Kind.AGAIN, 2, 1, False, (90, 90, 0)), send(2, 1, ack)]
@@ -138,13 +133,6 @@ def _accidents() -> Iterator[tuple[str, Program]]:
 
 def _after(seconds: int) -> Step:
     return Step(Kind.TICK, 0, 0, True, (seconds,))
-
-
-def home_redirect(name: str) -> bytes:
-    """A golden redirect that names the server inside."""
-    old, new = b"\0\5\0\x10203.0.113.9:5190", b"\0\5\0\x0d10.0.0.9:5190"
-    data = GOLDEN[name].replace(old, new)
-    return data[:4] + (len(data) - 6).to_bytes(2, "big") + data[6:]
 
 
 def _of_capture(path: Path) -> Iterator[tuple[str, Program]]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-import struct
 from typing import Final
 
-from tests.fuzz.fields import RELAY, REVERSE, frames_of
 from tests.fuzz.numbers import WRONG
-from tests.golden import load
-from tests.unit.fakes import packed
+from tests.golden import packets
+from tests.oscar import icq
+from tests.oscar import snac as snacs
+from tests.oscar.flap import FLAP_SIGNOFF, FLAP_SNAC, HEADER, MAGIC, frames_of
+from tests.oscar.rendezvous import RELAY, REVERSE, SEND_FILE
+from tests.oscar.tlv import Tlv, tlv, whole_tlvs
+from tests.oscar.values import complement, ip4
 
-GOLDEN: Final = {name: golden.data for name, golden in load().items()}
+GOLDEN: Final = packets()
 ADDRESSES: Final = [
-    packed(text)
+    ip4(text)
     for text in (
         "10.0.0.5",
         "10.0.0.5",
@@ -47,25 +50,23 @@ HOSTS: Final = (
     b"198.51.100.200:45190",
     b"a" * 260,
 )
-NAMES: Final = (
-    b"\0\4\0\6",
-    b"\0\4\0\7",
-    b"\0\4\0\x0b",
-    b"\0\4\0\1",
-    b"\0\1\0\3",
-    b"\0\1\0\x1e",
-    b"\0\1\0\x0f",
-    b"\0\2\0\6",
-    b"\0\3\0\x0b",
-    b"\0\x17\0\3",
-    b"\0\1\0\5",
-    b"\0\1\0\x12",
+KINDS: Final = (
+    snacs.TO_HOST,
+    snacs.TO_CLIENT,
+    snacs.CLIENT_ERROR,
+    snacs.ICBM_FAILED,
+    snacs.FAMILY_LIST,
+    snacs.SET_STATUS,
+    snacs.SELF_INFO,
+    snacs.USER_INFO,
+    snacs.BUDDY_ARRIVED,
+    snacs.LOGIN_REPLY,
+    snacs.SERVICE_REDIRECT,
+    snacs.MIGRATION,
 )
 TAGS: Final = (2, 2, 3, 3, 4, 4, 5, 5, 5, 0x16, 0x17, 0xA, 0xC, 0xF, 0x10, 0x14, 0x2711, 0x2711, 0x8E, 6)
 SIZES: Final = (0, 1, 2, 3, 4, 5, 8, 26, 37, 300, 9000)
-_CAPABILITIES: Final = (REVERSE, RELAY, bytes.fromhex("094613434c7f11d18222444553540000"), bytes(16))
-
-Tlvs = list[tuple[int, bytes]]
+_CAPABILITIES: Final = (REVERSE, RELAY, SEND_FILE, bytes(16))
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
@@ -95,82 +96,83 @@ def frame(data: bytes, rng: random.Random) -> bytes:
         return flipped(data, rng)
     if what < 0.08:
         channel = rng.choice((1, 2, 3, 4, 5, 0, 6))
-    elif channel == 2 and len(body) >= 10:
+    elif channel == FLAP_SNAC and len(body) >= snacs.HEADER.size:
         body = snac(body, rng)
-    elif channel == 4:
-        body = _list_bytes(_split(body)[0], rng)
+    elif channel == FLAP_SIGNOFF:
+        body = _list_bytes(whole_tlvs(body)[0], rng)
     else:
         body = flipped(body, rng)
     size = len(body) if rng.random() > 0.03 else _wrong(len(body), rng)
     number = rng.randrange(1 << 16)
     if rng.random() < 0.04:
         number = WRONG << 8 | rng.choice((1, 2, 16, 17, 0x80, 0xEF, 0xF0, 0xFF))
-    return struct.pack("!BBHH", 0x2A, channel, number, size & 0xFFFF) + body[:0xFFFF]
+    return HEADER.pack(MAGIC, channel, number, size & 0xFFFF) + body[:0xFFFF]
 
 
 def snac(data: bytes, rng: random.Random) -> bytes:
-    name, flags, request, body = data[:4], data[4:6], data[6:10], data[10:]
+    family, subtype, flags, request = snacs.HEADER.unpack_from(data)
+    kind, body = (family, subtype), data[snacs.HEADER.size :]
     extra = b""
-    if flags[0] & 0x80 and len(body) >= 2:
+    if flags & snacs.EXTRA_BLOCK and len(body) >= 2:
         size = 2 + int.from_bytes(body[:2], "big")
         extra, body = body[:size], body[size:]
     what = rng.random()
     if what < 0.05:
-        name = rng.choice(NAMES)
+        kind = rng.choice(KINDS)
     elif what < 0.1:
-        flags = bytes([flags[0] ^ 0x80, flags[1]])
+        flags ^= snacs.EXTRA_BLOCK
         extra = b"" if extra else rng.choice((b"\0\0", b"\0\6\0\1\0\2\0\3", b"\0\4ab", b"\xff\xff"))
     elif what < 0.13:
-        request = rng.randbytes(4)
+        request = int.from_bytes(rng.randbytes(4), "big")
     else:
-        body = _body(name, body, rng)
-    return name + flags + request + extra + body
+        body = _body(kind, body, rng)
+    return snacs.HEADER.pack(*kind, flags, request) + extra + body
 
 
-def _body(name: bytes, body: bytes, rng: random.Random) -> bytes:
-    if name in (b"\0\4\0\6", b"\0\4\0\7") and len(body) > 11:
-        return _icbm(name, body, rng)
-    if name in (b"\0\1\0\x0f", b"\0\2\0\6", b"\0\3\0\x0b") and len(body) > 5:
+def _body(kind: snacs.Kind, body: bytes, rng: random.Random) -> bytes:
+    if kind in (snacs.TO_HOST, snacs.TO_CLIENT) and len(body) > 11:
+        return _icbm(kind, body, rng)
+    if kind in (snacs.SELF_INFO, snacs.USER_INFO, snacs.BUDDY_ARRIVED) and len(body) > 5:
         head, rest = _user(body, rng)
         if rng.random() < 0.2:
             head += head
         return head + rest
-    if name in (b"\0\1\0\x1e", b"\0\x17\0\3", b"\0\1\0\5"):
-        return _list_bytes(_split(body)[0], rng)
-    if name == b"\0\1\0\3":
+    if kind in (snacs.SET_STATUS, snacs.LOGIN_REPLY, snacs.SERVICE_REDIRECT):
+        return _list_bytes(whole_tlvs(body)[0], rng)
+    if kind == snacs.FAMILY_LIST:
         return body + b"\0\4" if rng.random() < 0.3 else flipped(body, rng)
     return flipped(body, rng)
 
 
-def _icbm(name: bytes, body: bytes, rng: random.Random) -> bytes:
+def _icbm(kind: snacs.Kind, body: bytes, rng: random.Random) -> bytes:
     cookie, channel, rest = body[:8], body[8:10], body[10:]
-    if name == b"\0\4\0\7":
+    if kind == snacs.TO_CLIENT:
         touch = rng.random() < 0.25
         head, rest = _user(rest, rng, touch)
         if touch:
             return cookie + channel + head + rest
     else:
         head, rest = rest[: 1 + rest[0]], rest[1 + rest[0] :]
-    tlvs, left = _split(rest)
+    items, left = whole_tlvs(rest)
     what = rng.random()
     if what < 0.03:
         channel = rng.choice((b"\0\1", b"\0\2", b"\0\4"))
     elif what < 0.06:
         cookie = rng.choice((cookie[:7] + b"x", b"COOKIE7\0", bytes(8)))
     elif what < 0.8:
-        blocks = [at for at, (tag, value) in enumerate(tlvs) if tag == 5 and len(value) >= 26]
+        blocks = [at for at, (tag, value) in enumerate(items) if tag == 5 and len(value) >= 26]
         if blocks:
             at = rng.choice(blocks)
-            tlvs[at] = (5, _block(tlvs[at][1], rng))
-            if tlvs[at][1][2:10] != cookie and rng.random() < 0.8:
-                cookie = tlvs[at][1][2:10]
+            items[at] = (5, _block(items[at][1], rng))
+            if items[at][1][2:10] != cookie and rng.random() < 0.8:
+                cookie = items[at][1][2:10]
     else:
-        return cookie + channel + head + _list_bytes(tlvs, rng) + left
-    return cookie + channel + head + _joined(tlvs) + left
+        return cookie + channel + head + _list_bytes(items, rng) + left
+    return cookie + channel + head + _joined(items) + left
 
 
 def _block(data: bytes, rng: random.Random) -> bytes:
-    kind, cookie, capability, inner = data[:2], data[2:10], data[10:26], _split(data[26:])[0]
+    kind, cookie, capability, inner = data[:2], data[2:10], data[10:26], whole_tlvs(data[26:])[0]
     what = rng.random()
     if what < 0.08:
         kind = rng.choice((b"\0\0", b"\0\1", b"\0\2", b"\0\3"))
@@ -187,58 +189,47 @@ def _user(data: bytes, rng: random.Random, touch: bool = True) -> tuple[bytes, b
     """A user-info block, changed if *touch*, and what follows it."""
     size = 1 + data[0]
     head, count, data = data[: size + 2], int.from_bytes(data[size + 2 : size + 4], "big"), data[size + 4 :]
-    tlvs, rest = _split(data, count)
+    items, rest = whole_tlvs(data, count)
     if touch:
-        tlvs = _changed(tlvs, rng)
-    count = len(tlvs) if rng.random() > 0.03 else _wrong(len(tlvs), rng)
-    return head + (count & 0xFFFF).to_bytes(2, "big") + _joined(tlvs), rest
+        items = _changed(items, rng)
+    count = len(items) if rng.random() > 0.03 else _wrong(len(items), rng)
+    return head + (count & 0xFFFF).to_bytes(2, "big") + _joined(items), rest
 
 
-def _split(data: bytes, count: int = 1 << 16) -> tuple[Tlvs, bytes]:
-    tlvs: Tlvs = []
-    while len(data) >= 4 and len(tlvs) < count:
-        tag, size = struct.unpack_from("!HH", data)
-        if len(data) < 4 + size:
-            break
-        tlvs.append((tag, data[4 : 4 + size]))
-        data = data[4 + size :]
-    return tlvs, data
+def _joined(items: list[Tlv]) -> bytes:
+    """Their lengths modulo 2**16, for it may be too much."""
+    return b"".join(tlv(tag, value, len(value) & 0xFFFF) for tag, value in items)
 
 
-def _joined(tlvs: Tlvs) -> bytes:
-    return b"".join(struct.pack("!HH", tag & 0xFFFF, len(value) & 0xFFFF) + value for tag, value in tlvs)
-
-
-def _list_bytes(tlvs: Tlvs, rng: random.Random) -> bytes:
-    data = _joined(_changed(tlvs, rng))
+def _list_bytes(items: list[Tlv], rng: random.Random) -> bytes:
+    data = bytearray(_joined(_changed(items, rng)))
     if rng.random() < 0.04 and len(data) > 4:  # a length that is wrong
-        data = bytearray(data)
         data[2:4] = (_wrong(int.from_bytes(data[2:4], "big"), rng) & 0xFFFF).to_bytes(2, "big")
     return bytes(data)
 
 
-def _changed(tlvs: Tlvs, rng: random.Random) -> Tlvs:
-    tlvs = list(tlvs)
-    at = rng.randrange(len(tlvs)) if tlvs else 0
+def _changed(items: list[Tlv], rng: random.Random) -> list[Tlv]:
+    items = list(items)
+    at = rng.randrange(len(items)) if items else 0
     what = rng.random()
-    if not tlvs or what < 0.2:
+    if not items or what < 0.2:
         tag = rng.choice(TAGS)
-        tlvs.insert(at, (tag, value(tag, rng)))
+        items.insert(at, (tag, value(tag, rng)))
     elif what < 0.3:
-        del tlvs[at]
+        del items[at]
     elif what < 0.4:
-        tlvs.insert(rng.randint(0, len(tlvs)), tlvs[at])
+        items.insert(rng.randint(0, len(items)), items[at])
     elif what < 0.45:
-        rng.shuffle(tlvs)
+        rng.shuffle(items)
     elif what < 0.5:
-        tlvs[at] = (rng.choice(TAGS), tlvs[at][1])
+        items[at] = (rng.choice(TAGS), items[at][1])
     elif what < 0.52:
-        tlvs += [tlvs[at]] * rng.choice((2, 50, 101))
+        items += [items[at]] * rng.choice((2, 50, 101))
     elif what < 0.85:
-        tlvs[at] = (tlvs[at][0], value(tlvs[at][0], rng))
+        items[at] = (items[at][0], value(items[at][0], rng))
     else:
-        tlvs[at] = (tlvs[at][0], flipped(tlvs[at][1], rng))
-    return tlvs
+        items[at] = (items[at][0], flipped(items[at][1], rng))
+    return items
 
 
 def value(tag: int, rng: random.Random) -> bytes:
@@ -254,9 +245,9 @@ def value(tag: int, rng: random.Random) -> bytes:
             return rng.choice(HOSTS)
         return port.to_bytes(2, "big" if what < 0.9 else "little")
     if tag == 0x16:
-        return bytes(byte ^ 255 for byte in address)
+        return complement(address)
     if tag == 0x17:
-        return (port ^ 0xFFFF).to_bytes(2, "big")
+        return complement(port.to_bytes(2, "big"))
     if tag == 0xC:
         return _direct(address, port, rng)
     if tag == 0x2711:
@@ -267,22 +258,16 @@ def value(tag: int, rng: random.Random) -> bytes:
 def _direct(address: bytes, port: int, rng: random.Random) -> bytes:
     if rng.random() < 0.05:
         port += 0x10000
-    info = address + port.to_bytes(4, "big") + bytes([rng.choice((0, 1, 3, 4, 6))])
-    return info + bytes.fromhex("0008") + rng.randbytes(4) + bytes(22)
+    return icq.direct(address, port, rng.choice((0, 1, 3, 4, 6)), rng.getrandbits(32))
 
 
 def _service(address: bytes, port: int, rng: random.Random) -> bytes:
     if rng.random() < 0.5:
-        again = port if rng.random() < 0.8 else rng.choice(PORTS)
-        head = struct.pack("<I4sIBII", 100001, address, port, 4, 0, again)
-        return head + struct.pack("<HI", 8, 7)
-    kind = rng.choice((1, 2, 3, 3, 0x1A))
-    head = b"\x1b\0" + bytes(27) + b"\x0e\0" + bytes(14)
-    head += struct.pack("<BBHHH", kind, 0, rng.choice((0, 0, 0, 1)), 1, 1) + b"\0"
-    both = port.to_bytes(2, "big") + bytes(2), port.to_bytes(4, "little")
-    if kind == 2:
-        return head + b"\1\0\0" + both[0] + (both[1] if rng.random() < 0.7 else b"")
-    return head + b"\1\0\0" + both[0] + b"\2\0a\0" + bytes(4) + both[1]
+        return icq.call_back(100001, address, port, again=port if rng.random() < 0.8 else rng.choice(PORTS))
+    kind, status = rng.choice((1, icq.CHAT, icq.FILE, icq.FILE, icq.PLUGIN)), rng.choice((0, 0, 0, 1))
+    if kind == icq.CHAT:
+        return icq.type2(kind, icq.chat_ports(port, rng.random() < 0.7), status)
+    return icq.type2(kind, icq.file_ports(port), status)
 
 
 def _wrong(size: int, rng: random.Random) -> int:

@@ -13,7 +13,8 @@ from typing import Final
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import FIN, RST
-from tests.fuzz.fields import SERVER, Field, Reader, frames_of
+from tests.oscar.fields import Field, Reader
+from tests.oscar.flap import SERVER, frames_of
 from tests.unit.fakes import ones_sum, packet, payload_at, tcp_at
 
 _DF: Final = 0x40

@@ -15,6 +15,7 @@ from tests.fuzz import frames
 from tests.fuzz.corpus import GOLDEN, OWN
 from tests.fuzz.program import FIELDS, MAX_BYTES, WITH_DATA, Kind, Program, Step, moved, opened, send
 from tests.fuzz.world import SEGMENT
+from tests.oscar.signon import SIGNON
 
 # How often a step of each kind is made from nothing.
 WEIGHTS: Final[dict[Kind, int]] = {
@@ -180,7 +181,7 @@ def _session(steps: list[Step], rng: random.Random) -> list[Step]:
     slot = rng.randrange(4)
     names = rng.choices(list(GOLDEN), k=rng.randint(1, 4))
     news = [opened(slot, new=rng.random() < 0.8)]
-    news += [send(slot, 1, GOLDEN["host-online"][:0] + SIGNON), send(slot, 0, GOLDEN["signon-with-cookie"])]
+    news += [send(slot, 1, SIGNON), send(slot, 0, GOLDEN["signon-with-cookie"])]
     news += [send(slot, 1, GOLDEN["host-online"])]
     news += [
         send(slot, rng.randrange(2), frames.mutated(GOLDEN[name], rng), rng.choice(PIECES)) for name in names
@@ -188,7 +189,6 @@ def _session(steps: list[Step], rng: random.Random) -> list[Step]:
     return [*steps, *news] if rng.random() < 0.5 else [*news, *steps]
 
 
-SIGNON: Final = bytes.fromhex("2a0100640004000000 01")
 _CHANGES: Final[tuple[Callable[[list[Step], random.Random], list[Step]], ...]] = (
     _frames,
     _frames,

@@ -20,8 +20,9 @@ from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment
 from nfreaim.core.verdict import Verdict
 from nfreaim.helpers.oscar.peer_greetings import greetings
 from tests.fuzz.line import error
+from tests.oscar.peer_headers import oft
 from tests.unit.fakes import PSH_ACK, packet
-from tests.unit.peer_link import COOKIE, FakeGatehouse, odc, oft
+from tests.unit.peer_link import COOKIE, FakeGatehouse, odc
 
 LISTENERS: Final = (Endpoint("10.0.0.5", 5190), Endpoint("10.0.0.6", 4443))
 LIMITS: Final = GateLimits(waiting=2, others=2, idle=100.0, lenient=60.0)

@@ -13,12 +13,12 @@ from nfreaim.helpers.oscar.flap import MAX_FRAME, FlapReader, Frame
 from tests.fuzz import damaged
 from tests.fuzz.conversation import Conversation
 from tests.fuzz.failures import silence
-from tests.fuzz.fields import frames_of, number_of, runs_on
 from tests.fuzz.line import error
 from tests.fuzz.numbers import numbered
 from tests.fuzz.peers import Peers
 from tests.fuzz.program import Program
 from tests.fuzz.world import World
+from tests.oscar.flap import frames_of, number_of, runs_on
 from tests.unit.fakes import ones_sum
 
 

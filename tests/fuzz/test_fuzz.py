@@ -86,7 +86,7 @@ def test_the_seeds_reach_what_they_are_for() -> None:
         counters = world.engine.counters
         reached["pinhole"] += len(world.ever)
         reached["mapped-back"] += counters.helpers["mapped_back"]
-        reached["session"] += sum(pinhole.session for pinhole in world.ever)
+        reached["session"] += sum(pinhole.standing for pinhole in world.ever)
         reached["held"] += counters.held_packets
         reached["unsequenced"] += counters.helpers["unsequenced_flows"]
         if name in reached:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from ipaddress import IPv4Address
-from typing import Final
+from typing import Any, Final
 
 from nfreaim.core.address import Endpoint, FlowId, flow_id
 from nfreaim.core.engine import Engine
@@ -22,26 +22,27 @@ from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, RST, SYN, Segment
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import BackendError
+from nfreaim.helpers.oscar import OSCAR
 from nfreaim.helpers.oscar.peer_greetings import greetings
 from nfreaim.helpers.oscar.session import OscarHelper
 from tests.fuzz.ends import ANNOUNCED, ENDS, OUTSIDES
 from tests.fuzz.failures import failures
-from tests.fuzz.fields import CLIENT, SERVER
 from tests.fuzz.line import Line
 from tests.fuzz.numbers import RENEWALS, Numbers
 from tests.fuzz.program import Kind, Program, Step
-from tests.unit.fakes import PSH_ACK, Router, kept_bytes
-from tests.unit.fakes import SERVER as OSCAR
+from tests.oscar.flap import CLIENT, SERVER
+from tests.unit.fakes import CAPS, PSH_ACK, Router, guarded_table, kept_bytes
+from tests.unit.fakes import SERVER as OSCAR_SERVER
 
 SEGMENT: Final = 1400
 HOLD: Final = 0.030
 MOST: Final = 2000
 """Packets of one execution before what is sent is no longer cut."""
-SMALL: Final = {
+SMALL: Final[dict[str, Any]] = {
     "per_flow": 2,
     "per_host": 2,
     "total": 3,
-    "standing": 1,
+    "caps": dict.fromkeys(CAPS, ("icq_per_host", 1)),
     "rate_per_host": 4,
     "rate_total": 6,
 }
@@ -65,7 +66,7 @@ class World:
             limits=FlowLimits(flows=2, half_open=2) if small else FlowLimits(flows=16, half_open=16),
             hold_packets=3 if small else 64,
         )
-        caps = SMALL if small else {}
+        caps = SMALL if small else {"caps": CAPS}
         ports = range(40000, 40003) if small else range(40000, 40032)
         announce = ANNOUNCED if settings & 2 else None
         self.policy = PinholePolicy(ports=ports, announce=announce, **caps)
@@ -297,7 +298,7 @@ class World:
             kernel.noted.clear()
         table = guarded_table(self.policy, self.firewall, self.router.watcher)
         self.engine = Engine(
-            {OSCAR.port: oscar.OSCAR}, table, kernel.backend, self.router.watcher, self.settings
+            {OSCAR_SERVER.port: OSCAR}, table, kernel.backend, self.router.watcher, self.settings
         )
         for key, record in {**kernel.kept, **kernel.protected}.items():
             if self.lost.get(key) is record:
@@ -357,7 +358,7 @@ class World:
             assert 1024 <= pinhole.outside.port <= 65535
             assert pinhole.inside.port not in self.policy.deny_ports
             allowed = self.now + self.policy.lifetime
-            assert pinhole.deadline <= allowed or (pinhole.session and slot != 2), "no deadline"
+            assert pinhole.deadline <= allowed or (pinhole.standing and slot != 2), "no deadline"
             self.ever.append(pinhole)
 
     def bounded(self) -> None:

@@ -28,6 +28,12 @@ def load() -> dict[str, Golden]:
     return {name: _golden(name, entry) for name, entry in tomllib.loads(text).items()}
 
 
+@cache
+def packets() -> dict[str, bytes]:
+    """The bytes of all golden packets by name."""
+    return {name: golden.data for name, golden in load().items()}
+
+
 def _golden(name: str, entry: dict[str, object]) -> Golden:
     expected = entry.get("expected", {})
     assert isinstance(expected, dict)

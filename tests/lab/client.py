@@ -20,12 +20,17 @@ import sys
 from collections import deque
 from typing import Any
 
-from tests.lab import oscar_wire as wire
 from tests.lab.link import FlapLink, WriteMode
 from tests.lab.negotiation import FIRST_PORT, Negotiation
-from tests.lab.oscar_wire import Snac
-from tests.lab.profiles import PROFILES, Profile, objection
 from tests.lab.server import PASSWORD, strong_md5
+from tests.oscar import rendezvous as rdv
+from tests.oscar.flap import FLAP_KEEPALIVE, FLAP_SIGNOFF, FLAP_SIGNON, FLAP_SNAC
+from tests.oscar.icbm import Icbm, client_error, parse_icbm, refusal
+from tests.oscar.profiles import PROFILES, Profile, objection
+from tests.oscar.rendezvous import Rendezvous
+from tests.oscar.signon import VERSION
+from tests.oscar.snac import Snac
+from tests.oscar.tlv import first_tlv, parse_tlvs, tlv, tlvs
 
 VERSIONS = bytes.fromhex(  # families and versions libpurple announces in (01,17)
     "000b000100080001000a000100090001000100030002000100150001000400010013000400030001001000010018" + "0001"
@@ -54,12 +59,12 @@ def login_body(name: str, key: bytes) -> bytes:
         (0x000F, b"en"),
         (0x000E, b"us"),
     ]
-    return wire.tlvs([*items, (0x004A, b"\1")])
+    return tlvs([*items, (0x004A, b"\1")])
 
 
 def challenge_body(name: str) -> bytes:
     """(17,06): name and two empty TLVs that libpurple and AIM add."""
-    return wire.tlvs([(0x0001, name.encode()), (0x004B, b""), (0x005A, b"")])
+    return tlvs([(0x0001, name.encode()), (0x004B, b""), (0x005A, b"")])
 
 
 class Client:
@@ -97,7 +102,7 @@ class Client:
 
     async def send_decline(self, to: str, cookie: bytes, code: int) -> None:
         """Send SNAC(04,0B), reason 3."""
-        await self._send(4, 0x0B, wire.client_error(cookie, to, code))
+        await self._send(4, 0x0B, client_error(cookie, to, refusal(code)))
 
     def _on(self) -> FlapLink:
         if self.link is None:
@@ -114,7 +119,7 @@ class Client:
     async def sign_on(self, server: str, services: bool = False) -> None:
         """BUCP login, then BOS up to (01,02); *services* also asks for and opens one service connection."""
         host, cookie = await self._log_in(server)
-        self.link = await self._connect(host, wire.tlv(0x0006, cookie))
+        self.link = await self._connect(host, tlv(0x0006, cookie))
         frames = self.link.frames()
         await self._await(frames, (1, 3))
         await self._send(1, 0x17, VERSIONS)
@@ -127,13 +132,13 @@ class Client:
             await self._send(family, subtype, b"", together)
         await self._await(frames, (9, 3))
         await self._send(0x13, 7, b"", together)
-        await self._send(2, 4, wire.tlv(0x0005, CAPABILITIES), together)
+        await self._send(2, 4, tlv(0x0005, CAPABILITIES), together)
         await self._send(4, 2, struct.pack("!HIHHHI", 0, 0x0B, 8000, 999, 999, 0), together)
         if services:
             await self._send(1, 4, b"\0\x18", together)
-            where = wire.parse_tlvs((await self._await(frames, (1, 5))).body)[0]
-            address = (wire.first(where, 0x0005) or b"").decode()
-            service = await self._connect(address, wire.tlv(0x0006, wire.first(where, 0x0006) or b""))
+            where = parse_tlvs((await self._await(frames, (1, 5))).body)[0]
+            address = (first_tlv(where, 0x0005) or b"").decode()
+            service = await self._connect(address, tlv(0x0006, first_tlv(where, 0x0006) or b""))
             await self._await(service.frames(), (1, 3))
             self.services.append(service)
         await self._send(1, 2, ONLINE)
@@ -145,7 +150,7 @@ class Client:
         host, port = server.rsplit(":", 1)
         opened = asyncio.open_connection(host, int(port))
         link = FlapLink(*await asyncio.wait_for(opened, 10.0))
-        await link.send(wire.FLAP_SIGNON, struct.pack("!I", 1) + items)
+        await link.send(FLAP_SIGNON, VERSION + items)
         return link
 
     async def _log_in(self, server: str) -> tuple[str, bytes]:
@@ -155,9 +160,9 @@ class Client:
         await self._send(0x17, 6, challenge_body(self.name))
         key = (await self._await(frames, (0x17, 7))).body[2:]
         await self._send(0x17, 2, login_body(self.name, key))
-        reply = wire.parse_tlvs((await self._await(frames, (0x17, 3))).body)[0]
+        reply = parse_tlvs((await self._await(frames, (0x17, 3))).body)[0]
         await link.close()
-        where, cookie = wire.first(reply, 0x0005), wire.first(reply, 0x0006)
+        where, cookie = first_tlv(reply, 0x0005), first_tlv(reply, 0x0006)
         if where is None or cookie is None:
             raise RuntimeError("login refused")
         return where.decode(), cookie
@@ -166,7 +171,7 @@ class Client:
         """Read until a SNAC of that kind arrives (10 s)."""
         async with asyncio.timeout(10.0):
             async for channel, data in frames:
-                if channel == wire.FLAP_SNAC:
+                if channel == FLAP_SNAC:
                     snac = Snac.decode(data)
                     if snac.kind == kind:
                         return snac
@@ -181,7 +186,7 @@ class Client:
     async def _listen(self, frames: Any) -> None:
         try:
             async for channel, data in frames:
-                if channel == wire.FLAP_SNAC:
+                if channel == FLAP_SNAC:
                     snac = Snac.decode(data)
                     self.received.append(snac)
                     await self._take(snac)
@@ -192,7 +197,7 @@ class Client:
 
     async def _take(self, snac: Snac) -> None:
         if snac.kind == (4, 7):
-            message = wire.parse_icbm(snac)
+            message = parse_icbm(snac)
             block = message.rendezvous()
             if block is not None:
                 await self._rendezvous(message, block)
@@ -201,9 +206,9 @@ class Client:
         elif snac.kind == (4, 1) and (refused := self._of_request.get(snac.request)):
             refused.messages.put_nowait(f"server error {int.from_bytes(snac.body[:2])}")
 
-    async def _rendezvous(self, message: wire.Icbm, block: wire.Rendezvous) -> None:
+    async def _rendezvous(self, message: Icbm, block: Rendezvous) -> None:
         wrong = (
-            objection(message.cookie, block) if self.profile.strict and block.kind == wire.PROPOSE else None
+            objection(message.cookie, block) if self.profile.strict and block.kind == rdv.PROPOSE else None
         )
         known = self.negotiations.get(block.cookie)
         if wrong is not None:
@@ -214,14 +219,14 @@ class Client:
                 known.messages.put_nowait(wrong)
         elif known is not None:
             known.messages.put_nowait(block)
-        elif block.kind == wire.PROPOSE and self.policy["action"] == "accept":
+        elif block.kind == rdv.PROPOSE and self.policy["action"] == "accept":
             answering = self._negotiation(message.name, block.cookie, block.capability)
             answering.redirect = self.policy["redirect"]
             self._keep(asyncio.create_task(self._answer(answering, block)))
-        elif block.kind == wire.PROPOSE and self.policy["action"] == "decline":
+        elif block.kind == rdv.PROPOSE and self.policy["action"] == "decline":
             await self.send_decline(message.name, block.cookie, 1)
 
-    async def _answer(self, negotiation: Negotiation, block: wire.Rendezvous) -> None:
+    async def _answer(self, negotiation: Negotiation, block: Rendezvous) -> None:
         result = await negotiation.answer(block, self.policy["delay"])
         self.negotiations.pop(negotiation.cookie, None)
         self._result(negotiation.cookie).set_result(result)
@@ -260,7 +265,7 @@ class Client:
         """``signoff``: FLAP 4 and close; ``close``: just close; ``reset``: TCP RST."""
         link = self._on()
         if how == "signoff":
-            await link.send(wire.FLAP_SIGNOFF)
+            await link.send(FLAP_SIGNOFF)
         elif how == "reset":
             sock = link.writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -283,7 +288,7 @@ class Client:
         file = kind == "file"
         data = random.Random(seed).randbytes(size) if file else text.encode()
         more: dict[str, Any] = {"proposal_mode": WriteMode.of(write)} if write else {}
-        service = wire.SEND_FILE if file else wire.DIRECT_IM
+        service = rdv.SEND_FILE if file else rdv.DIRECT_IM
         proposed = self._negotiation(
             to, raw, service, data=data, patience=patience, file_name=file_name, **more
         )
@@ -332,7 +337,7 @@ class Client:
 
     async def do_keep_alive(self) -> None:
         """Send an empty keep-alive frame."""
-        await self._on().send(wire.FLAP_KEEPALIVE)
+        await self._on().send(FLAP_KEEPALIVE)
 
     async def do_received(self, family: int, subtype: int) -> dict[str, Any]:
         """Bodies (hex) of the SNACs of that kind received so far, oldest first."""

@@ -15,15 +15,14 @@ import struct
 import sys
 from ipaddress import IPv4Address
 
-from tests.golden import load
-from tests.lab import oscar_wire as wire
-from tests.lab.profiles import PROFILES, Offer
+from tests.oscar import rendezvous as rdv
+from tests.oscar.flap import numbered
+from tests.oscar.profiles import PROFILES, Offer
+from tests.oscar.signon import HOST_ONLINE, hello
+from tests.oscar.snac import TO_HOST, snac_frame
 
-_VERSION = bytes.fromhex("00000001")
-_HELLO = wire.flap(wire.FLAP_SIGNON, 0, _VERSION)
-_SERVER_HELLO = wire.flap(wire.FLAP_SIGNON, 0, _VERSION) + wire.flap(
-    wire.FLAP_SNAC, 1, load()["host-online"].data[6:]
-)
+_HELLO = hello()
+_SERVER_HELLO = _HELLO + numbered(HOST_ONLINE, 1)
 _FIRST_PORT = 20000
 
 
@@ -81,9 +80,9 @@ def offer(address: str, port: str, sources: str, each: str) -> None:
         for number in range(int(each)):
             listening = _FIRST_PORT + (int(first + host) & 0xFF) * int(each) + number
             body = PROFILES["libpurple"].proposal(
-                "bob", Offer(struct.pack("!Q", number + 1), wire.SEND_FILE, source, listening)
+                "bob", Offer(struct.pack("!Q", number + 1), rdv.SEND_FILE, source, listening)
             )
-            link.sendall(wire.flap(wire.FLAP_SNAC, number + 1, wire.Snac(4, 6, body).encode()))
+            link.sendall(snac_frame(TO_HOST, body, number=number + 1, request=0))
     stay("ready")
 
 

@@ -12,7 +12,10 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
-from tests.lab import oscar_wire as wire
+from tests.oscar.flap import FLAP_SNAC, flap
+from tests.oscar.signon import hello
+from tests.oscar.snac import Snac
+from tests.oscar.tlv import first_tlv, parse_tlvs, tlvs
 
 _STAMP: Final = struct.Struct("!d")
 
@@ -62,20 +65,20 @@ class Dialect(Protocol):
 
 def redirect(named: str, stamp: bytes) -> bytes:
     """Body of SNAC(01,05): family, host and port, a cookie."""
-    return wire.tlvs([(0x000D, b"\0\x18"), (0x0005, named.encode()), (0x0006, stamp.ljust(24, b"c"))])
+    return tlvs([(0x000D, b"\0\x18"), (0x0005, named.encode()), (0x0006, stamp.ljust(24, b"c"))])
 
 
 class _Oscar:
     smallest = 5
 
     def opening(self, serves: bool) -> list[bytes]:
-        return [wire.flap(wire.FLAP_SIGNON, 0, b"\0\0\0\1")]
+        return [hello()]
 
     def opened(self, seen: bytes) -> bool:
         return bool(seen)
 
     def unit(self, number: int, stamp: float, body: bytes) -> bytes:
-        return self._frame(number, wire.Snac(0x10, 5, _STAMP.pack(stamp) + body, number))
+        return self._frame(number, Snac(0x10, 5, _STAMP.pack(stamp) + body, number))
 
     def announcement(self, number: int, stamp: float, named: str) -> bytes:
         return self._redirect(number, number, named, _STAMP.pack(stamp))
@@ -88,13 +91,13 @@ class _Oscar:
         return None if len(data) < max(6, end) else (data[:end], data[end:])
 
     def received(self, unit: bytes, named: str, becomes: str) -> Unit:
-        if unit[1] != wire.FLAP_SNAC or len(unit) < 24:
+        if unit[1] != FLAP_SNAC or len(unit) < 24:
             return Unit(unit, counts=False)
-        snac = wire.Snac.decode(unit[6:])
+        snac = Snac.decode(unit[6:])
         if snac.kind != (1, 5) or not named:
             return Unit(unit, _STAMP.unpack_from(snac.body)[0])
-        items = wire.parse_tlvs(snac.body)[0]
-        value, cookie = wire.first(items, 0x0005), wire.first(items, 0x0006)
+        items = parse_tlvs(snac.body)[0]
+        value, cookie = first_tlv(items, 0x0005), first_tlv(items, 0x0006)
         if value is None or cookie is None:
             return Unit(unit)
         stamp, edited = _STAMP.unpack_from(cookie)[0], value == becomes.encode()
@@ -104,11 +107,11 @@ class _Oscar:
         return Unit(self._redirect(number, snac.request, named, cookie[: _STAMP.size]), stamp, True)
 
     @staticmethod
-    def _frame(number: int, snac: wire.Snac) -> bytes:
-        return wire.flap(wire.FLAP_SNAC, number & 0xFFFF, snac.encode())
+    def _frame(number: int, snac: Snac) -> bytes:
+        return flap(FLAP_SNAC, number & 0xFFFF, snac.encode())
 
     def _redirect(self, number: int, request: int, named: str, stamp: bytes) -> bytes:
-        return self._frame(number, wire.Snac(1, 5, redirect(named, stamp), request))
+        return self._frame(number, Snac(1, 5, redirect(named, stamp), request))
 
 
 class _Irc:

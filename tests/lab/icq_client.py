@@ -12,46 +12,29 @@ import argparse
 import asyncio
 import contextlib
 import random
-import struct
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from tests.lab import icq_peer, peer
-from tests.lab import oscar_wire as wire
 from tests.lab.client import Client, serve_orders
-from tests.lab.oscar_wire import Snac
-from tests.lab.profiles import PROFILES
 from tests.lab.server import PASSWORD, ROAST
+from tests.oscar import icq
+from tests.oscar import rendezvous as rdv
+from tests.oscar.flap import FLAP_SIGNOFF
+from tests.oscar.icbm import ICBM_RDV, RENDEZVOUS, Icbm, icbm_to_server
+from tests.oscar.profiles import PROFILES
+from tests.oscar.rendezvous import Rendezvous
+from tests.oscar.snac import Snac
+from tests.oscar.tlv import Tlv, first_tlv, parse_tlvs, take_user_info, tlv, tlvs
+from tests.oscar.values import ip4, ip_text, u16
 
-REVERSE = wire.capability(0x1344)
-RELAY = wire.capability(0x1349)
 DIAL_SECONDS = 5.0
-_DIRECT_INFO = struct.Struct("!4sIBHIIIIIIH")
-_REVERSE = struct.Struct("<I4sIBIIHI")
-_CHAT = bytes.fromhex("bff720b2378ed411bd280004ac96d905")
 
 
 def roasted(password: str) -> bytes:
     """The password as FLAP logins carry it; the same again undoes it."""
     return bytes(byte ^ ROAST[at % len(ROAST)] for at, byte in enumerate(password.encode()))
-
-
-def chat_offer(port: int) -> bytes:
-    """A type-2 message, plug-in "chat": the port as u16 big-endian and again as u32 little-endian."""
-    head = struct.pack("<HH16xHIBH", 27, 8, 0, 3, 0, 1) + struct.pack("<HH12x", 14, 1)
-    head += struct.pack("<BBHHH", 0x1A, 0, 0, 0, 1) + b"\0"
-    title = struct.pack("<HI", 0, 21) + b"Send / Start ICQ Chat" + bytes(15)
-    tail = struct.pack("<I", 2) + b"hi" + b"\1\0\0" + struct.pack("!H", port) + struct.pack("<HI", 0, port)
-    return head + struct.pack("<H", 16 + len(title)) + _CHAT + title + struct.pack("<I", len(tail)) + tail
-
-
-def offered_port(data: bytes) -> int:
-    """The port of a ``chat_offer``; WireError unless both encodings agree."""
-    port, zero, again = int.from_bytes(data[-8:-6], "big"), *struct.unpack("<HI", data[-6:])
-    if zero or port != again or not port:
-        raise wire.WireError(f"ports {port} and {again}")
-    return port
 
 
 @dataclass
@@ -93,12 +76,12 @@ class IcqClient(Client):
         if self.login == "md5":
             return await super()._log_in(server)
         items = [(1, self.name.encode()), (2, roasted(PASSWORD)), (3, b"ICQBasic"), (0x16, b"\1\x0a")]
-        link = await self._connect(server, wire.tlvs(items))
+        link = await self._connect(server, tlvs(items))
         async for channel, data in link.frames():
-            if channel == wire.FLAP_SIGNOFF:
-                reply = wire.parse_tlvs(data)[0]
+            if channel == FLAP_SIGNOFF:
+                reply = parse_tlvs(data)[0]
                 await link.close()
-                return (wire.first(reply, 5) or b"").decode(), wire.first(reply, 6) or b""
+                return (first_tlv(reply, 5) or b"").decode(), first_tlv(reply, 6) or b""
         raise RuntimeError("login refused")
 
     async def sign_on(self, server: str, services: bool = False) -> None:
@@ -116,10 +99,10 @@ class IcqClient(Client):
         raise OSError("no free port")
 
     async def _publish(self, port: int, kind: int = 4) -> None:
-        address = wire.ip4(self.own_address) if port else bytes(4)
-        info = _DIRECT_INFO.pack(address, port, kind, 8, self.cookie, 0x50, 3, 0, 0, 0, 0)
+        address = ip4(self.own_address) if port else bytes(4)
+        info = icq.direct(address, port, kind, self.cookie)
         seen = self._seen_self
-        await self._send(1, 0x1E, wire.tlvs([(6, bytes(4)), (0x0C, info)]))
+        await self._send(1, 0x1E, icq.set_status(info))
         async with self._news, asyncio.timeout(10.0):  # the server answers with our own info
             await self._news.wait_for(lambda: self._seen_self > seen)
 
@@ -140,36 +123,36 @@ class IcqClient(Client):
         if snac.kind in ((3, 0x0B), (1, 0x0F)):
             rest = snac.body
             while rest:
-                name, items, rest = wire.take_user_info(rest)
+                name, items, rest = take_user_info(rest)
                 await self._learn(name, items, snac.kind == (1, 0x0F))
         await super()._take(snac)
 
     async def _overhear(self, snac: Snac) -> None:
         await self._take(snac)
 
-    async def _learn(self, name: str, items: list[wire.Tlv], own: bool) -> None:
-        info, external = wire.first(items, 0x0C), wire.first(items, 0x0A)
-        seen = wire.ip_text(external) if external else None
+    async def _learn(self, name: str, items: list[Tlv], own: bool) -> None:
+        info, external = first_tlv(items, icq.DIRECT_INFO), first_tlv(items, icq.EXTERNAL)
+        seen = ip_text(external) if external else None
         if own:
             self.external = seen or self.external
             async with self._news:
                 self._seen_self += 1
                 self._news.notify_all()
         elif info is not None:
-            address, port, _, _, cookie, *_ = _DIRECT_INFO.unpack(info)
+            address, port, _, _, cookie, *_ = icq.DIRECT.unpack(info)
             async with self._news:
-                self.contacts[name] = Contact(wire.ip_text(address), port, cookie, seen)
+                self.contacts[name] = Contact(ip_text(address), port, cookie, seen)
                 self._news.notify_all()
 
-    async def _rendezvous(self, message: wire.Icbm, block: wire.Rendezvous) -> None:
-        data = block.get(wire.SERVICE_DATA) or b""
-        if block.capability == REVERSE:
-            _, address, port, *_ = _REVERSE.unpack(data)
-            work = self._call(message.name, wire.ip_text(address), port, "you asked me to call")
-        elif block.capability == RELAY:
+    async def _rendezvous(self, message: Icbm, block: Rendezvous) -> None:
+        data = block.get(rdv.SERVICE_DATA) or b""
+        if block.capability == rdv.REVERSE:
+            _, address, port, *_ = icq.CALL_BACK.unpack(data)
+            work = self._call(message.name, ip_text(address), port, "you asked me to call")
+        elif block.capability == rdv.RELAY:
             contact = await self._contact(message.name)
             where = contact.callable_at(self.external)
-            work = self._call(message.name, where, offered_port(data), "let us chat")
+            work = self._call(message.name, where, icq.offered_port(data), "let us chat")
         else:
             await super()._rendezvous(message, block)
             return
@@ -212,22 +195,20 @@ class IcqClient(Client):
 
     async def do_ask_back(self, to: str) -> None:
         """Ask a contact to call us: capability 1344."""
-        uin = int(self.name)
-        address = wire.ip4(self.own_address)
-        data = _REVERSE.pack(uin, address, self.port, 4, 0, self.port, 8, 0x101)
-        await self._offer(to, REVERSE, data)
+        data = icq.call_back(int(self.name), ip4(self.own_address), self.port)
+        await self._offer(to, rdv.REVERSE, data)
 
     async def do_chat(self, to: str) -> dict[str, Any]:
         """Offer a chat on a listener of its own: capability 1349."""
         port = await self._listen_on(self.first_port + 500)
-        await self._offer(to, RELAY, chat_offer(port))
+        await self._offer(to, rdv.RELAY, icq.chat_request(port))
         return {"port": port}
 
     async def _offer(self, to: str, service: bytes, data: bytes) -> None:
         cookie = random.Random().randbytes(8)
-        inner = [(wire.SEQUENCE, b"\0\1"), (wire.HOST_CHECK, b""), (wire.SERVICE_DATA, data)]
-        block = wire.Rendezvous(wire.PROPOSE, cookie, service, inner)
-        await self.send_icbm(wire.icbm_to_server(cookie, 2, to, [(wire.ICBM_RDV, block.encode())]))
+        inner = [(rdv.SEQUENCE, u16(1)), (rdv.HOST_CHECK, b""), (rdv.SERVICE_DATA, data)]
+        block = Rendezvous(rdv.PROPOSE, cookie, service, inner).encode()
+        await self.send_icbm(icbm_to_server(cookie, RENDEZVOUS, to, tlv(ICBM_RDV, block)))
 
     async def do_publish(self, port: int | None = None, kind: int = 4) -> None:
         """Say again where it listens; port 0 says that it does not."""

@@ -11,8 +11,8 @@ import asyncio
 import struct
 from dataclasses import dataclass
 
-from tests.lab import oscar_wire as wire
 from tests.lab.peer import Exchange, PeerError, digest
+from tests.oscar.values import ip4
 
 VERSION = 8
 _INIT = struct.Struct("<BHHIHII4s4sBIIIII")
@@ -32,7 +32,7 @@ class Self:
 
 def init_packet(own: Self, peer_uin: int, cookie: int) -> bytes:
     """FF, version, 43, peer's UIN, port, own UIN, external and internal address, mode, port, cookie."""
-    addresses = wire.ip4(own.external), wire.ip4(own.address)
+    addresses = ip4(own.external), ip4(own.address)
     head = 0xFF, VERSION, 43, peer_uin, 0, own.port, own.uin
     return _INIT.pack(*head, *addresses, 4, own.port, cookie, 0x50, 3, 0)
 

@@ -15,7 +15,8 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.lab import oscar_wire as wire
+from tests.oscar.flap import FLAP_SNAC, FlapReader, flap
+from tests.oscar.snac import Snac
 
 
 @dataclass
@@ -95,7 +96,7 @@ class FlapLink:
         """Send one frame; *mode* replaces the connection's own for this frame."""
         mode = mode or self.mode
         async with self._lock:
-            frame = wire.flap(channel, self.sequence, data)
+            frame = flap(channel, self.sequence, data)
             self.sequence = (self.sequence + 1) & 0x7FFF
             if mode.name == "coalesced":
                 self._waiting += frame
@@ -110,9 +111,9 @@ class FlapLink:
                 self.writer.write(piece)
             await self.writer.drain()
 
-    async def send_snac(self, snac: wire.Snac, mode: WriteMode | None = None) -> None:
+    async def send_snac(self, snac: Snac, mode: WriteMode | None = None) -> None:
         """Send a SNAC on channel 2."""
-        await self.send(wire.FLAP_SNAC, snac.encode(), mode)
+        await self.send(FLAP_SNAC, snac.encode(), mode)
 
     async def send_raw(self, data: bytes) -> None:
         """Send bytes as they are, in one write."""
@@ -122,7 +123,7 @@ class FlapLink:
 
     async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
         """(channel, data) of each frame until the other end closes."""
-        cutter = wire.FlapReader()
+        cutter = FlapReader()
         while data := await self.reader.read(65536):
             for channel, _, body in cutter.feed(data):
                 yield channel, body

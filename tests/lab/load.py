@@ -19,11 +19,11 @@ from typing import Any
 
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.tcp.segment import ACK, SYN
-from tests.lab import oscar_wire as wire
 from tests.lab.home import forward
 from tests.lab.net import SECOND_SERVER, SERVER, WAN, Lab
 from tests.lab.scene import Scene, eventually, nfreaim
 from tests.lab.standin import Client, Transfer
+from tests.oscar import icbm
 
 SILENT = "203.0.113.77"  # nobody has this address: what is sent there is never answered
 CROWD = 5190  # port of the crowd's servers, at addresses of their own
@@ -93,9 +93,7 @@ class Watch:
 def chat(one: Client, other: Client) -> None:
     """A text message through the server (ICBM channel 1), and it arrives."""
     before = len(other.call("received", family=4, subtype=7)["bodies"])
-    text = b"\x05\x01\0\0" + b"\x01\x01" + (4 + 5).to_bytes(2, "big") + bytes(4) + b"hello"
-    name = other.name.encode()
-    body = b"1234567\0" + b"\0\1" + bytes([len(name)]) + name + wire.tlvs([(2, text)])
+    body = icbm.icbm_to_server(b"1234567\0", icbm.TEXT, other.name, icbm.text(b"hello"))
     one.call("send_snac", family=4, subtype=6, body=body.hex())
     eventually(lambda: len(other.call("received", family=4, subtype=7)["bodies"]) > before)
 

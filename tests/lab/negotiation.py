@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tests.lab import oscar_wire as wire
 from tests.lab import peer
 from tests.lab.link import WriteMode
-from tests.lab.oscar_wire import Rendezvous
-from tests.lab.profiles import Offer, Profile
+from tests.oscar import rendezvous as rdv
+from tests.oscar.profiles import Offer, Profile
+from tests.oscar.rendezvous import Rendezvous
 
 DIAL_SECONDS = 5.0
 FIRST_PORT, LAST_PORT = 5190, 5290
@@ -80,9 +80,9 @@ async def dial(block: Rendezvous, tried: list[str], seconds: float = DIAL_SECOND
     """Dial the addresses of a proposal at the same time; the first connection wins. *tried* gets one line
     each."""
     verified, requester, port = (
-        block.address(wire.VERIFIED_IP),
-        block.address(wire.REQUESTER_IP),
-        block.number(wire.PORT),
+        block.address(rdv.VERIFIED_IP),
+        block.address(rdv.REQUESTER_IP),
+        block.number(rdv.PORT),
     )
     if verified is None or port == 0:
         tried.append("not dialled: no verified address or no port")
@@ -171,7 +171,7 @@ class Negotiation:
             raise GivenUp("could not connect")
         listener = await Listener().open(self.first_port)
         try:
-            await self._offer(listener.port, block.number(wire.SEQUENCE) + 1)
+            await self._offer(listener.port, block.number(rdv.SEQUENCE) + 1)
             streams = await self._connection_or_message(listener)
             if not isinstance(streams, tuple):
                 raise GivenUp("proposer wants yet another way")
@@ -197,9 +197,9 @@ class Negotiation:
             message = await self.messages.get()
             if isinstance(message, str):
                 raise GivenUp(message)
-            if message.kind == wire.CANCEL:
+            if message.kind == rdv.CANCEL:
                 raise GivenUp("cancelled by the other side")
-            if message.kind == wire.PROPOSE:
+            if message.kind == rdv.PROPOSE:
                 return message
 
     async def _connection_or_message(self, listener: Listener) -> Streams | Rendezvous:
@@ -243,7 +243,7 @@ class Negotiation:
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, opened_it: bool
     ) -> peer.Exchange:
-        if self.capability == wire.DIRECT_IM:
+        if self.capability == rdv.DIRECT_IM:
             return await peer.direct_im(reader, writer, self.cookie, self.control.name, opened_it, self.data)
         if self.data is None:
             return await peer.receive_file(reader, writer, self.cookie)

@@ -20,18 +20,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from nfreaim.core.address import Endpoint, FlowId, key_of
+from nfreaim.core.backend import Followed
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.errors import BackendError
 from nfreaim.host.linux_backend import LinuxBackend
 from nfreaim.host.netfilter import queue_stats
-from nfreaim.host.netfilter.conntrack import ENDING, ESTABLISHED, Conntrack, PinholeEvents
-from nfreaim.host.netfilter.ipset import OFFLOAD_SET, FlowSet
-from nfreaim.host.netfilter.iptables import PINHOLE_MARK, UNVERIFIED_MARK, NatTable
+from nfreaim.host.netfilter.conntrack import ENDING, ESTABLISHED, LinuxConntrack
+from nfreaim.host.netfilter.conntrack_events import PinholeEvents
+from nfreaim.host.netfilter.ipset import FlowSet, NetworkSet
+from nfreaim.host.netfilter.iptables import NatTable
+from nfreaim.host.netfilter.names import LAN_SET, OFFLOAD_SET, PINHOLE_MARK, UNVERIFIED_MARK
 from nfreaim.host.netfilter.packet_queue import PacketQueue
-from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
+from nfreaim.host.netfilter.queue_control import LinuxQueueControl
 from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
-from nfreaim.host.state.state_directory import StateDirectory
+from nfreaim.host.state.state_files import StateDirectory
 
 OWNER = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
 OUTSIDE = "203.0.113.1"
@@ -55,14 +58,14 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def pins(forwards: ForeignForwards | None = None) -> IpsetFirewall:
-    return IpsetFirewall(forwards or ForeignForwards(), now)
+def pins() -> IpsetFirewall:
+    return IpsetFirewall(now)
 
 
 def hole(port: int, *peers: str, to: str = "10.0.0.5", lasting: float = 600.0) -> Pinhole:
     inside, outside = Endpoint(to, port), Endpoint(OUTSIDE, port)
     deadline = round(now() + lasting, 3)
-    return Pinhole(inside, outside, OWNER, b"1234567\0", "send-file", deadline, peers, 12.5)
+    return Pinhole(inside, outside, OWNER, b"1234567\0", "send-file", deadline, peers, 12.5, protocol="one")
 
 
 def offloaded_flows_come_and_go() -> None:
@@ -86,7 +89,7 @@ def nothing_works_without_the_rules() -> None:
     assert "are the rules installed?" in refused(FlowSet(OFFLOAD_SET).add, OWNER)
     firewall = pins()
     assert "are the rules installed?" in refused(firewall.list)
-    assert "chain NFREAIM is missing in the legacy nat table" in refused(firewall.put, hole(5190), None)
+    assert "chain NFREAIM is missing in the legacy nat table" in refused(firewall.open, hole(5190), None)
     assert "NFREAIM" not in shell("iptables-legacy-save")
 
 
@@ -107,26 +110,31 @@ def pinholes_read_back_as_written() -> None:
     firewall, untouched = pins(), chains()
     shell('ipset add nfreaim_pin 203.0.113.1,tcp:7,1.2.3.4 comment "nfreaim or not"')
     everybody, one, two = hole(5190), hole(5191, "203.0.113.20"), hole(5192, "1.2.3.4", "5.6.7.8")
-    service, cookie, far = "f" * 32, b"12345678", Endpoint("255.255.255.255", 65535)
+    service, agreement, far = "f" * 32, b"12345678", Endpoint("255.255.255.255", 65535)
     longest = replace(
-        hole(5193), service=service, cookie=cookie, owner=FlowId(far, far), verify=True, deadline=math.inf
+        hole(5193),
+        service=service,
+        agreement=agreement,
+        flow=FlowId(far, far),
+        verify=True,
+        deadline=math.inf,
     )
     moved = replace(hole(5194), outside=Endpoint(OUTSIDE, 40000))
     holes = [everybody, one, two, longest, moved]
     for each in holes:
-        firewall.put(each, None)
+        firewall.open(each, None)
     assert by_port(firewall.list()) == by_port(holes)
     assert by_port(pins().list()) == by_port(holes)
     assert shell("ipset save nfreaim_pin").count("timeout 0 packets 1 ") == 2
     narrow = replace(everybody, peers=("9.9.9.9",))
-    firewall.put(narrow, everybody)
+    firewall.open(narrow, everybody)
     wide = replace(one, peers=())
-    firewall.put(wide, one)
+    firewall.open(wide, one)
     holes = [narrow, wide, two, longest, moved]
     assert by_port(firewall.list()) == by_port(holes)
     assert members() == 1 + 1 + 2 + 2 + 2 + 2
     for each in [*holes, narrow]:  # one of them is gone already
-        firewall.drop(each)
+        firewall.close(each)
     assert firewall.list() == []
     assert members() == 1
     assert len(chains()) == len(untouched) + 4, "bucket, jump, and a rule for each of two destinations"
@@ -137,11 +145,11 @@ def pinholes_read_back_as_written() -> None:
 def what_cannot_be_changed_stays_as_it_was() -> None:
     firewall = pins()
     first = hole(5190)
-    firewall.put(first, None)
+    firewall.open(first, None)
     impossible = replace(first, peers=("1.2.3.4",), service="x" * 300)  # more than a comment may have
-    assert "nfreaim_pin" in refused(firewall.put, impossible, first)
+    assert "nfreaim_pin" in refused(firewall.open, impossible, first)
     assert firewall.list() == [first]
-    assert "nfreaim_pin" in refused(firewall.put, replace(hole(5191), service="x" * 300), None)
+    assert "nfreaim_pin" in refused(firewall.open, replace(hole(5191), service="x" * 300), None)
     assert firewall.list() == [first]
 
 
@@ -157,7 +165,7 @@ def destinations_are_made_ahead_and_repaired() -> None:
     before = chains()
     with open("/run/xtables.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        firewall.put(hole(6000, to="10.0.1.69"), None)  # nothing but an entry of the set
+        firewall.open(hole(6000, to="10.0.1.69"), None)  # nothing but an entry of the set
     assert chains() == before
     # Another daemon takes over what is in use, though somebody emptied a bucket and renewed a jump meanwhile.
     shell("iptables-legacy -t nat -F NFREAIM_D02; iptables-legacy -t nat -A NFREAIM -j NFREAIM_D00")
@@ -166,9 +174,9 @@ def destinations_are_made_ahead_and_repaired() -> None:
     other.upkeep()
     assert sum("DNAT" in line for line in chains()) == 1
     assert sum("to=10.0.1.69:0" in line for line in chains()) == 1
-    other.put(hole(6001), None)
+    other.open(hole(6001), None)
     shell("iptables-legacy -t nat -F NFREAIM_D02")
-    other.put(hole(6002), None)
+    other.open(hole(6002), None)
     assert {line.split()[-1] for line in chains() if "DNAT" in line} == {"10.0.1.69", "10.0.0.5"}
     other.clear()
     assert not [line for line in chains() if "_D" in line]
@@ -184,7 +192,7 @@ def changes_of_others_at_the_same_time_are_not_lost() -> None:
     while other.poll() is None or not done:
         time.sleep(0.002)  # the lock is not fair
         try:
-            firewall.put(hole(6000 + done, to=f"10.0.{done // 250}.{done % 250}"), None)
+            firewall.open(hole(6000 + done, to=f"10.0.{done // 250}.{done % 250}"), None)
             done += 1
         except BackendError as error:
             if "holds /run/xtables.lock" not in str(error):  # on a busy machine: it may wait no longer
@@ -200,23 +208,22 @@ def lock_held_by_another_program_refuses_and_changes_nothing() -> None:
     before = shell("iptables-legacy-save -t nat | grep -v '^[#:]'")
     with open("/run/xtables.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another program holds" in refused(firewall.put, hole(5190), None)
+        assert "another program holds" in refused(firewall.open, hole(5190), None)
     assert shell("iptables-legacy-save -t nat | grep -v '^[#:]'") == before
     assert members() == 0
-    firewall.put(hole(5190), None)
+    firewall.open(hole(5190), None)
 
 
 def taken_ports_are_seen() -> None:
-    forwards = ForeignForwards()
-    firewall = pins(forwards)
+    firewall = pins()
     shell(
         "iptables-legacy -t nat -I PREROUTING -p tcp -m multiport --dports 80,7000:7010 -j DNAT --to 10.0.0.6"
     )
     shell("iptables-nft -t nat -I PREROUTING -i wan -p tcp --dport 8000 -j REDIRECT --to-ports 80")
     shell("nft 'table ip own { chain pre { type nat hook prerouting priority -100; }; }'")
     shell("nft add rule ip own pre tcp dport '{ 9000, 9100-9200 }' dnat to 10.0.0.6")
-    firewall.put(hole(5190), None)
-    forwards.refresh()
+    firewall.open(hole(5190), None)
+    firewall.refresh_foreign_forwards()
     for port in (80, 7000, 7005, 7010, 8000, 9000, 9150):
         assert firewall.busy(Endpoint(OUTSIDE, port)), port
     for port in (5190, 81, 7011, 8001, 9001):
@@ -237,23 +244,27 @@ def taken_ports_are_seen() -> None:
 def connections_are_known_until_they_end(port: str) -> None:
     """Of alice, from *port*, to bob; it is established."""
     owner = FlowId(Endpoint("10.0.0.5", int(port)), Endpoint("203.0.113.20", 5190))
-    conntrack = Conntrack()
+    inside = NetworkSet(LAN_SET)
+    conntrack = LinuxConntrack(inside, {})
     assert conntrack.state(owner) == ESTABLISHED
     assert conntrack.outside_address(owner) == OUTSIDE
     stranger = FlowId(Endpoint("10.0.0.6", int(port)), owner.server)
     assert conntrack.state(stranger) is None
-    assert conntrack.outside_address(stranger) is None
+    assert conntrack.outside_address(stranger) == OUTSIDE, "as if its entry had been flushed"
+    foreign = FlowId(Endpoint("198.51.100.6", int(port)), owner.server)
+    assert "does not know 198.51.100.6" in refused(conntrack.outside_address, foreign)
     assert "does not know 10.0.0.6" in refused(conntrack.reached, stranger)
     shell(f"conntrack -U -p tcp -s 10.0.0.5 --sport {port} --state CLOSE")
     assert conntrack.state(owner) in ENDING
     shell(f"conntrack -D -p tcp -s 10.0.0.5 --sport {port}")
     assert conntrack.state(owner) is None
-    assert not conntrack.holds(owner)
+    assert not conntrack.ended(owner)
     began = time.monotonic()
     for _ in range(500):
         conntrack.state(owner)
     print(f"{(time.monotonic() - began) / 500 * 1e6:.0f} microseconds per look-up")
     conntrack.close()
+    inside.close()
 
 
 def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
@@ -269,11 +280,50 @@ def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         state = StateDirectory(Path(folder))
         state.save(key, record)
-        kernel = LinuxBackend(state, stack)
-        assert [*kernel.begin()] == [key]
+        backend = LinuxBackend(state, stack)
+        backend.prepare()
+        kept = backend.store.load(backend.conntrack)
+        assert [*kept] == [key]
+        assert kept[key]["protocol"] == "oscar", "the record is of a version that knew no other"
         shell(f"conntrack -D {ends}")
-        assert not kernel.alive(owner)
-        assert kernel.ended(owner)
+        assert not backend.conntrack.alive(owner)
+        assert backend.conntrack.ended(owner)
+
+
+def followed_servers_are_taken_over_with_client_and_protocol() -> None:
+    server, other = Endpoint("203.0.113.9", 4443), Endpoint("203.0.113.9", 443)
+    first, second = Followed(server, "10.0.0.5", "one"), Followed(server, "10.0.0.6", "two")
+    control = LinuxQueueControl(now)
+    control.queue_server(first)
+    control.queue_server(second)
+    # Of a version whose entries name no protocol, and of another program.
+    shell("ipset add nfreaim_srv 203.0.113.9,tcp:443,10.0.0.5 timeout 5000")
+    unnamed = Followed(other, "10.0.0.5", "oscar")
+    again = LinuxQueueControl(now)
+    assert set(again.load()) == {first, second, unnamed}
+    (oldest, named), *_ = again.followed()
+    assert oldest == unnamed
+    assert 2199 < now() - named < 2205, "as long ago as its time-out says"
+    shell("ipset del nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.6")
+    assert again.put_back() == [second]
+    assert again.put_back() == []
+    members = shell("ipset save nfreaim_srv")
+    assert "add nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.6 timeout 7" in members
+    assert 'comment "nfreaim two"' in members
+    for each in (control, again):
+        each.close()
+
+
+def pinholes_of_a_version_that_knew_one_protocol_are_its() -> None:
+    shell(
+        "ipset add nfreaim_pin 203.0.113.1,tcp:5190,203.0.113.20 timeout 500 packets 1 "
+        'comment "nfreaim in=10.0.0.5:5190 flow=10.0.0.5:40123>203.0.113.9:5190 for=send-file '
+        'cookie=3132333435363700 until=12345.678 since=12.500"'
+    )
+    (found,) = pins().list()
+    assert (found.protocol, found.service, found.agreement) == ("oscar", "send-file", b"1234567\0")
+    assert (found.flow, found.peers, found.verify) == (OWNER, ("203.0.113.20",), True)
+    assert (found.deadline, found.since) == (12345.678, 12.5)
 
 
 def only_completed_connections_through_pinholes_are_events() -> None:
@@ -311,7 +361,7 @@ class _Broken:
     def passes(self, raw: bytes, from_inside: bool, now: float) -> bool:
         return False
 
-    def consider(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Any:
+    def process_slow(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Any:
         self.seen += 1
         raise RuntimeError(f"packet of {len(raw)} bytes")
 

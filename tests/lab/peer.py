@@ -1,6 +1,6 @@
 """Peer links as the clients speak them: OFT2 for files, ODC2 for direct IM. Contents are hashed at both ends.
 
-Headers and order of frames as recorded from libpurple 2.12.1: the file's sender speaks first whoever opened
+The order of frames as recorded from libpurple 2.12.1: the file's sender speaks first whoever opened
 the TCP connection; in a direct IM the side that opened it does. This module knows no rendezvous messages.
 """
 
@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import struct
+import socket
 from dataclasses import dataclass
 
-PROMPT, ACK, DONE = 0x0101, 0x0202, 0x0204
-_CONFIRM = 0x60  # flags of libpurple's first ODC2 frame
-_EMPTY_CHECKSUM = 0xFFFF0000
+from tests.oscar.peer_headers import (
+    ACK,
+    CONFIRM,
+    DONE,
+    ODC_HEAD,
+    ODC_SIZE,
+    PROMPT,
+    OftHeader,
+    odc_fields,
+    odc_frame,
+    oft_checksum,
+    oft_header,
+)
 
 
 class PeerError(RuntimeError):
@@ -33,62 +43,13 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def oft_checksum(data: bytes) -> int:
-    """OFT2's file checksum: subtract each byte (times 256 at even positions), carrying the borrow; in the
-    top half."""
-    total = 0xFFFF
-    for position, byte in enumerate(data):
-        before = total
-        total = (total - (byte if position & 1 else byte << 8)) & 0xFFFFFFFF
-        if total > before:
-            total = (total - 1) & 0xFFFFFFFF
-    for _ in range(2):
-        total = (total & 0xFFFF) + (total >> 16)
-    return (total << 16) & 0xFFFFFFFF
-
-
-def oft_header(
-    kind: int,
-    cookie: bytes,
-    size: int,
-    checksum: int,
-    name: str,
-    received: int = 0,
-    received_sum: int = _EMPTY_CHECKSUM,
-) -> bytes:
-    """256 bytes: "OFT2", u16 length, u16 type, cookie[8], counts, sizes, checksums, "Cool FileXfer", file
-    name[64]."""
-    head = b"OFT2" + struct.pack("!HH8sHHHHHH", 256, kind, cookie, 0, 0, 1, 1, 1, 1)
-    head += struct.pack("!IIII", size, size, 0, checksum)
-    head += struct.pack("!IIII", _EMPTY_CHECKSUM, 0, 0, _EMPTY_CHECKSUM)
-    head += struct.pack("!II", received, received_sum) + b"Cool FileXfer".ljust(32, b"\0")
-    return (head + bytes(3 + 69 + 16 + 4) + name.encode().ljust(64, b"\0")).ljust(256, b"\0")
-
-
-@dataclass(frozen=True)
-class OftHeader:
-    """The fields of an OFT2 header that matter here."""
-
-    kind: int
-    cookie: bytes
-    size: int
-    checksum: int
-    received: int
-    received_sum: int
-    name: str
-
-
 async def read_oft(reader: asyncio.StreamReader) -> OftHeader:
     """Read one OFT2 header."""
     start = await reader.readexactly(6)
     if start[:4] != b"OFT2":
         raise PeerError(f"not OFT2: {start.hex()}")
     head = start + await reader.readexactly(int.from_bytes(start[4:6]) - 6)
-    kind, cookie = struct.unpack_from("!H8s", head, 6)
-    size, _, checksum = struct.unpack_from("!III", head, 32)
-    received, received_sum = struct.unpack_from("!II", head, 60)
-    name = head[192:].split(b"\0", 1)[0].decode("ascii", "replace")
-    return OftHeader(kind, cookie, size, checksum, received, received_sum, name)
+    return OftHeader.decode(head)
 
 
 async def send_file(
@@ -129,22 +90,23 @@ async def receive_file(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     return Exchange(received=digest(data))
 
 
-def odc_frame(cookie: bytes, name: str, payload: bytes = b"", flags: int = 0) -> bytes:
-    """76 bytes ("ODC2", u16 length, 1, 6, cookie[8], u32 payload length, charset, u32 flags, name[32]) and
-    payload."""
-    head = b"ODC2" + struct.pack("!HHHH8s8xI", 76, 1, 6, 0, cookie, len(payload))
-    return head + struct.pack("!HHI4x", 0, 0, flags) + name.encode().ljust(32, b"\0") + payload
+async def receive_over(caller: socket.socket, cookie: bytes) -> str:
+    """A file over a connection that this process has made; its SHA-256."""
+    reader, writer = await asyncio.open_connection(sock=caller)
+    try:
+        return (await asyncio.wait_for(receive_file(reader, writer, cookie), 20)).received
+    finally:
+        writer.close()
 
 
 async def read_odc(reader: asyncio.StreamReader, cookie: bytes) -> tuple[int, bytes]:
     """Read one ODC2 frame of this rendezvous; return flags and payload."""
-    head = await reader.readexactly(76)
-    if head[:6] != b"ODC2\x00\x4c":
+    head = await reader.readexactly(ODC_SIZE)
+    if not head.startswith(ODC_HEAD):
         raise PeerError(f"not ODC2: {head[:6].hex()}")
-    if head[12:20] != cookie:
+    given, flags, length = odc_fields(head)
+    if given != cookie:
         raise PeerError("ODC2 frame of another rendezvous")
-    (length,) = struct.unpack_from("!I", head, 28)
-    (flags,) = struct.unpack_from("!I", head, 36)
     return flags, await reader.readexactly(length)
 
 
@@ -158,7 +120,7 @@ async def direct_im(
 ) -> Exchange:
     """Greet, then one message and its answer; *text* is the proposer's message, None makes this end
     answer."""
-    greeting = odc_frame(cookie, own_name, flags=_CONFIRM)
+    greeting = odc_frame(cookie, own_name, flags=CONFIRM)
     if opened_it:
         writer.write(greeting)
     await read_odc(reader, cookie)

@@ -13,13 +13,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from tests.lab import oscar_wire as wire
 from tests.lab.net import SERVER, Daemon, Lab, Variant
-from tests.lab.standin import Client, Server
+from tests.lab.standin import Client, Server, Transfer
+from tests.oscar import rendezvous as rdv
+from tests.oscar.icbm import parse_icbm
+from tests.oscar.rendezvous import Rendezvous
+from tests.oscar.snac import Snac
 
 T = TypeVar("T")
 
 QUEUE = 5190
+INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
+HOG = """
+import sys
+from netfilterqueue import NetfilterQueue
+queue = NetfilterQueue()
+queue.bind(int(sys.argv[1]), lambda packet: packet.accept())
+print("bound", flush=True)
+queue.run()
+"""
+"""A program that takes the queue that is its argument."""
 _PIN = re.compile(r"add nfreaim_pin (\S+),tcp:(\d+),(\S+) timeout (\d+) packets \d+ bytes (\d+) comment")
 _LEADS = re.compile(r"-A NFREAIM_D\d+ .* --bytes-eq (\d+) .*-j DNAT --to-destination ([\d.]+)(?::(\d+))?$")
 
@@ -131,16 +144,23 @@ def eventually(look: Callable[[], T], seconds: float = 15.0) -> T:
     return seen
 
 
-def announced(client: Client, cookie: str) -> wire.Rendezvous:
+def announced(client: Client, cookie: str) -> Rendezvous:
     """The proposal with that cookie as this client received it; waits for it."""
 
-    def look() -> wire.Rendezvous | None:
+    def look() -> Rendezvous | None:
         for body in client.call("received", family=4, subtype=7)["bodies"]:
-            block = wire.parse_icbm(wire.Snac(4, 7, bytes.fromhex(body))).rendezvous()
-            if block is not None and block.cookie.hex() == cookie and block.kind == wire.PROPOSE:
+            block = parse_icbm(Snac(4, 7, bytes.fromhex(body))).rendezvous()
+            if block is not None and block.cookie.hex() == cookie and block.kind == rdv.PROPOSE:
                 return block
         return None
 
     block = eventually(look)
     assert block is not None
     return block
+
+
+def opened(made: Scene, client: Client, other: Client, port: int, **more: object) -> Transfer:
+    """A proposal that nobody answers, with its pinhole there."""
+    transfer = Transfer(client, other, "file", **more)
+    eventually(lambda: made.hole_of(f"10.0.0.5:{port}"))
+    return transfer

@@ -20,9 +20,15 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from tests.lab import oscar_wire as wire
 from tests.lab.link import FlapLink, WriteMode
-from tests.lab.oscar_wire import Snac, Tlv, WireError
+from tests.oscar import rendezvous as rdv
+from tests.oscar.flap import FLAP_SIGNOFF, FLAP_SIGNON, FLAP_SNAC
+from tests.oscar.icbm import ICBM_ACK, ICBM_RDV, icbm_head, icbm_to_client, parse_icbm
+from tests.oscar.rendezvous import Rendezvous
+from tests.oscar.signon import VERSION, families
+from tests.oscar.snac import EXTRA_BLOCK, Snac
+from tests.oscar.tlv import Tlv, first_tlv, name8, parse_tlvs, take_name8, tlv, tlvs, user_info
+from tests.oscar.values import WireError, ip4
 
 PASSWORD = "pass1"
 FAMILIES = (0x18, 0x10, 0x03, 0x13, 0x04, 0x15, 0x02, 0x01, 0x09, 0x0A, 0x06, 0x08, 0x0B)
@@ -36,10 +42,10 @@ _REPLIES = {  # request -> (reply subtype, body): what the client waits for, as 
     (0x13, 0x02): (0x03, b""),
     (0x13, 0x04): (0x06, bytes(7)),
     (0x13, 0x05): (0x06, bytes(7)),
-    (0x02, 0x02): (0x03, wire.tlv(1, b"\x10\x00")),
-    (0x03, 0x02): (0x03, wire.tlv(1, b"\x03\xe8")),
+    (0x02, 0x02): (0x03, tlv(1, b"\x10\x00")),
+    (0x03, 0x02): (0x03, tlv(1, b"\x03\xe8")),
     (0x04, 0x04): (0x05, struct.pack("!HIHHHI", 4, 3, 512, 999, 999, 1000)),
-    (0x09, 0x02): (0x03, wire.tlvs([(2, b"\0d"), (1, b"\0d"), (3, b"\0d")])),
+    (0x09, 0x02): (0x03, tlvs([(2, b"\0d"), (1, b"\0d"), (3, b"\0d")])),
 }
 
 
@@ -54,19 +60,19 @@ def strong_md5(key: bytes, password: str) -> bytes:
     return hashlib.md5(key + inner + b"AOL Instant Messenger (SM)").digest()
 
 
-def relayed(block: wire.Rendezvous, mode: str, seen_as: str) -> wire.Rendezvous:
+def relayed(block: Rendezvous, mode: str, seen_as: str) -> Rendezvous:
     """What a server makes of a rendezvous block between (04,06) and (04,07).
 
     A proposal with 0x0003: ``oos`` overwrites every 0x0003 with the address of the sender's connection and
     appends 0x0004 last, also behind 0x2711; ``aol`` only appends. Everything else passes unchanged.
     """
-    if block.kind != wire.PROPOSE or block.get(wire.REQUESTER_IP) is None:
+    if block.kind != rdv.PROPOSE or block.get(rdv.REQUESTER_IP) is None:
         return block
-    seen = wire.ip4(seen_as)
+    seen = ip4(seen_as)
     items: list[Tlv] = list(block.tlvs)
     if mode == "oos":
-        items = [(kind, seen if kind == wire.REQUESTER_IP else value) for kind, value in items]
-    return wire.Rendezvous(block.kind, block.cookie, block.capability, [*items, (wire.VERIFIED_IP, seen)])
+        items = [(kind, seen if kind == rdv.REQUESTER_IP else value) for kind, value in items]
+    return Rendezvous(block.kind, block.cookie, block.capability, [*items, (rdv.VERIFIED_IP, seen)])
 
 
 @dataclass
@@ -104,8 +110,8 @@ class Session:
             # open-oscar-server repeats the client's own words; AOL's added the address they saw it at.
             items[items.index(next(item for item in items if item[0] == 0x0001))] = (0x0001, b"\0\x50")
             direct: list[Tlv] = [(0x000C, self.direct)] if self.direct else []
-            items[-1:-1] = [*direct, *([(0x000A, wire.ip4(self.link.peer_address))] if mode == "aol" else [])]
-        return wire.user_info(self.name, items)
+            items[-1:-1] = [*direct, *([(0x000A, ip4(self.link.peer_address))] if mode == "aol" else [])]
+        return user_info(self.name, *(tlv(*item) for item in items))
 
 
 class Server:
@@ -127,13 +133,13 @@ class Server:
         session: Session | None = None
         going = True
         try:
-            await link.send(wire.FLAP_SIGNON, struct.pack("!I", 1))
+            await link.send(FLAP_SIGNON, VERSION)
             async for channel, data in link.frames():
-                if channel == wire.FLAP_SIGNON and session is None:
+                if channel == FLAP_SIGNON and session is None:
                     session = await self._service_sign_on(link, data)
-                elif channel == wire.FLAP_SNAC:
+                elif channel == FLAP_SNAC:
                     going = await self._dispatch(link, session, Snac.decode(data))
-                if channel == wire.FLAP_SIGNOFF or not going:
+                if channel == FLAP_SIGNOFF or not going:
                     break
         except (WireError, OSError) as error:
             print(f"{link.peer_address}: connection dropped: {error}", file=sys.stderr, flush=True)
@@ -144,14 +150,14 @@ class Server:
 
     async def _service_sign_on(self, link: FlapLink, data: bytes) -> Session | None:
         """FLAP 1 of the client: without a cookie it wants to log in, with one it has been redirected here."""
-        given = wire.parse_tlvs(data[4:])[0]
-        cookie = wire.first(given, 0x0006)
+        given = parse_tlvs(data[4:])[0]
+        cookie = first_tlv(given, 0x0006)
         if cookie is None:
-            if wire.first(given, 0x0001) is not None:
+            if first_tlv(given, 0x0001) is not None:
                 await self._flap_log_in(link, given)
             return None
         name, family = self.cookies.pop(cookie)
-        await self._tell(link, 0x01, 0x03, struct.pack(f"!{len(FAMILIES)}H", *FAMILIES))
+        await self._tell(link, 0x01, 0x03, families(FAMILIES))
         if family:
             return None
         session = Session(name, link)
@@ -170,7 +176,7 @@ class Server:
             await self._answer(link, snac, subtype, body)
         elif snac.kind == (0x01, 0x17):
             await self._answer(link, snac, 0x18, snac.body)
-            await self._tell(link, 0x01, 0x13, struct.pack("!H", 4) + wire.tlv(0x000B, b"stand-in"))
+            await self._tell(link, 0x01, 0x13, struct.pack("!H", 4) + tlv(0x000B, b"stand-in"))
         elif session is not None:
             await self._session_snac(session, snac)
         return True
@@ -182,21 +188,21 @@ class Server:
         elif snac.kind == (0x01, 0x04):
             (family,) = struct.unpack_from("!H", snac.body)
             where = [(0x000D, snac.body[:2]), *self._redirect(session.name, family)]
-            await self._answer(link, snac, 0x05, wire.tlvs(where))
+            await self._answer(link, snac, 0x05, tlvs(where))
         elif snac.kind == (0x02, 0x04):
-            session.capabilities = wire.first(wire.parse_tlvs(snac.body)[0], 0x0005) or session.capabilities
+            session.capabilities = first_tlv(parse_tlvs(snac.body)[0], 0x0005) or session.capabilities
         elif snac.kind == (0x01, 0x02):
             session.online = True
             await self._introduce(session)
         elif snac.kind == (0x01, 0x1E) and session.icq:
-            session.direct = wire.first(wire.parse_tlvs(snac.body)[0], 0x000C) or session.direct
+            session.direct = first_tlv(parse_tlvs(snac.body)[0], 0x000C) or session.direct
             await self._tell(link, 0x01, 0x0F, session.info(self.mode))
             await self._announce(session)
         elif snac.kind == (0x04, 0x06):
             await self._relay_message(session, snac)
         elif snac.kind == (0x04, 0x0B) or snac.kind == (0x04, 0x14):
-            to, rest = wire.take_name8(snac.body[10:])
-            await self._relay(session, snac, to, snac.body[:10] + wire.name8(session.name) + rest)
+            to, rest = take_name8(snac.body[10:])
+            await self._relay(session, snac, to, snac.body[:10] + name8(session.name) + rest)
 
     async def _introduce(self, session: Session) -> None:
         """Everybody with a UIN knows everybody else: all others in one message, then the new one to them."""
@@ -215,25 +221,25 @@ class Server:
 
     async def _flap_log_in(self, link: FlapLink, given: list[Tlv]) -> None:
         """Credentials in the first frame: the answer is the content of (17,03) in FLAP 4, without a SNAC."""
-        name = (wire.first(given, 0x0001) or b"").decode("ascii", "replace")
+        name = (first_tlv(given, 0x0001) or b"").decode("ascii", "replace")
         reply: list[Tlv] = [(0x0001, name.encode())]
         right = bytes(a ^ b for a, b in zip(PASSWORD.encode(), ROAST, strict=False))
-        reply += self._redirect(name, 0) if wire.first(given, 0x0002) == right else [(0x0008, b"\0\5")]
-        await link.send(wire.FLAP_SIGNOFF, wire.tlvs(reply))
+        reply += self._redirect(name, 0) if first_tlv(given, 0x0002) == right else [(0x0008, b"\0\5")]
+        await link.send(FLAP_SIGNOFF, tlvs(reply))
 
     async def _relay_message(self, session: Session, snac: Snac) -> None:
-        message = wire.parse_icbm(snac)
+        message = parse_icbm(snac)
         outer: list[Tlv] = []
         for kind, value in message.outer:
-            if kind == wire.ICBM_RDV and message.channel == 2:
-                block = wire.Rendezvous.decode(value)  # WireError closes the sender's connection
+            if kind == ICBM_RDV and message.channel == 2:
+                block = Rendezvous.decode(value)  # WireError closes the sender's connection
                 value = relayed(block, self.mode, session.link.peer_address).encode()
-            if kind != wire.ICBM_ACK:
+            if kind != ICBM_ACK:
                 outer.append((kind, value))
-        body = wire.icbm_to_client(message.cookie, message.channel, session.info(self.mode), outer)
+        body = icbm_to_client(message.cookie, message.channel, session.info(self.mode), tlvs(outer))
         delivered = await self._relay(session, snac, message.name, body, subtype=0x07)
-        if delivered and wire.first(message.outer, wire.ICBM_ACK) is not None:
-            ack = struct.pack("!8sH", message.cookie, message.channel) + wire.name8(message.name)
+        if delivered and first_tlv(message.outer, ICBM_ACK) is not None:
+            ack = icbm_head(message.cookie, message.channel) + name8(message.name)
             await self._answer(session.link, snac, 0x0C, ack)
 
     async def _relay(
@@ -249,15 +255,15 @@ class Server:
 
     async def _log_in(self, link: FlapLink, snac: Snac) -> None:
         """(17,02): check the digest, answer (17,03) and FLAP 4."""
-        given = wire.parse_tlvs(snac.body)[0]
-        name = (wire.first(given, 0x0001) or b"").decode("ascii", "replace")
+        given = parse_tlvs(snac.body)[0]
+        name = (first_tlv(given, 0x0001) or b"").decode("ascii", "replace")
         reply: list[Tlv] = [(0x0001, name.encode())]
-        if wire.first(given, 0x0025) == strong_md5(CHALLENGE, PASSWORD):
+        if first_tlv(given, 0x0025) == strong_md5(CHALLENGE, PASSWORD):
             reply += self._redirect(name, 0)
         else:
             reply += [(0x0008, b"\0\5"), (0x0004, b"http://203.0.113.9/")]
-        await self._answer(link, snac, 0x03, wire.tlvs(reply))
-        await link.send(wire.FLAP_SIGNOFF)
+        await self._answer(link, snac, 0x03, tlvs(reply))
+        await link.send(FLAP_SIGNOFF)
 
     def _redirect(self, name: str, family: int) -> list[Tlv]:
         """Host and port, a cookie for the next connection, TLS state; family 0 is BOS."""
@@ -280,8 +286,8 @@ class Server:
         count = self._sent[snac.kind] = self._sent.get(snac.kind, 0) + 1
         if count % 2 == 0:
             return snac
-        extra = wire.tlv(0x0001, b"\0\2")
-        return Snac(snac.family, snac.subtype, snac.body, snac.request, wire.EXTRA_BLOCK, extra)
+        extra = tlv(0x0001, b"\0\2")
+        return Snac(snac.family, snac.subtype, snac.body, snac.request, EXTRA_BLOCK, extra)
 
     async def command(self, order: dict[str, object]) -> None:
         """``{"cmd": "drop", "name": ...}`` cuts a session; ``{"cmd": "write", "write": {...}}`` changes the

@@ -9,11 +9,9 @@ import contextlib
 import hashlib
 import re
 import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.lab import oscar_wire as wire
 from tests.lab.capture import Capture
 from tests.lab.impair import offloads_off
 from tests.lab.namespace import socket_in
@@ -21,26 +19,28 @@ from tests.lab.net import ADDRESS
 from tests.lab.scene import QUEUE, Scene, eventually, scene
 from tests.lab.server import FAMILIES
 from tests.lab.standin import Client, Server, Transfer
+from tests.oscar import rendezvous as rdv
+from tests.oscar import snac
+from tests.oscar.icbm import ICBM_RDV, RENDEZVOUS, icbm_to_server
+from tests.oscar.messages import addressed
+from tests.oscar.signon import families, hello
+from tests.oscar.snac import snac_frame
+from tests.oscar.tlv import tlv
+from tests.oscar.values import ip4, u16
 
 PORT = 6000  # what the attacks want to have opened
-SIGN_ON = wire.flap(wire.FLAP_SIGNON, 1, b"\0\0\0\1")
-HOST_ONLINE = wire.flap(
-    wire.FLAP_SNAC, 2, wire.Snac(1, 3, struct.pack(f"!{len(FAMILIES)}H", *FAMILIES)).encode()
-)
+SIGN_ON = hello(1)
+HOST_ONLINE = snac_frame(snac.FAMILY_LIST, families(FAMILIES), number=2, request=0)
 
 
 def proposal(address: str, port: int = PORT, number: int = 3) -> bytes:
     """SNAC(04,06) that offers a file from *address*:*port*."""
-    fields = [
-        (wire.SEQUENCE, b"\0\1"),
-        (wire.HOST_CHECK, b""),
-        (wire.RDV_IP, wire.ip4(address)),
-        (wire.REQUESTER_IP, wire.ip4(address)),
-        (wire.PORT, struct.pack("!H", port)),
-    ]
-    block = wire.Rendezvous(wire.PROPOSE, b"slipstr\0", wire.SEND_FILE, fields)
-    body = wire.icbm_to_server(block.cookie, 2, "bob", [(wire.ICBM_RDV, block.encode())])
-    return wire.flap(wire.FLAP_SNAC, number, wire.Snac(4, 6, body, 7).encode())
+    inner = tlv(rdv.SEQUENCE, u16(1)) + tlv(rdv.HOST_CHECK)
+    inner += addressed(rdv.RDV_IP, rdv.REQUESTER_IP, address=ip4(address), port=port)
+    cookie = b"slipstr\0"
+    block = tlv(ICBM_RDV, rdv.rdv_block(rdv.PROPOSE, cookie, rdv.SEND_FILE, inner))
+    body = icbm_to_server(cookie, RENDEZVOUS, "bob", block)
+    return snac_frame(snac.TO_HOST, body, number=number, request=7)
 
 
 ALICE = proposal(ADDRESS["alice"])
@@ -109,16 +109,6 @@ class Hostile:
         """What each segment towards bob's *port* carried, of those behind number *since* of the air."""
         packets = self.air.packets[since:]
         return [p.payload for p in packets if not p.leaving and p.ports[1] == port and p.payload]
-
-
-def exactly(source: socket.socket, size: int) -> bytes:
-    """*size* bytes from a socket."""
-    data = b""
-    while len(data) < size:
-        part = source.recv(size - len(data))
-        assert part, f"ended after {len(data)} of {size} bytes"
-        data += part
-    return data
 
 
 def same(one: bytes, other: bytes) -> bool:

@@ -8,7 +8,10 @@ import pytest
 
 from tests.lab.router import REPO, Router
 
-PROGRAM = "import sys; from nfreaim.host import check; sys.exit(check.main(['lan'], ['wan'], [5190], 5190))"
+PROGRAM = """import sys
+from nfreaim.host.check import doctor
+from nfreaim.host.rules.script import Settings
+sys.exit(doctor.main(Settings(('lan',), ('wan',), {'oscar': (5190,)}, 5190)))"""
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_firewall_loaded_after_the_rules_fails_until_the_remedy_ran(router: Rout
     status, lines = check(router)
     assert status == 1
     (line,) = remedies(lines, "rules incomplete, missing: iptables-nft-filter")
-    assert line == "nfreaim rules install --lan lan --wan wan --port 5190 --queue 5190"
+    assert line == "nfreaim rules install --lan lan --wan wan --protocol oscar:5190 --queue 5190"
     router.rules(*line.split()[2:])
     assert check(router)[0] == 0
 

@@ -1,7 +1,8 @@
-"""Edits that change lengths in connections of inside clients: on real TCP stacks, in loss, and across kill -9.
+"""Edits that change lengths in connections of inside clients: real TCP stacks, loss, and kill -9.
 
-The connections are IRC's, whose DCC offers name addresses in decimal digits: 10.0.0.5 has nine, 203.0.113.1 ten.
-The client's offers grow on their way out; the server's, which name the same pinhole, shrink on their way in.
+The connections are IRC's, whose DCC offers name addresses as decimal numbers: 10.0.0.5 has nine digits,
+203.0.113.1 ten. The client's offers grow on their way out; the server's, which name the same pinhole, shrink
+on their way in.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.lab.stream import Plan
 ROUNDS = 20
 EDITS = 20
 SERVER = "203.0.113.9:6667"
-PORT = 5000
+PORT = 5500
 INSIDE, OUTSIDE = f"167772165 {PORT}", f"3405803777 {PORT}"  # 10.0.0.5 and 203.0.113.1
 PROTOCOLS = ("--protocol", "oscar", "--protocol", "irc:6667")
 INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", *PROTOCOLS)

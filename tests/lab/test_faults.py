@@ -18,12 +18,11 @@ from tests.lab import home
 from tests.lab.firewall import RULES
 from tests.lab.flows import home_flow
 from tests.lab.net import CORE, Lab, LabError
-from tests.lab.scene import Hole, Scene, announced, eventually, scene
+from tests.lab.scene import INSTALL, Hole, Scene, announced, eventually, scene
 from tests.lab.standin import Client, Server, Transfer
 from tests.lab.stream import Plan
 
 OUTSIDE = "203.0.113.1"
-INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
 PACED = Plan(frames=100, pause=0.02, largest=300)
 REDIRECTING = replace(PACED, redirects=30)
 

@@ -97,7 +97,7 @@ def test_a_published_port_is_listed_moved_hidden_and_closed_with_its_connection(
             (line,) = status(lab)
             assert re.fullmatch(
                 r"pinhole 203\.0\.113\.1:4000 -> 10\.0\.0\.5:4000 for icq-direct of 10\.0\.0\.5:\d+, "
-                r"while signed on, open for \d+ s",
+                r"while connected, open for \d+ s, oscar",
                 line,
             ), line
             alice.call("publish", port=4050)

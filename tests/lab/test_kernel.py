@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from tests.lab.net import ADDRESS, Lab
-from tests.lab.scene import Scene
-from tests.lab.test_lifecycle import INSTALL
-from tests.lab.test_traffic import HTTP, connect, listener, pour
+from tests.lab.scene import INSTALL, Scene
+from tests.lab.sockets import HTTP, connect, listener, pour
 
 # Names, because on_router.py imports libraries that only a router needs.
 ALONE = (
@@ -22,6 +21,8 @@ ALONE = (
     "destinations_are_made_ahead_and_repaired",
     "only_completed_connections_through_pinholes_are_events",
     "end_before_the_start_is_known_as_one_when_its_entry_expires",
+    "followed_servers_are_taken_over_with_client_and_protocol",
+    "pinholes_of_a_version_that_knew_one_protocol_are_its",
 )
 
 

@@ -10,11 +10,11 @@ import stat
 import pytest
 
 from tests.lab import home
-from tests.lab import oscar_wire as wire
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, WAN, Lab
 from tests.lab.scene import Scene, eventually, nfreaim, scene
 from tests.lab.standin import Client, Server, Transfer
+from tests.oscar import icbm
 
 ALICE, BOB, CAROL, DORA = "markalice", "markbob", "markcarol", "markdora"
 TEXT, FILE, DIRECT = "markedtext at 198.18.77.77", "markedfile.txt", "markeddirect"
@@ -27,12 +27,9 @@ def found(text: str) -> list[str]:
     return [line for line in text.splitlines() if any(mark in line.lower() for mark in MARKS)]
 
 
-def icbm(to: str, text: str) -> str:
-    """Body of (04,06) with a plain text message, in hex: cookie, channel 1, recipient, message block."""
-    words = text.encode()
-    block = bytes.fromhex("0501000101") + b"\x01\x01" + (len(words) + 4).to_bytes(2) + bytes(4) + words
-    head = b"MarkedE\0\0\1" + bytes([len(to)]) + to.encode()
-    return (head + wire.tlvs([(2, block)])).hex()
+def message(to: str, text: str) -> str:
+    """Body of (04,06) with a plain text message, in hex."""
+    return icbm.icbm_to_server(b"MarkedE\0", icbm.TEXT, to, icbm.text(text.encode())).hex()
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
@@ -41,7 +38,7 @@ def test_no_name_text_or_cookie_is_in_log_status_or_rules(level: str) -> None:
         lab = made.lab
         server = made.server()
         alice, bob, carol = made.clients(server, ("alice", ALICE, 5200), ("bob", BOB), ("carol", CAROL))
-        alice.call("send_snac", family=4, subtype=6, body=icbm(BOB, TEXT))
+        alice.call("send_snac", family=4, subtype=6, body=message(BOB, TEXT))
         eventually(lambda: TEXT.encode().hex() in str(bob.call("received", family=4, subtype=7)))
         assert Transfer(alice, carol, "im", text=DIRECT, cookie=COOKIES[0]).outcome().first_attempt
         bob.call("policy", action="ignore")
@@ -85,7 +82,7 @@ def test_state_of_edited_connections_holds_addresses_only() -> None:
             waiting.wait_ready()
         alice.sign_on(f"{home.HOME}:5190")
         bob.sign_on(f"{WAN['A']}:5190", services=True)
-        alice.call("send_snac", family=4, subtype=6, body=icbm(BOB, TEXT))
+        alice.call("send_snac", family=4, subtype=6, body=message(BOB, TEXT))
         eventually(lambda: TEXT.encode().hex() in str(bob.call("received", family=4, subtype=7)))
         assert Transfer(alice, bob, "file", file_name=FILE).outcome().first_attempt
         directory = lab.dir / "run-A" / "nfreaim" / "flows"

@@ -10,11 +10,10 @@ import pytest
 
 from tests.lab.namespace import socket_in
 from tests.lab.net import Lab
-from tests.lab.scene import Hole, Scene, eventually, scene, start
+from tests.lab.scene import HOG, INSTALL, Hole, Scene, eventually, scene, start
 from tests.lab.standin import Client, Transfer
 
 OUTSIDE = "203.0.113.1"
-INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
 
 
 def hole(port: int) -> Hole:
@@ -142,16 +141,6 @@ def test_second_daemon_on_the_same_queue_gives_up_and_the_first_goes_on() -> Non
         assert "Traceback" not in said
         assert made.lab.firewall_rules("A") == before
         assert Transfer(alice, carol, "im").outcome().first_attempt
-
-
-HOG = """
-import sys
-from netfilterqueue import NetfilterQueue
-queue = NetfilterQueue()
-queue.bind(int(sys.argv[1]), lambda packet: packet.accept())
-print("bound", flush=True)
-queue.run()
-"""
 
 
 def test_start_that_fails_leaves_nothing_behind() -> None:

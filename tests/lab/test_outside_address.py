@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab import oscar_wire as wire
 from tests.lab.namespace import socket_in
 from tests.lab.net import CORE
 from tests.lab.scene import announced, eventually, scene
 from tests.lab.standin import Transfer
+from tests.oscar import rendezvous as rdv
 
 FIRST, SECOND = "203.0.113.1", "203.0.113.3"
 
@@ -25,8 +25,8 @@ def test_each_flow_gets_its_pinhole_at_the_address_it_leaves_with_and_at_no_othe
         open_both = [Transfer(alice, bob, "file"), Transfer(amy, bob, "file")]
         expected = {("10.0.0.5:5200", f"{FIRST}:5200"), ("10.0.0.6:5200", f"{SECOND}:5200")}
         eventually(lambda: {(hole.inside, hole.outside) for hole in made.holes()} == expected)
-        assert announced(bob, open_both[0].cookie).address(wire.RDV_IP) == FIRST
-        assert announced(bob, open_both[1].cookie).address(wire.RDV_IP) == SECOND
+        assert announced(bob, open_both[0].cookie).address(rdv.RDV_IP) == FIRST
+        assert announced(bob, open_both[1].cookie).address(rdv.RDV_IP) == SECOND
         amy.call("cancel", cookie=open_both[1].cookie)
         eventually(lambda: {hole.outside for hole in made.holes()} == {f"{FIRST}:5200"})
         with socket_in(made.lab, "bob") as caller:
@@ -60,4 +60,4 @@ def test_address_that_changes_between_two_proposals() -> None:
         outcomes = [Transfer(alice, carol, kind) for kind in ("file", "im")]
         for transfer in outcomes:
             assert transfer.outcome().first_attempt
-            assert announced(carol, transfer.cookie).address(wire.RDV_IP) == SECOND
+            assert announced(carol, transfer.cookie).address(rdv.RDV_IP) == SECOND

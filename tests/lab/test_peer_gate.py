@@ -13,17 +13,19 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import ACK, RST, URG
-from tests.lab import impair, oscar_wire, peer
+from tests.lab import impair
 from tests.lab.namespace import socket_in
-from tests.lab.profiles import PROFILES, Offer
 from tests.lab.raw_peer import RawPeer
 from tests.lab.scene import Scene, eventually, scene
 from tests.lab.standin import Client, Transfer
+from tests.oscar import peer_headers as peer
+from tests.oscar import rendezvous as rdv
+from tests.oscar.profiles import PROFILES, Offer
 from tests.unit.fakes import PSH_ACK
 
 OUTSIDE = "203.0.113.1"
 COOKIE = b"4711471\0"
-GREETING = peer.odc_frame(COOKIE, "Bobby Tables", flags=0x60)
+GREETING = peer.odc_frame(COOKIE, "Bobby Tables", flags=peer.CONFIRM)
 HTTP = b"GET / HTTP/1.1\r\nHost: 203.0.113.1\r\n\r\n"
 TLS = bytes.fromhex("16030100f8010000f40303") + bytes(200)
 STRANGERS = {
@@ -31,7 +33,7 @@ STRANGERS = {
     "tls": TLS,
     "zeros": bytes(100),
     "another service": peer.oft_header(peer.ACK, COOKIE, 1, 1, "x"),
-    "another cookie": peer.odc_frame(b"4711472\0", "Bobby Tables", flags=0x60),
+    "another cookie": peer.odc_frame(b"4711472\0", "Bobby Tables", flags=peer.CONFIRM),
     "64 KiB in one packet": HTTP + bytes(65536),
 }
 UNVERIFIED, PINHOLE = 0x400000, 0x200000
@@ -72,7 +74,7 @@ class Door:
         return f"pinhole claimed: {OUTSIDE}:{self.port} " in self.scene.daemon.log_text()
 
 
-def door(made: Scene, alice: Client, port: int, capability: bytes = oscar_wire.DIRECT_IM) -> Door:
+def door(made: Scene, alice: Client, port: int, capability: bytes = rdv.DIRECT_IM) -> Door:
     """Let *alice* propose what somebody else on her host listens for."""
     listener = socket_in(made.lab, "alice")
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -262,7 +264,7 @@ def test_stray_ack_makes_no_way_around_the_gate(made: Scene, alice: Client) -> N
 
 
 def test_verified_connection_runs_past_the_queue(made: Scene, alice: Client) -> None:
-    one = door(made, alice, 5330, oscar_wire.SEND_FILE)
+    one = door(made, alice, 5330, rdv.SEND_FILE)
     size = 8_000_000
     with one.call() as (caller, host):
         before = made.queued()

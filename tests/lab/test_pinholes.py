@@ -7,17 +7,16 @@ import fcntl
 import hashlib
 import random
 import re
-import socket
 
 import pytest
 
 from tests.lab import peer
 from tests.lab.firewall import RULES
 from tests.lab.namespace import socket_in
-from tests.lab.oscar_wire import SEND_FILE
-from tests.lab.profiles import PROFILES, Offer
-from tests.lab.scene import Hole, Scene, announced, eventually, nfreaim, scene
+from tests.lab.scene import INSTALL, Hole, Scene, announced, eventually, nfreaim, opened, scene
 from tests.lab.standin import Client, Transfer
+from tests.oscar import rendezvous as rdv
+from tests.oscar.profiles import PROFILES, Offer
 
 OUTSIDE = "203.0.113.1"
 
@@ -29,13 +28,6 @@ def closing(made: Scene, port: int) -> str:
     found = eventually(lambda: re.findall(line, made.daemon.log_text()))
     assert len(found) == 1, found
     return str(found[0])
-
-
-def opened(made: Scene, client: Client, other: Client, port: int, **more: object) -> Transfer:
-    """A proposal that nobody answers, with its pinhole there."""
-    transfer = Transfer(client, other, "file", **more)
-    eventually(lambda: made.hole_of(f"10.0.0.5:{port}"))
-    return transfer
 
 
 def forget(made: Scene, port: int) -> None:
@@ -114,12 +106,12 @@ def test_pinholes_end_by_deadline_agreement_and_claim_and_transfers_outlive_them
         opened(made, late, bob, 5200)
         waiting = opened(made, agreed, bob, 5210)
         slow = opened(made, claimed, bob, 5220, size=3_000_000, seed=5)
-        accept = PROFILES["libpurple"].accept(agreed.name, bytes.fromhex(waiting.cookie), SEND_FILE)
+        accept = PROFILES["libpurple"].accept(agreed.name, bytes.fromhex(waiting.cookie), rdv.SEND_FILE)
         bob.call("send_snac", family=4, subtype=6, body=accept.hex())
         with socket_in(made.lab, "bob") as caller:
             caller.connect((OUTSIDE, 5220))
             assert closing(made, 5220) == "done"
-            received = asyncio.run(receive(caller, bytes.fromhex(slow.cookie)))
+            received = asyncio.run(peer.receive_over(caller, bytes.fromhex(slow.cookie)))
         assert received == hashlib.sha256(random.Random(5).randbytes(3_000_000)).hexdigest()
         with socket_in(made.lab, "bob") as caller:
             caller.settimeout(1.0)
@@ -151,7 +143,7 @@ def test_end_of_an_earlier_peers_connection_takes_the_next_pinhole_of_its_port_f
             client.call("policy", action="ignore")
 
         def offer(cookie: bytes, to: str) -> None:
-            proposed = Offer(cookie, SEND_FILE, "10.0.0.5", 5500)
+            proposed = Offer(cookie, rdv.SEND_FILE, "10.0.0.5", 5500)
             body = PROFILES["libpurple"].proposal(to, proposed)
             alice.call("send_snac", family=4, subtype=6, body=body.hex())
             eventually(lambda: made.hole_of("10.0.0.5:5500"))
@@ -182,14 +174,6 @@ def announced_privately(client: Client, cookie: str) -> bool:
     return any(
         (address or "").startswith("10.") for address in map(announced(client, cookie).address, (2, 3, 4))
     )
-
-
-async def receive(caller: socket.socket, cookie: bytes) -> str:
-    reader, writer = await asyncio.open_connection(sock=caller)
-    try:
-        return (await asyncio.wait_for(peer.receive_file(reader, writer, cookie), 20)).received
-    finally:
-        writer.close()
 
 
 def test_pinhole_for_an_answer_admits_only_the_peer_that_asked() -> None:
@@ -246,7 +230,7 @@ def test_operators_firewall_that_is_loaded_again_without_our_rules_is_survived()
         assert announced(bob, untouched.cookie).address(2) == "10.0.0.5"
         one.call("cancel", cookie=open_one.cookie)
         made.daemon.wait_log("5200: cancelled; still in the kernel")
-        made.lab.run("A", "rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
+        made.lab.run("A", *INSTALL)
         again = eventually(lambda: Transfer(one, carol, "file").outcome())
         assert again.first_attempt, again
         assert made.hole_of("10.0.0.5:5200")

@@ -13,7 +13,7 @@ from tests.lab import home
 from tests.lab.confine import USER, confined
 from tests.lab.flows import home_flow
 from tests.lab.net import Daemon, Lab
-from tests.lab.scene import Scene, eventually, nfreaim
+from tests.lab.scene import INSTALL, Scene, eventually, nfreaim
 from tests.lab.standin import Transfer
 from tests.lab.stream import Plan
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 RUN = (sys.executable, "-m", "nfreaim", "run", "--lan", "lan", "--wan", "wan")
-INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
 TROUBLE = ("ermi", "Traceback", "WARNING", "ERROR", "denied")  # "ermi": permitted, permission
 
 

@@ -18,14 +18,16 @@ from tests.lab.router import SCRIPT, Router
 ARGS = ("--lan", "lan", "--wan", "wan")
 SAVE = "iptables-legacy-save"
 FOLLOW = """
-from nfreaim.core.flow import Endpoint
-from nfreaim.host.netfilter.ipset import SERVER_SET, FollowedEntry, FollowedSet
+from nfreaim.core.address import Endpoint
+from nfreaim.core.backend import Followed
+from nfreaim.host.netfilter.ipset import FollowedSet
+from nfreaim.host.netfilter.names import SERVER_SET
 servers = FollowedSet(SERVER_SET)
 server = Endpoint("203.0.113.9", 4443)
-wanted = [FollowedEntry(server, "10.0.0.8"), FollowedEntry(server, "10.0.0.9", "two")]
+wanted = [Followed(server, "10.0.0.8", "one"), Followed(server, "10.0.0.9", "two")]
 for entry in (wanted[0], wanted[1]._replace(protocol="one"), wanted[1]):
     servers.add(entry)
-assert sorted(servers.entries()) == wanted
+assert sorted(entry for entry, _ in servers.entries()) == wanted
 """
 SHELLS = (("sh",), ("bash", "--posix"), ("busybox", "sh"))
 
@@ -99,14 +101,16 @@ def test_the_daemon_fills_the_set_of_followed_servers_and_reads_it_back(router: 
     router.on("router", sys.executable, "-c", FOLLOW)
     kept = router.shell("ipset save nfreaim_srv | sed -n 's/ timeout [0-9]*//; s/^add //p' | sort")
     assert kept.splitlines() == [
-        "nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.8",
+        'nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.8 comment "nfreaim one"',
         'nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.9 comment "nfreaim two"',
     ]
 
 
 def test_what_the_rules_show_is_understood_by_protocol(router: Router) -> None:
     router.rules("install", *ARGS, "--lan", "lan2", "--protocol", "one:5190,443", "--port", "1863")
-    assert script.served(router.show()[1]) == {"one": (443, 5190), "": (1863,)}
+    found = script.settings(router.show()[1])
+    assert found is not None
+    assert found.ports == {"one": (443, 5190), "oscar": (1863,)}
 
 
 # --- ports that nobody named ---

@@ -10,12 +10,13 @@ import re
 import pytest
 
 from tests.lab.namespace import socket_in
-from tests.lab.net import ADDRESS, SECOND_SERVER
+from tests.lab.net import ADDRESS, SECOND_SERVER, WAN
+from tests.lab.peer import receive_over
 from tests.lab.scanner import scan
-from tests.lab.scene import Hole, announced, eventually, scene
+from tests.lab.scene import Hole, announced, eventually, opened, scene
 from tests.lab.standin import Transfer
-from tests.lab.test_pinholes import OUTSIDE, opened, receive
 
+OUTSIDE = WAN["A"]
 EVERYBODY = Hole(f"{OUTSIDE}:5200", "10.0.0.5:5200")
 
 
@@ -33,7 +34,7 @@ def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_i
             caller.connect((OUTSIDE, 5200))
             eventually(lambda: made.holes() == {EVERYBODY._replace(peer=ADDRESS["bob"])})
             assert scan(lab, "server", SECOND_SERVER) == set(), "during the transfer"
-            received = asyncio.run(receive(caller, bytes.fromhex(transfer.cookie)))
+            received = asyncio.run(receive_over(caller, bytes.fromhex(transfer.cookie)))
         assert received == hashlib.sha256(random.Random(7).randbytes(3_000_000)).hexdigest()
         with socket_in(lab, "server") as stranger:
             stranger.settimeout(1.0)

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab.net import Lab
-from tests.lab.scene import Hole, Scene, announced, eventually
+from tests.lab.scene import INSTALL, Hole, Scene, announced, eventually
 from tests.lab.standin import Client, Server, Transfer
 
 OUTSIDE = "203.0.113.1"
-INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
 
 
 @contextmanager

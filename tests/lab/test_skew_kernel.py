@@ -13,6 +13,7 @@ import pytest
 from tests.lab import home, impair
 from tests.lab.flows import Flow, home_flow
 from tests.lab.net import Daemon, Lab
+from tests.lab.scene import INSTALL
 from tests.lab.stream import Plan
 
 # A client that signs on, waits for a redirect and then aborts, or stays idle until its stdin ends.
@@ -33,14 +34,16 @@ connection.close()
 SERVER = """
 import socket, sys
 from tests.lab.dialects import redirect
-from tests.lab import oscar_wire as wire
+from tests.oscar.flap import flap
+from tests.oscar.signon import hello
+from tests.oscar.snac import Snac
 listener = socket.create_server((sys.argv[1], 5190))
 print("listening", flush=True)
 connection, _ = listener.accept()
 connection.recv(100)
-connection.sendall(wire.flap(1, 0, b"\\0\\0\\0\\1"))
+connection.sendall(hello())
 named = redirect(sys.argv[2] + ":5190", b"")
-connection.sendall(wire.flap(2, 1, wire.Snac(1, 5, named, 1).encode()))
+connection.sendall(flap(2, 1, Snac(1, 5, named, 1).encode()))
 connection.settimeout(20)
 try:
     while connection.recv(100):
@@ -143,7 +146,7 @@ def test_stop_that_takes_the_rules_along_ends_both_sides_and_leaves_no_trace(lab
 
 
 def install(lab: Lab) -> None:
-    lab.run("A", "rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
+    lab.run("A", *INSTALL)
 
 
 def test_stop_that_leaves_the_rules_lets_edited_connections_wait_and_go_on(lab: Lab) -> None:

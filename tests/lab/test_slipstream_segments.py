@@ -20,7 +20,8 @@ from tests.lab.forged import ACK, DATA, FIN, PSH, RST, SYN, URG, Forger, cut, fr
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
 from tests.lab.scene import eventually
-from tests.lab.slipstream import HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, exactly, proposal, same
+from tests.lab.slipstream import HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, proposal, same
+from tests.lab.sockets import exactly
 
 CLIENT, SERVER = ("10.0.0.66", 40666), ("203.0.113.66", 5190)
 HTTP = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -21,7 +21,8 @@ from tests.lab.forged import ACK, DATA, FIN, Forger, mss
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
 from tests.lab.scene import eventually
-from tests.lab.slipstream import ALICE, CLIENT_PART, HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, exactly, same
+from tests.lab.slipstream import ALICE, CLIENT_PART, HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, same
+from tests.lab.sockets import exactly
 
 URL = f"http://{ADDRESS['bob']}:5190/upload"
 FORGED = ("203.0.113.66", 5190)

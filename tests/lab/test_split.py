@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.lab import oscar_wire as wire
 from tests.lab.capture import Capture, Packet
 from tests.lab.net import ADDRESS
-from tests.lab.profiles import PROFILES, Offer
 from tests.lab.scene import Scene, announced, eventually, scene
 from tests.lab.standin import Client, Transfer
+from tests.oscar import rendezvous as rdv
+from tests.oscar.flap import flap
+from tests.oscar.profiles import PROFILES, Offer
+from tests.oscar.snac import Snac
+from tests.oscar.values import ip4
 
 OUTSIDE = "203.0.113.1"
 PATIENT = "hold_ms = 1000\n"  # where time is not the point, a busy machine must not matter
@@ -23,15 +26,15 @@ PATIENT = "hold_ms = 1000\n"  # where time is not the point, a busy machine must
 
 def frame(to: str, profile: str = "libpurple") -> bytes:
     """The FLAP of a proposal, as long as the real one and with the same bytes around the addresses."""
-    offer = Offer(b"1234567\0", wire.DIRECT_IM, ADDRESS["alice"], 5190)
-    return wire.flap(2, 0, wire.Snac(4, 6, PROFILES[profile].proposal(to, offer), 1).encode())
+    offer = Offer(b"1234567\0", rdv.DIRECT_IM, ADDRESS["alice"], 5190)
+    return flap(2, 0, Snac(4, 6, PROFILES[profile].proposal(to, offer), 1).encode())
 
 
 def cuts_of(to: str, profile: str) -> dict[str, dict[str, Any]]:
     """Where to cut, by what is hit."""
     whole = frame(to, profile)
-    address = whole.index(wire.ip4(ADDRESS["alice"]))
-    again = whole.index(wire.ip4(ADDRESS["alice"]), address + 4)
+    address = whole.index(ip4(ADDRESS["alice"]))
+    again = whole.index(ip4(ADDRESS["alice"]), address + 4)
     port = whole.index(b"\x00\x05\x00\x02\x14\x46") + 4
     every = list(range(1, len(whole), 7))
     return {
@@ -50,7 +53,7 @@ def check_edited(transfer: Transfer, other: Client) -> None:
     outcome = transfer.outcome()
     assert outcome.first_attempt, outcome
     block = announced(other, transfer.cookie)
-    assert {block.address(kind) for kind in (wire.RDV_IP, wire.REQUESTER_IP)} == {OUTSIDE}
+    assert {block.address(kind) for kind in (rdv.RDV_IP, rdv.REQUESTER_IP)} == {OUTSIDE}
 
 
 @pytest.mark.parametrize("profile", ["libpurple", "winaim"])
@@ -95,7 +98,7 @@ def captured(made: Scene) -> Iterator[tuple[Capture, Capture]]:
 
 @pytest.mark.parametrize("nagle", [False, True], ids=["pause", "nagle"])
 def test_rest_that_comes_too_late_leaves_all_as_it_was_and_nothing_open(nagle: bool) -> None:
-    address = frame("carol").index(wire.ip4(ADDRESS["alice"]))
+    address = frame("carol").index(ip4(ADDRESS["alice"]))
     write: dict[str, Any] = {"name": "cut", "cuts": [address + 2]}
     write |= {"nagle": True, "pause": 0.001} if nagle else {"pause": 0.3}
     with scene() as made:
@@ -104,8 +107,8 @@ def test_rest_that_comes_too_late_leaves_all_as_it_was_and_nothing_open(nagle: b
         with captured(made) as (inside, outside):
             transfer = Transfer(alice, carol, "im", write=write, patience=1)
             block = announced(carol, transfer.cookie)
-        assert block.address(wire.RDV_IP) == ADDRESS["alice"]
-        assert block.number(wire.PORT) == 5190
+        assert block.address(rdv.RDV_IP) == ADDRESS["alice"]
+        assert block.number(rdv.PORT) == 5190
         assert made.holes() == set()
         assert "its addresses had left before its end came" in made.daemon.log_text()
         delays = list(sent_and_left(transfer, inside, outside))
@@ -142,7 +145,7 @@ def test_relayed_proposal_in_pieces_is_mapped_back(name: str) -> None:
             outcome = transfer.outcome()
             assert outcome.first_attempt, outcome
             assert outcome.peer.startswith(ADDRESS["amy"])
-            assert announced(amy, transfer.cookie).address(wire.VERIFIED_IP) == ADDRESS["alice"]
+            assert announced(amy, transfer.cookie).address(rdv.VERIFIED_IP) == ADDRESS["alice"]
 
 
 # Enough connections that there is always a packet waiting for the daemon, whatever it does.
@@ -172,7 +175,7 @@ with socket.create_server(("0.0.0.0", 5190)) as listener:
 
 
 def test_held_packet_leaves_in_time_while_other_flows_keep_the_queue_busy() -> None:
-    address = frame("carol").index(wire.ip4(ADDRESS["alice"]))
+    address = frame("carol").index(ip4(ADDRESS["alice"]))
     write = {"name": "cut", "cuts": [address + 2], "pause": 3.0}
     with scene() as made:
         alice, carol = made.clients(made.server("aol", write="whole"), ("alice", "alice"), ("carol", "carol"))
@@ -186,7 +189,7 @@ def test_held_packet_leaves_in_time_while_other_flows_keep_the_queue_busy() -> N
             transfer = Transfer(alice, carol, "im", write=write, patience=10)
             block = announced(carol, transfer.cookie)
             busy = made.queued() - before
-        assert block.address(wire.RDV_IP) == ADDRESS["alice"]
+        assert block.address(rdv.RDV_IP) == ADDRESS["alice"]
         delays = list(sent_and_left(transfer, inside, outside))
         print(f"longest delay {max(delays) * 1000:.1f} ms among {busy} packets in 3 s")
         assert busy > 1000
@@ -195,7 +198,7 @@ def test_held_packet_leaves_in_time_while_other_flows_keep_the_queue_busy() -> N
 
 @pytest.mark.parametrize("crash", [False, True], ids=["stop", "crash"])
 def test_daemon_that_ends_while_it_holds_a_packet_loses_nothing(crash: bool) -> None:
-    address = frame("carol").index(wire.ip4(ADDRESS["alice"]))
+    address = frame("carol").index(ip4(ADDRESS["alice"]))
     with scene(settings=PATIENT) as made:
         alice, carol = made.clients(made.server("aol", write="whole"), ("alice", "alice"), ("carol", "carol"))
         carol.call("policy", action="ignore")
@@ -209,5 +212,5 @@ def test_daemon_that_ends_while_it_holds_a_packet_loses_nothing(crash: bool) -> 
             assert made.daemon.stop() == 0
             assert "held_packets=1" in made.daemon.log_text()
         block = announced(carol, transfer.cookie)
-        assert block.address(wire.RDV_IP) == ADDRESS["alice"]
+        assert block.address(rdv.RDV_IP) == ADDRESS["alice"]
         assert made.holes() == set()

@@ -2,64 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import socket
-import threading
 
 import pytest
 
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, LAN, WAN
-from tests.lab.peer import PROMPT, oft_header
-from tests.lab.scene import Scene, eventually, scene
+from tests.lab.scene import eventually, scene
+from tests.lab.sockets import HTTP, connect, listener, pour
+from tests.oscar.flap import numbered
+from tests.oscar.peer_headers import PROMPT, oft_header
+from tests.oscar.signon import KEEPALIVE, hello
 
 MEGABYTE = 1 << 20
-SIGN_ON = bytes.fromhex("2a01000100040000 0001")
-KEEP_ALIVE = bytes.fromhex("2a0500020000")
-
-
-def listener(made: Scene, node: str, address: str) -> socket.socket:
-    made_one = socket_in(made.lab, node)
-    made_one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made_one.bind((address, 5190))
-    made_one.listen(1)
-    return made_one
-
-
-def connect(
-    made: Scene, node: str, address: str, server: socket.socket
-) -> tuple[socket.socket, socket.socket]:
-    """Both ends of a connection to *server*, which listens on *address*."""
-    client = socket_in(made.lab, node)
-    client.connect((address, 5190))
-    accepted, _ = server.accept()
-    accepted.settimeout(20.0)
-    return client, accepted
-
-
-def exactly(source: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        part = source.recv(min(1 << 16, size - len(data)))
-        assert part, f"ended after {len(data)} of {size} bytes"
-        data += part
-    return bytes(data)
-
-
-def pour(source: socket.socket, sink: socket.socket, data: bytes) -> None:
-    """Send *data* and compare what comes."""
-    sender = threading.Thread(target=source.sendall, args=(data,))
-    sender.start()
-    came = exactly(sink, len(data))
-    sender.join()
-    assert hashlib.sha256(came).digest() == hashlib.sha256(data).digest()
+SIGN_ON = hello(1)
+KEEP_ALIVE = numbered(KEEPALIVE, 2)
 
 
 RANDOM = random.Random(8).randbytes(2 * MEGABYTE)
 STARS = b"*" * (10 * MEGABYTE)
 HELLO = bytes.fromhex("160301010001000100fc0303") + RANDOM[:245]
-HTTP = b"GET /index.html HTTP/1.1\r\nHost: example.com\r\n\r\n"
 # What the two ends say first, and then in bulk.
 CONVERSATIONS: dict[str, tuple[bytes, bytes, bytes, bytes]] = {
     "tls": (HELLO, b"\x16\x03\x03\x00\x7a" + RANDOM[:122], RANDOM, RANDOM[::-1]),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 
-from tests.lab import oscar_wire as wire
 from tests.lab.capture import Capture, Packet
 from tests.lab.net import ADDRESS
-from tests.lab.profiles import complement
 from tests.lab.scene import announced, eventually, scene
 from tests.lab.standin import Transfer
+from tests.oscar import rendezvous as rdv
+from tests.oscar.values import complement, ip4
 
 OUTSIDE = "203.0.113.1"
 
@@ -34,7 +34,7 @@ def control(packets: list[Packet], leaving: bool, to_server: bool) -> list[Packe
 def rewritten(payload: bytes, before: Endpoint, after: Endpoint) -> bytes:
     """*payload* with the TLVs that name *before*, and their complements, naming *after*."""
     for old, new in (
-        (wire.ip4(before[0]), wire.ip4(after[0])),
+        (ip4(before[0]), ip4(after[0])),
         (before[1].to_bytes(2), after[1].to_bytes(2)),
     ):
         for value, other in ((old, new), (complement(old), complement(new))):
@@ -79,9 +79,9 @@ def test_nothing_but_addresses_ports_and_checksums_differs() -> None:
         transfers += [Transfer(amy, carol, "im"), Transfer(alice, amy, "file")]
         for transfer in transfers:
             assert transfer.outcome().first_attempt
-        moved = announced(carol, transfers[1].cookie).number(wire.PORT)
+        moved = announced(carol, transfers[1].cookie).number(rdv.PORT)
         assert 40000 <= moved <= 40999
-        second = announced(amy, transfers[2].cookie).number(wire.PORT)
+        second = announced(amy, transfers[2].cookie).number(rdv.PORT)
         for client in (alice, amy):
             client.call("sign_off")
 

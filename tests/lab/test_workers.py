@@ -17,10 +17,9 @@ from tests.lab import home
 from tests.lab.flows import home_flow
 from tests.lab.namespace import socket_in
 from tests.lab.net import SERVER, WAN, Lab
-from tests.lab.scene import Scene, eventually, nfreaim, start
+from tests.lab.scene import HOG, Scene, eventually, nfreaim, start
 from tests.lab.standin import Server, Transfer
 from tests.lab.stream import Plan
-from tests.lab.test_lifecycle import HOG
 
 SETTINGS = "workers = 2\n"
 GATE, READERS = 5190, (5191, 5192)

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nfreaim.core.tcp.segment import ACK, FIN, RST
-from tests.fuzz.corpus import GOLDEN, naming, signed_on
+from tests.fuzz.corpus import GOLDEN, signed_on
 from tests.fuzz.ends import ENDS, OUTSIDES
 from tests.fuzz.failures import silence
 from tests.fuzz.program import Kind, Program, Step, send
 from tests.fuzz.world import World
+from tests.oscar.fields import announcing
+from tests.oscar.flap import CLIENT, SERVER
 from tests.property.profile import bounded
 
 PROPOSALS = (
@@ -72,7 +74,7 @@ def consistent(world: World) -> None:
         assert entry.greetings.keys() <= entry.agreements.keys()
         assert all(live.by_agreement[name] is entry for name in entry.agreements)
         deadline = entry.deadline()
-        assert deadline <= world.now + world.policy.lifetime or pinhole.session
+        assert deadline <= world.now + world.policy.lifetime or pinhole.standing
         assert math.isinf(deadline) == bool(live.standing & entry.agreements.keys())
     assert live.standing <= live.by_agreement.keys()
     expected = {entry.pinhole for entry in entries} | set(table._unremovable.values())
@@ -101,12 +103,12 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(slot=slots, name=st.sampled_from(PROPOSALS), piece=pieces, number=st.integers(0, 5))
     def propose(self, slot: int, name: str, piece: int, number: int) -> None:
-        frame = naming(GOLDEN[name], 0, ENDS[slot][0].address)
+        frame = announcing(GOLDEN[name], CLIENT, ENDS[slot][0].address)
         self.play(send(slot, 0, frame.replace(frame[16:24], cookie(number)), piece))
 
     @rule(slot=slots)
     def publish(self, slot: int) -> None:
-        self.play(send(slot, 0, naming(GOLDEN["icq-status"], 0, ENDS[slot][0].address)))
+        self.play(send(slot, 0, announcing(GOLDEN["icq-status"], CLIENT, ENDS[slot][0].address)))
 
     @rule(
         slot=slots,
@@ -115,7 +117,7 @@ class Sessions(RuleBasedStateMachine):
         address=st.sampled_from([OUTSIDES[0]] * 4 + [*OUTSIDES, "10.0.0.77"]),
     )
     def receive(self, slot: int, name: str, piece: int, address: str) -> None:
-        self.play(send(slot, 1, naming(GOLDEN[name], 1, address), piece))
+        self.play(send(slot, 1, announcing(GOLDEN[name], SERVER, address), piece))
 
     @rule(slot=slots, way=st.integers(0, 1), name=st.sampled_from(OTHERS), number=st.integers(0, 5))
     def answer(self, slot: int, way: int, name: str, number: int) -> None:
@@ -136,7 +138,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(slot=slots, cut=st.integers(1, 120), late=st.booleans())
     def hold(self, slot: int, cut: int, late: bool) -> None:
-        frame = naming(GOLDEN["aim-proposal"], 0, ENDS[slot][0].address)
+        frame = announcing(GOLDEN["aim-proposal"], CLIENT, ENDS[slot][0].address)
         wait = Step(Kind.TICK, 0, 0, False, (31 if late else 3,))
         self.play(send(slot, 0, frame[:cut]), wait, send(slot, 0, frame[cut:]))
 

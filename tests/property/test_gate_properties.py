@@ -6,9 +6,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nfreaim.core.greeting import match
+from tests.oscar.peer_headers import oft
 from tests.property.choices import Choices
 from tests.property.profile import bounded
-from tests.unit.peer_link import COOKIE, Gate, Link, odc, oft
+from tests.unit.peer_link import COOKIE, Gate, Link, odc
 
 FIRST = [
     (odc(), True),

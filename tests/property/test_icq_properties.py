@@ -8,19 +8,28 @@ from hypothesis import strategies as st
 from nfreaim.core.address import Endpoint
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.layers.oscar_icq import Listening, listening, relay_message
-from pcaps.wire import put
+from tests.golden import packets
+from tests.oscar.icq import (
+    ARRIVAL,
+    FILE_ACK,
+    REVERSE,
+    STATUS,
+)
+from tests.oscar.messages import OUT
+from tests.oscar.values import put
 from tests.property.profile import bounded
 from tests.unit.fakes import Router, Wire
-from tests.unit.icq_frames import ACK, ARRIVAL, GOLDEN, REVERSE, STATUS, beside
-from tests.unit.proposals import OUT
+from tests.unit.wires import beside
 
-HIDDEN = GOLDEN["icq-status-hidden"].data
+GOLDEN = packets()
+
+HIDDEN = GOLDEN["icq-status-hidden"]
 OUTGOING = {
     STATUS: put(STATUS, (34, OUT)),
     REVERSE: put(REVERSE, (81, OUT)),
-    ACK: put(ACK, (77, OUT)),
-    GOLDEN["text-message"].data: GOLDEN["text-message"].data,
-    GOLDEN["keepalive"].data: GOLDEN["keepalive"].data,
+    FILE_ACK: put(FILE_ACK, (77, OUT)),
+    GOLDEN["text-message"]: GOLDEN["text-message"],
+    GOLDEN["keepalive"]: GOLDEN["keepalive"],
 }
 BYTES = st.sampled_from([0, 1, 2, 4, 5, 0x0A, 0x0C, 0x1B, 0x25, 0x7F, 0x80, 0xFF])
 
@@ -32,7 +41,7 @@ def test_any_segmentation_gives_the_messages_edited_one_by_one(messages: list[by
     wire.client(STATUS)
     data = b"".join(messages)
     assert wire.client(data, range(step, len(data), step)) == b"".join(OUTGOING[each] for each in messages)
-    assert any(pinhole.session for pinhole in wire.router.firewall.pinholes)
+    assert any(pinhole.standing for pinhole in wire.router.firewall.pinholes)
 
 
 @given(st.lists(st.sampled_from([STATUS, HIDDEN, put(STATUS, (38, b"\0\0\x0f\xa2"))]), max_size=8))
@@ -49,7 +58,7 @@ def test_what_was_said_last_is_what_is_open(said: list[bytes]) -> None:
     assert wire.router.pinholes.has_standing() == bool(ports)
 
 
-@given(st.data(), st.sampled_from([STATUS, ARRIVAL, REVERSE, ACK]), st.booleans())
+@given(st.data(), st.sampled_from([STATUS, ARRIVAL, REVERSE, FILE_ACK]), st.booleans())
 @bounded(500)
 def test_a_damaged_message_never_makes_the_helper_fail(
     data: st.DataObject, frame: bytes, short: bool
@@ -76,7 +85,7 @@ def test_a_damaged_message_never_makes_the_helper_fail(
 def test_a_type_2_message_that_names_a_port_differs_in_nothing_else_when_it_moves(
     data: st.DataObject, port: int
 ) -> None:
-    damaged = bytearray(ACK[91:])
+    damaged = bytearray(FILE_ACK[91:])
     for _ in range(data.draw(st.integers(0, 3))):
         damaged[data.draw(st.integers(2, len(damaged) - 1))] = data.draw(BYTES)
     message = relay_message(bytes(damaged))

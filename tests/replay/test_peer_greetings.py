@@ -12,10 +12,11 @@ from nfreaim.core.address import Endpoint, reverse
 from nfreaim.core.greeting import match
 from nfreaim.core.tcp.segment import SYN, Segment
 from nfreaim.helpers.oscar.peer_greetings import Party, greetings
-from pcaps.wire import tlv
 from tests.golden import load
+from tests.oscar.messages import BASIC, SECOND, proposal
+from tests.oscar.tlv import tlv
 from tests.replay.played import SHARED
-from tests.unit.proposals import BASIC, SECOND, proposal, wire_of
+from tests.unit.wires import wire_of
 
 OWN = Path(__file__).parents[2] / "pcaps" / "oscar"
 GOLDEN = load()

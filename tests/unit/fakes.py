@@ -29,15 +29,12 @@ from nfreaim.core.verdict import Verdict, Verdicts
 from nfreaim.errors import BackendError
 from nfreaim.helpers.oscar import OSCAR
 from nfreaim.helpers.oscar.session import OscarHelper
-from tests.golden import load
+from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
 
 CLIENT = Endpoint("10.0.0.5", 40123)
 SERVER = Endpoint("203.0.113.9", 5190)
 OUTSIDE = "203.0.113.1"
 PSH_ACK = ACK | 0x08
-SIGNON = bytes.fromhex("2a01006400040000 0001")
-HOST_ONLINE = load()["host-online"].data
-CLIENT_SIGNON = load()["signon-with-cookie"].data
 
 
 class AnyNumbers(OscarHelper):

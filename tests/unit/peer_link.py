@@ -15,6 +15,7 @@ from nfreaim.core.greeting import Greeting
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict
 from nfreaim.helpers.oscar.peer_greetings import greetings
+from tests.oscar.peer_headers import CONFIRM, odc_frame
 from tests.unit.fakes import PSH_ACK, checksum_error, packet
 
 PEER = Endpoint("203.0.113.20", 40123)
@@ -122,10 +123,5 @@ class Link:
 
 
 def odc(cookie: bytes = COOKIE) -> bytes:
-    """The first frame of a direct IM, as recorded from libpurple 2.12.1."""
-    return (b"ODC2" + bytes.fromhex("004c000100060000") + cookie).ljust(39, b"\0") + b"\x60" + bytes(36)
-
-
-def oft(kind: int, cookie: bytes = bytes(8), magic: bytes = b"OFT2", length: int = 256) -> bytes:
-    head = magic + length.to_bytes(2, "big") + kind.to_bytes(2, "big") + cookie
-    return head.ljust(length, b"\0")
+    """The first frame of a direct IM."""
+    return odc_frame(cookie, flags=CONFIRM)

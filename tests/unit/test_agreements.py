@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pcaps.wire import tlv
 from tests.golden import load
+from tests.oscar.messages import BASIC, SECOND, addressed, declined, proposal
+from tests.oscar.snac import ICBM_FAILED, snac_frame
+from tests.oscar.tlv import tlv
 from tests.unit.fakes import OUTSIDE, packed
-from tests.unit.proposals import BASIC, SECOND, addressed, proposal, wire_of
+from tests.unit.wires import wire_of
 
 GOLDEN = load()
 
@@ -48,13 +50,8 @@ def test_a_peer_seen_at_a_private_address_or_at_our_own_does_not_narrow_anything
     assert [p.peers for p in wire.router.pinholes] == [()]
 
 
-def error(cookie: bytes, channel: int = 2) -> bytes:
-    snac = b"\0\4\0\x0b" + bytes(6) + cookie + channel.to_bytes(2, "big") + b"\4bob1\0\3\0\2\0\1"
-    return b"\x2a\2\0\1" + len(snac).to_bytes(2, "big") + snac
-
-
 def undeliverable(request: int) -> bytes:
-    return b"\x2a\2\0\1\0\x0c\0\4\0\1\0\0" + request.to_bytes(4, "big") + b"\0\4"
+    return snac_frame(ICBM_FAILED, b"\0\4", request=request)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +59,8 @@ def undeliverable(request: int) -> bytes:
     [
         (0, proposal(b"", kind=1), "cancelled"),
         (1, proposal(b"", kind=1, subtype=7), "cancelled"),
-        (0, error(b"COOKIE7\0"), "declined"),
-        (1, error(b"COOKIE7\0"), "declined"),
+        (0, declined(), "declined"),
+        (1, declined(), "declined"),
         (1, undeliverable(0x77), "the server could not deliver the proposal"),
         (0, GOLDEN["signoff"].data, "signed off"),
         (1, GOLDEN["signoff"].data, "signed off"),
@@ -82,9 +79,9 @@ def test_what_ends_an_agreement_closes_its_pinhole(way: int, message: bytes, rea
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        (0, proposal(b"", kind=1, block=b"COOKIE8\0")),
-        (1, error(b"COOKIE8\0")),
-        (1, error(b"COOKIE7\0", channel=1)),
+        (0, proposal(b"", kind=1, cookie=b"COOKIE8\0")),
+        (1, declined(cookie=b"COOKIE8\0")),
+        (1, declined(channel=1)),
         (1, undeliverable(0x78)),
         (0, undeliverable(0x77)),
         (0, GOLDEN["text-message"].data),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from nfreaim.core.address import Endpoint
-from nfreaim.core.flow_table import FlowLimits
-from nfreaim.core.quota import Quota
+from nfreaim.core.flow_table import FlowLimits, Quota
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import SYN
 from tests.golden import load

@@ -5,19 +5,26 @@ from typing import Any
 
 import pytest
 
-from nfreaim.host.check import doctor
-from nfreaim.host.netfilter import nftables
-from nfreaim.host.netfilter.nftables import PINHOLE_BIT, Obstacle, Ruleset
+from nfreaim.host.check import doctor, kernel_features
+from nfreaim.host.check.answer import Check, Checks
+from nfreaim.host.check.kernel_features import FEATURES
+from nfreaim.host.check.networks import unreachable
+from nfreaim.host.check.packet_filter import behind_jump
+from nfreaim.host.netfilter.names import PINHOLE_MARK
+from nfreaim.host.netfilter.nftables import Obstacle, Ruleset
 from nfreaim.host.rules import script
+from nfreaim.host.rules.script import Settings
+
+NOWHERE = Settings(("nosuchlan0",), ("nosuchwan0",), {"oscar": (5190,)}, 5190)
 
 Rule = list[dict[str, Any]]
 
 # Statements as nft 1.0.6 prints them with -j.
 MARK: dict[str, Any] = {
-    "match": {"op": "==", "left": {"&": [{"ct": {"key": "mark"}}, PINHOLE_BIT]}, "right": PINHOLE_BIT}
+    "match": {"op": "==", "left": {"&": [{"ct": {"key": "mark"}}, PINHOLE_MARK]}, "right": PINHOLE_MARK}
 }
 OTHER_MARK: dict[str, Any] = {
-    "match": {"op": "==", "left": {"&": [{"ct": {"key": "mark"}}, 0x300000]}, "right": PINHOLE_BIT}
+    "match": {"op": "==", "left": {"&": [{"ct": {"key": "mark"}}, 0x300000]}, "right": PINHOLE_MARK}
 }
 DNAT: dict[str, Any] = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
 SSH: dict[str, Any] = {
@@ -68,7 +75,7 @@ def obstacles(rules: Ruleset, wan: tuple[str, ...] = ("eth0",)) -> list[Obstacle
     ],
 )
 def test_double_nat_is_seen_in_the_outside_address(address: str, kind: str | None) -> None:
-    assert doctor.unreachable(address) == kind
+    assert unreachable(address) == kind
 
 
 def test_policy_drop_without_our_accept_is_certain() -> None:
@@ -175,11 +182,11 @@ COMMIT
 COMMIT
 """
     behind = [("raw PREROUTING", "-A PREROUTING -p tcp -j CT --helper ftp")]
-    assert list(doctor.behind_jump(saved)) == behind
+    assert list(behind_jump(saved)) == behind
 
 
 def test_every_failure_names_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
-    status = doctor.main(["nosuchlan0"], ["nosuchwan0"], [5190], 5190)
+    status = doctor.main(NOWHERE)
     lines = capsys.readouterr().out.splitlines()
     assert status == 1
     assert any(line.startswith("FAIL interface nosuchlan0 does not exist -> ") for line in lines)
@@ -188,34 +195,28 @@ def test_every_failure_names_a_remedy(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_exit_status_counts_failures_and_no_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    only = [doctor.Check("ok", "good"), doctor.Check("warn", "so so", "improve")]
+    only = [Check("ok", "good"), Check("warn", "so so", "improve")]
     monkeypatch.setattr(doctor, "run_checks", lambda *_: only)
-    assert doctor.main([], [], [], 0) == 0
-    monkeypatch.setattr(doctor, "run_checks", lambda *_: [*only, doctor.Check("FAIL", "bad", "repair")])
-    assert doctor.main([], [], [], 0) == 1
+    assert doctor.main(NOWHERE) == 0
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: [*only, Check("FAIL", "bad", "repair")])
+    assert doctor.main(NOWHERE) == 1
 
 
 def test_a_probe_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> doctor.Checks:
+    def broken() -> Checks:
         raise OSError("no such thing")
 
-    monkeypatch.setattr(doctor, "_forwarding", broken)
-    found = doctor.run_checks(["nosuchlan0"], ["nosuchwan0"], [5190], 5190)
+    monkeypatch.setattr(kernel_features, "forwarding", broken)
+    found = doctor.run_checks(NOWHERE)
     assert [result.status for result in found if "forwarding: could not be looked at" in result.text] == [
         "FAIL"
     ]
     assert any("queue 5190" in result.text or "nfnetlink_queue" in result.text for result in found)
 
 
-def test_pinhole_bit_is_the_one_of_the_rules() -> None:
-    text = script.path().read_text()
-    assert f"PINHOLE_MARK={nftables.PINHOLE_BIT:#x}/{nftables.PINHOLE_BIT:#x}" in text
-    assert f"CHAIN={nftables.OUR_CHAIN}" in text
-
-
 def test_every_match_and_target_that_the_rules_use_is_tried() -> None:
     text = script.path().read_text()
     used = set(re.findall(r"-m [a-z]+|-j (?:NFQUEUE|CONNMARK|CT|MARK)\b", text))
     assert {"-m set", "-j NFQUEUE"} < used
-    tried = " ".join(doctor.FEATURES.values())
+    tried = " ".join(FEATURES.values())
     assert [words for words in sorted(used) if not re.search(rf"{words}\b", tried)] == []

@@ -16,7 +16,8 @@ pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
 from nfreaim.host.loop import Every, Loop, clock, stop_signals
-from nfreaim.host.netfilter.packet_queue import SKEW_MARK, PacketQueue
+from nfreaim.host.netfilter.names import SKEWED_MARK
+from nfreaim.host.netfilter.packet_queue import PacketQueue
 from nfreaim.host.report.journal import QuietFormatter
 from nfreaim.host.rules.watch import Watch
 
@@ -59,7 +60,7 @@ class Broken:
     def passes(self, *_: Any) -> bool:
         return False
 
-    def consider(self, *_: Any) -> Any:
+    def process_slow(self, *_: Any) -> Any:
         raise RuntimeError(SECRET)
 
 
@@ -123,7 +124,7 @@ def test_what_is_done_every_second_is_not_done_twice_in_one() -> None:
 
 def test_each_packet_gets_one_verdict_whatever_the_engine_does(caplog: pytest.LogCaptureFixture) -> None:
     queue = PacketQueue(5190, Broken(), lambda: 1.0)
-    plain, skewed = [Packet() for _ in range(3)], [Packet(SKEW_MARK) for _ in range(3)]
+    plain, skewed = [Packet() for _ in range(3)], [Packet(SKEWED_MARK) for _ in range(3)]
     for packet in plain + skewed:
         queue._handle(packet)
     assert [packet.verdicts for packet in plain] == [["accept"]] * 3
@@ -150,7 +151,7 @@ def test_a_verdict_that_fails_keeps_no_other_packet_waiting() -> None:
     queue = PacketQueue(5190, Broken(), lambda: 1.0)
     packets = [Packet(), Packet(stubborn=True), Packet(), Packet()]
     edited = Verdict(True, b"edit")
-    queue.apply(list(zip(packets, (ACCEPT, edited, edited, DROP), strict=True)))
+    queue.send_verdicts(list(zip(packets, (ACCEPT, edited, edited, DROP), strict=True)))
     assert [packet.verdicts for packet in packets] == [["accept"], ["drop"], ["accept"], ["drop"]]
 
 

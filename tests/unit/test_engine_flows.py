@@ -15,7 +15,8 @@ from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from nfreaim.errors import Foreign
 from tests.golden import load
-from tests.unit.fakes import HOST_ONLINE, SIGNON, AnyNumbers, Router, Wire, packet
+from tests.oscar.signon import HOST_ONLINE, SIGNON
+from tests.unit.fakes import AnyNumbers, Router, Wire, packet
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data
@@ -235,7 +236,7 @@ def test_a_foreign_protocol_passes_and_leaves_the_queue(data: bytes, way: int) -
         assert (wire.c2s, wire.s2c)[way] == data
         assert wire.router.engine.counters.foreign_flows == 1
         assert wire.router.kernel.offloaded == [wire.owner]
-        assert wire.not stored.reading.reads
+        assert not wire.stored.reading.reads
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -11,11 +11,11 @@ from nfreaim.core.engine import Engine
 from nfreaim.core.tcp.segment import ACK, FIN, PSH, RST, SYN, URG
 from nfreaim.errors import Malformed
 from nfreaim.helpers.oscar.flap import FlapReader
-from tests.golden import load
+from tests.golden import packets
+from tests.oscar.flap import numbered
 from tests.unit.fakes import Router, Wire, packet
-from tests.unit.test_flap_reader import numbered
 
-GOLDEN = {name: golden.data for name, golden in load().items()}
+GOLDEN = packets()
 TEXT = GOLDEN["text-message"]
 WANTED = {b"\x00\x04\x00\x06": True, b"\x00\x04\x00\x07": True, b"\x00\x01\x00\x03": False}
 
@@ -82,7 +82,7 @@ def without_fast_path() -> tuple[Wire, Engine]:
 def state(engine: Engine) -> object:
     counters = replace(engine.counters)
     flows = [
-        (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.life, s.not flow.reading.reads)
+        (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.life, not s.flow.reading.reads)
         for s in engine.flows.streams.values()
     ]
     places = [flow.reading.helper.positions() for flow in engine.flows if flow.reading.reads]  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
             (wire, fast), (_, slow) = signed_on(), without_fast_path()
         way = random_.randrange(2)
         stream = next(iter(fast.flows)).streams[way] if len(fast.flows) else None
-        if stream is None or stream.not flow.reading.reads:
+        if stream is None or not stream.flow.reading.reads:
             (wire, fast), (_, slow) = signed_on(), without_fast_path()
             continue
         plain = random_.random() < 0.7

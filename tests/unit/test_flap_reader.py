@@ -11,6 +11,7 @@ import pytest
 from nfreaim.errors import Foreign, Malformed
 from nfreaim.helpers.oscar.flap import MAX_FRAME, FlapReader, Frame
 from tests.golden import load
+from tests.oscar.flap import FLAP_SNAC, flap, number_of, numbered
 
 GOLDEN = load()
 TO_HOST = b"\x00\x04\x00\x06"
@@ -20,14 +21,6 @@ NAMES = ["signon-with-cookie", "client-versions", "send-file-proposal", "keepali
 SESSION = b"".join(
     GOLDEN[name].data for name in [*NAMES, "aim-proposal", "login", "relay-proposal", "signoff"]
 )
-
-
-def frame(data: bytes, channel: int = 2) -> bytes:
-    return bytes([0x2A, channel, 0, 1]) + len(data).to_bytes(2, "big") + data
-
-
-def numbered(data: bytes, number: int) -> bytes:
-    return data[:2] + (number & 0xFFFF).to_bytes(2, "big") + data[4:]
 
 
 ANY = 0x8000  # for what is not about numbers: golden frames keep those that they were recorded with
@@ -64,7 +57,7 @@ def test_the_wanted_frames_and_the_sign_off_come_with_their_offsets() -> None:
 
 
 def test_a_message_too_short_for_its_channel_is_not_judged_by_the_bytes_of_the_next_frame() -> None:
-    stream = frame(b"\0\4\0\6" + bytes(6) + b"COOKIE") + frame(bytes(20), channel=5)
+    stream = flap(FLAP_SNAC, data=b"\0\4\0\6" + bytes(6) + b"COOKIE") + flap(5, data=bytes(20))
     assert fed(stream, made=begun()) == fed(stream, [22], made=begun())
 
 
@@ -128,13 +121,13 @@ def test_a_foreign_protocol_is_known_by_its_first_bytes(first: bytes) -> None:
 @pytest.mark.parametrize(
     "first",
     [
-        frame(b"\0\0\0\1", channel=2),
-        frame(b"\0\0\0\2", channel=1),
-        frame(b"\1\0\0\0", channel=1),
-        frame(b"\0\0\0", channel=1),
-        frame(b"", channel=1),
-        frame(b"\0\0\0\1", channel=0),
-        frame(b"\0\0\0\1", channel=6),
+        flap(2, data=b"\0\0\0\1"),
+        flap(1, data=b"\0\0\0\2"),
+        flap(1, data=b"\1\0\0\0"),
+        flap(1, data=b"\0\0\0"),
+        flap(1, data=b""),
+        flap(0, data=b"\0\0\0\1"),
+        flap(6, data=b"\0\0\0\1"),
     ],
     ids=["data", "version 2", "little-endian", "short", "empty", "channel 0", "channel 6"],
 )
@@ -183,7 +176,7 @@ def test_a_length_one_too_long_swallows_the_next_frame_s_first_byte_and_ends_the
 
 
 def test_frames_of_64_kib_are_skipped_without_being_kept() -> None:
-    icon = frame(b"\0\x10\0\3" + bytes(6) + b"\x2a" * 65525)
+    icon = flap(FLAP_SNAC, data=b"\0\x10\0\3" + bytes(6) + b"\x2a" * 65525)
     made = reader()
     data = SIGNON + icon + PROPOSAL
     assert [got.at for got in fed(data, range(1000, len(data), 1000), made)] == [len(SIGNON + icon)]
@@ -191,7 +184,7 @@ def test_frames_of_64_kib_are_skipped_without_being_kept() -> None:
 
 
 def test_a_wanted_frame_of_64_kib_is_skipped_and_counted() -> None:
-    huge = frame(TO_HOST + bytes(6) + b"\x2a" * 65525)
+    huge = flap(FLAP_SNAC, data=TO_HOST + bytes(6) + b"\x2a" * 65525)
     made = reader()
     data = SIGNON + huge + PROPOSAL
     assert [got.at for got in fed(data, range(1, len(data), 7), made)] == [len(SIGNON + huge)]
@@ -200,7 +193,7 @@ def test_a_wanted_frame_of_64_kib_is_skipped_and_counted() -> None:
 
 @pytest.mark.parametrize(("size", "read"), [(MAX_FRAME, True), (MAX_FRAME + 1, False)])
 def test_the_longest_frame_that_is_read(size: int, read: bool) -> None:
-    edge = frame(TO_HOST + bytes(14) + b"\0\2" + bytes(size - 26))
+    edge = flap(FLAP_SNAC, data=TO_HOST + bytes(14) + b"\0\2" + bytes(size - 26))
     made = reader()
     assert bool(fed(SIGNON + edge, range(1, len(SIGNON + edge), 97), made)) == read
     assert made.oversized == (not read)
@@ -208,7 +201,7 @@ def test_the_longest_frame_that_is_read(size: int, read: bool) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 9])
 def test_a_data_frame_too_short_for_a_snac_is_skipped(size: int) -> None:
-    data = SIGNON + frame(TO_HOST[:size].ljust(size, b"\0")) + PROPOSAL
+    data = SIGNON + flap(FLAP_SNAC, data=TO_HOST[:size].ljust(size, b"\0")) + PROPOSAL
     assert [got.data for got in fed(data)] == [PROPOSAL]
     assert [got.data for got in fed(data, range(1, len(data)))] == [PROPOSAL]
 
@@ -230,7 +223,7 @@ def test_midstream_reading_begins_at_a_chain_of_whole_frames() -> None:
     at += len(PROPOSAL[70:])
     assert made.feed(PROPOSAL + PROPOSAL, at) == []  # numbers that do not run on prove nothing, either
     at += 2 * len(PROPOSAL)
-    second = numbered(PROPOSAL, int.from_bytes(PROPOSAL[2:4], "big") + 1)
+    second = numbered(PROPOSAL, number_of(PROPOSAL) + 1)
     assert [got.at for got in made.feed(PROPOSAL + second, at)] == [at, at + len(PROPOSAL)]
     assert made.feed(PROPOSAL[:70], 0) == []
     assert len(made.feed(PROPOSAL[70:], 70)) == 1  # from here on cuts do not matter
@@ -262,7 +255,7 @@ def test_a_sign_off_comes_with_its_data_where_it_is_asked_for_however_it_is_cut(
 
 @pytest.mark.parametrize(("size", "whole"), [(MAX_FRAME - 6, True), (MAX_FRAME - 5, False), (65535, False)])
 def test_a_sign_off_longer_than_any_login_reply_comes_as_its_header(size: int, whole: bool) -> None:
-    data = frame(bytes(size), channel=4)
+    data = flap(4, data=bytes(size))
     for cuts in ((), range(6, len(data), 1000)):
         (got, then) = fed(data + PROPOSAL, cuts, whole_signoffs())
         assert got.data == (data if whole else data[:6])

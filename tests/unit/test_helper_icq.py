@@ -5,23 +5,35 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.address import Endpoint
-from pcaps.wire import put, tlv
-from tests.unit.fakes import OUTSIDE, packed
-from tests.unit.icq_frames import (
+from tests.golden import load, packets
+from tests.oscar.icq import (
     ARRIVAL,
-    GOLDEN,
-    PUBLISHED,
     STATUS,
-    beside,
     direct,
-    ends,
-    info,
-    moved_wire,
-    reasons,
-    snac,
-    status,
+    set_status,
+    user,
 )
-from tests.unit.proposals import OUT, OWN, wire_of
+from tests.oscar.messages import OUT, OWN
+from tests.oscar.snac import (
+    BUDDY_ARRIVED,
+    SELF_INFO,
+    SET_STATUS,
+    TO_CLIENT,
+    USER_INFO,
+    snac_frame,
+)
+from tests.oscar.tlv import tlv
+from tests.oscar.values import put
+from tests.unit.fakes import OUTSIDE, packed
+from tests.unit.wires import beside, ends, moved_wire, reasons, wire_of
+
+GOLDEN = packets()
+PUBLISHED = load()["icq-status"].expected["same-port"]
+
+
+def publishing(*infos: bytes) -> bytes:
+    return snac_frame(SET_STATUS, set_status(*infos))
+
 
 # --- publishing -------------------------------------------------------------------------------------------
 
@@ -32,7 +44,7 @@ def test_a_published_endpoint_wherever_its_message_is_cut() -> None:
         assert wire.client(STATUS, [cut]) == PUBLISHED, cut
         (pinhole,) = wire.router.firewall.pinholes
         assert (pinhole.inside, pinhole.outside) == (Endpoint("10.0.0.5", 4001), Endpoint(OUTSIDE, 4001))
-        assert pinhole.session
+        assert pinhole.standing
         assert pinhole.service == "icq-direct"
 
 
@@ -53,14 +65,14 @@ def test_a_published_port_that_another_host_holds_outside() -> None:
     wire = moved_wire()
     assert wire.client(STATUS, range(1, len(STATUS))) == put(PUBLISHED, (38, (40001).to_bytes(4, "big")))
     (report,) = wire.router.watcher.reports
-    assert (report.service, report.action, report.cookie) == ("icq-direct", "rewritten", b"")
+    assert (report.service, report.action, report.agreement) == ("icq-direct", "rewritten", b"")
     assert report.after == Endpoint(OUTSIDE, 40001)
 
 
 @pytest.mark.parametrize("name", ["icq-status-climm", "icq-status-icq2000"])
 def test_a_published_address_that_is_not_the_client_s_own_is_left(name: str) -> None:
     wire = wire_of()
-    assert wire.client(GOLDEN[name].data) == GOLDEN[name].data
+    assert wire.client(GOLDEN[name]) == GOLDEN[name]
     assert reasons(wire) == ["not the sender's own address"]
     assert not wire.router.firewall.changes
 
@@ -68,11 +80,11 @@ def test_a_published_address_that_is_not_the_client_s_own_is_left(name: str) -> 
 @pytest.mark.parametrize(
     "frame",
     [
-        GOLDEN["icq-status-hidden"].data,
-        status(direct(port=0)),
-        status(direct(address=bytes(4))),
-        status(direct(kind=0)),
-        status(direct(kind=6)),
+        GOLDEN["icq-status-hidden"],
+        publishing(direct(OWN, port=0)),
+        publishing(direct(bytes(4))),
+        publishing(direct(OWN, kind=0)),
+        publishing(direct(OWN, kind=6)),
     ],
 )
 def test_a_hidden_client_is_left_and_loses_what_it_had_published(frame: bytes) -> None:
@@ -89,14 +101,14 @@ def test_a_hidden_client_is_left_and_loses_what_it_had_published(frame: bytes) -
 @pytest.mark.parametrize(
     "frame",
     [
-        status(),
-        snac("0001001e", tlv(0xC, direct()[:36])),
-        snac("0001001e", tlv(0xC, direct() + b"\0")),
-        snac("0001001e", tlv(0xC, b"")),
-        snac("0001001e", tlv(0xC, direct()) + b"\0\6\0\4\0"),
-        snac("0001001e", tlv(0xC, direct()) + b"\0"),
-        snac("0001001e", b""),
-        status(direct(), direct(port=4002)),
+        publishing(),
+        snac_frame(SET_STATUS, tlv(0xC, direct(OWN)[:36])),
+        snac_frame(SET_STATUS, tlv(0xC, direct(OWN) + b"\0")),
+        snac_frame(SET_STATUS, tlv(0xC, b"")),
+        snac_frame(SET_STATUS, tlv(0xC, direct(OWN)) + b"\0\6\0\4\0"),
+        snac_frame(SET_STATUS, tlv(0xC, direct(OWN)) + b"\0"),
+        snac_frame(SET_STATUS, b""),
+        publishing(direct(OWN), direct(OWN, port=4002)),
     ],
 )
 def test_a_status_without_a_sound_block_changes_nothing(frame: bytes) -> None:
@@ -107,7 +119,7 @@ def test_a_status_without_a_sound_block_changes_nothing(frame: bytes) -> None:
 
 
 def test_a_block_that_stands_there_twice_is_edited_twice() -> None:
-    frame = status(direct(), direct())
+    frame = publishing(direct(OWN), direct(OWN))
     assert wire_of().client(frame) == frame.replace(OWN, OUT)
 
 
@@ -117,7 +129,7 @@ def test_a_repeated_status_keeps_the_pinhole_and_a_changed_port_moves_it() -> No
     commits = wire.router.firewall.changes
     assert wire.client(STATUS) == PUBLISHED
     assert wire.router.firewall.changes == commits
-    assert wire.client(status(direct(port=4002))) == status(direct(OUT, 4002))
+    assert wire.client(publishing(direct(OWN, port=4002))) == publishing(direct(OUT, 4002))
     assert [hole.inside.port for hole in wire.router.firewall.pinholes] == [4002]
     assert ends(wire) == ["replaced by a new proposal"]
 
@@ -125,7 +137,7 @@ def test_a_repeated_status_keeps_the_pinhole_and_a_changed_port_moves_it() -> No
 def test_another_address_than_its_own_withdraws_what_was_published() -> None:
     wire = wire_of()
     wire.client(STATUS)
-    elsewhere = status(direct(packed("198.51.100.7")))
+    elsewhere = publishing(direct(packed("198.51.100.7")))
     assert wire.client(elsewhere) == elsewhere
     assert ends(wire) == ["another endpoint was published"]
 
@@ -133,7 +145,7 @@ def test_another_address_than_its_own_withdraws_what_was_published() -> None:
 @pytest.mark.parametrize("port", [80, 1023, 3389, 65536, 2**32 - 1])
 def test_ports_that_are_not_to_be_opened_or_are_none(port: int) -> None:
     wire = wire_of()
-    frame = status(direct(port=port))
+    frame = publishing(direct(OWN, port=port))
     assert wire.client(frame) == frame
     assert reasons(wire) == [f"port {port} is not one to open"]
 
@@ -155,7 +167,7 @@ def test_the_end_of_the_connection_closes_it(way: int, how: str) -> None:
     wire = wire_of()
     wire.client(STATUS)
     if how == "signoff":
-        wire.send(way, GOLDEN["signoff"].data)
+        wire.send(way, GOLDEN["signoff"])
     elif how == "fin":
         wire.fin(way)
     else:
@@ -168,7 +180,7 @@ def test_hours_later_it_is_still_open() -> None:
     wire = wire_of()
     wire.client(STATUS)
     for _ in range(30):
-        wire.client(GOLDEN["keepalive"].data)
+        wire.client(GOLDEN["keepalive"])
         wire.router.wait(3600.0)
     assert len(wire.router.firewall.pinholes) == 1
 
@@ -210,8 +222,8 @@ def test_a_contact_whose_port_had_to_change() -> None:
 def test_the_external_address_before_the_block() -> None:
     wire = wire_of()
     wire.client(STATUS)
-    frame = snac("0003000b", info(tlv(0xA, OUT), tlv(0xC, direct(OUT)), tlv(3, OUT), tlv(5, OUT)))
-    back = snac("0003000b", info(tlv(0xA, OWN), tlv(0xC, direct(OWN)), tlv(3, OUT), tlv(5, OUT)))
+    frame = snac_frame(BUDDY_ARRIVED, user(tlv(0xA, OUT), tlv(0xC, direct(OUT)), tlv(3, OUT), tlv(5, OUT)))
+    back = snac_frame(BUDDY_ARRIVED, user(tlv(0xA, OWN), tlv(0xC, direct(OWN)), tlv(3, OUT), tlv(5, OUT)))
     for cut in range(1, len(frame)):
         assert beside(wire).server(frame, [cut]) == back, cut
 
@@ -219,10 +231,10 @@ def test_the_external_address_before_the_block() -> None:
 def test_several_contacts_in_one_message_each_for_itself() -> None:
     wire = wire_of()
     wire.client(STATUS)
-    bob = info(tlv(0xC, direct(packed("203.0.113.20"))), tlv(0xA, packed("203.0.113.20")), name=b"100004")
-    stranger = info(tlv(0xC, direct(OUT, 4009)), tlv(0xA, OUT), name=b"100005")
-    came = snac("0003000b", bob + info(tlv(0xC, direct(OUT)), tlv(0xA, OUT)) + stranger)
-    back = snac("0003000b", bob + info(tlv(0xC, direct(OWN)), tlv(0xA, OWN)) + stranger)
+    bob = user(tlv(0xC, direct(packed("203.0.113.20"))), tlv(0xA, packed("203.0.113.20")), name=b"100004")
+    stranger = user(tlv(0xC, direct(OUT, 4009)), tlv(0xA, OUT), name=b"100005")
+    came = snac_frame(BUDDY_ARRIVED, bob + user(tlv(0xC, direct(OUT)), tlv(0xA, OUT)) + stranger)
+    back = snac_frame(BUDDY_ARRIVED, bob + user(tlv(0xC, direct(OWN)), tlv(0xA, OWN)) + stranger)
     assert beside(wire).server(came) == back
 
 
@@ -230,15 +242,15 @@ def test_located_user_and_the_tlvs_behind_its_info() -> None:
     wire = wire_of()
     wire.client(STATUS)
     behind = tlv(0xC, direct(OUT)) + tlv(1, b"text/plain")
-    came = snac("00020006", info(tlv(0xC, direct(OUT))) + behind)
-    assert beside(wire).server(came) == snac("00020006", info(tlv(0xC, direct(OWN))) + behind)
+    came = snac_frame(USER_INFO, user(tlv(0xC, direct(OUT))) + behind)
+    assert beside(wire).server(came) == snac_frame(USER_INFO, user(tlv(0xC, direct(OWN))) + behind)
 
 
 def test_a_client_learns_its_external_address_from_its_own_info() -> None:
     wire = wire_of()
     wire.client(STATUS)
-    came = snac("0001000f", info(tlv(0xC, direct(OUT)), tlv(0xA, OUT)))
-    assert wire.server(came) == snac("0001000f", info(tlv(0xC, direct(OWN)), tlv(0xA, OUT)))
+    came = snac_frame(SELF_INFO, user(tlv(0xC, direct(OUT)), tlv(0xA, OUT)))
+    assert wire.server(came) == snac_frame(SELF_INFO, user(tlv(0xC, direct(OWN)), tlv(0xA, OUT)))
 
 
 @pytest.mark.parametrize("channel", [1, 4])
@@ -247,8 +259,8 @@ def test_the_sender_of_a_message_of_any_channel(channel: int) -> None:
     wire.client(STATUS)
 
     def message(address: bytes) -> bytes:
-        whom = info(tlv(3, OUT), tlv(0xC, direct(address)), tlv(0xA, address))
-        return snac("00040007", b"COOKIE7\0" + channel.to_bytes(2, "big") + whom + tlv(2, direct(OUT)))
+        whom = user(tlv(3, OUT), tlv(0xC, direct(address)), tlv(0xA, address))
+        return snac_frame(TO_CLIENT, b"COOKIE7\0" + channel.to_bytes(2, "big") + whom + tlv(2, direct(OUT)))
 
     frame = message(OUT)
     for cut in range(1, len(frame)):
@@ -258,14 +270,14 @@ def test_the_sender_of_a_message_of_any_channel(channel: int) -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        snac("0003000b", info(tlv(0xC, direct(OUT)[:36]))),
-        snac("0003000b", info(tlv(0xC, direct(OUT)))[:-1]),
-        snac("0003000b", info(tlv(0xC, direct(OUT))) + b"\6abc"),
-        snac("0003000b", info(tlv(0xC, direct(OUT, 4002)), tlv(0xA, OUT))),
-        snac("0003000b", info(tlv(0xC, direct(packed("203.0.113.2"))))),
-        snac("0003000b", info(tlv(0xA, OUT))),
-        snac("0003000b", b""),
-        GOLDEN["self-info"].data,
+        snac_frame(BUDDY_ARRIVED, user(tlv(0xC, direct(OUT)[:36]))),
+        snac_frame(BUDDY_ARRIVED, user(tlv(0xC, direct(OUT)))[:-1]),
+        snac_frame(BUDDY_ARRIVED, user(tlv(0xC, direct(OUT))) + b"\6abc"),
+        snac_frame(BUDDY_ARRIVED, user(tlv(0xC, direct(OUT, 4002)), tlv(0xA, OUT))),
+        snac_frame(BUDDY_ARRIVED, user(tlv(0xC, direct(packed("203.0.113.2"))))),
+        snac_frame(BUDDY_ARRIVED, user(tlv(0xA, OUT))),
+        snac_frame(BUDDY_ARRIVED, b""),
+        GOLDEN["self-info"],
     ],
 )
 def test_user_info_that_names_nothing_of_ours_or_is_unsound(frame: bytes) -> None:

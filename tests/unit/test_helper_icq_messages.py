@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from pcaps.wire import put, received, tlv
-from tests.unit.fakes import packed
-from tests.unit.icq_frames import (
-    ACK,
-    RELAY,
+from tests.oscar.icbm import client_error
+from tests.oscar.icq import (
+    CHAT,
+    FILE_ACK,
     REVERSE,
     STATUS,
-    beside,
+    chat_ports,
+    chat_request,
     direct,
-    ends,
-    info,
-    moved_wire,
-    reasons,
-    snac,
+    received,
+    type2,
+    user,
 )
-from tests.unit.proposals import OUT, OWN, wire_of
+from tests.oscar.messages import COOKIE, OUT, OWN, to_client, to_host
+from tests.oscar.rendezvous import RELAY, rdv_block
+from tests.oscar.snac import (
+    CLIENT_ERROR,
+    TO_CLIENT,
+    snac_frame,
+)
+from tests.oscar.tlv import tlv
+from tests.oscar.values import put
+from tests.unit.fakes import packed
+from tests.unit.wires import beside, ends, moved_wire, reasons, wire_of
 
 BARE = bytes(4)  # user info without TLVs
 
@@ -31,7 +39,7 @@ def test_a_reverse_request_wherever_it_is_cut() -> None:
         wire = wire_of()
         assert wire.client(REVERSE, [cut]) == put(REVERSE, (81, OUT)), cut
         (pinhole,) = wire.router.firewall.pinholes
-        assert (pinhole.service, pinhole.inside.port, pinhole.session) == ("icq-reverse", 4001, False)
+        assert (pinhole.service, pinhole.inside.port, pinhole.standing) == ("icq-reverse", 4001, False)
 
 
 def test_a_reverse_request_whose_port_had_to_change_keeps_the_port_that_failed() -> None:
@@ -42,7 +50,7 @@ def test_a_reverse_request_whose_port_had_to_change_keeps_the_port_that_failed()
 def test_a_reverse_request_for_the_published_port_shares_its_pinhole() -> None:
     wire = wire_of()
     wire.client(STATUS + REVERSE)
-    assert [hole.session for hole in wire.router.firewall.pinholes] == [True]
+    assert [hole.standing for hole in wire.router.firewall.pinholes] == [True]
     wire.router.wait(1000.0)
     assert [hole.service for hole in wire.router.firewall.pinholes] == ["icq-direct"]
 
@@ -95,28 +103,28 @@ def test_a_refused_reverse_request_closes_its_pinhole() -> None:
         + REVERSE[85:89]
         + REVERSE[98:104]
     )
-    wire.server(snac("0004000b", refusal))
+    wire.server(snac_frame(CLIENT_ERROR, refusal))
     assert ends(wire) == ["declined"]
 
 
 # --- type-2 messages --------------------------------------------------------------------------------------
 
-ACK_OUT = put(ACK, (77, OUT))
+ACK_OUT = put(FILE_ACK, (77, OUT))
 
 
 def test_a_file_ack_after_its_client_published_wherever_it_is_cut() -> None:
-    for cut in range(1, len(ACK)):
+    for cut in range(1, len(FILE_ACK)):
         wire = wire_of()
         wire.client(STATUS)
-        assert wire.client(ACK, [cut]) == ACK_OUT, cut
-        holes = {hole.inside.port: (hole.service, hole.session) for hole in wire.router.firewall.pinholes}
+        assert wire.client(FILE_ACK, [cut]) == ACK_OUT, cut
+        holes = {hole.inside.port: (hole.service, hole.standing) for hole in wire.router.firewall.pinholes}
         assert holes == {4001: ("icq-direct", True), 4010: ("icq-relay", False)}
 
 
 def test_a_file_ack_whose_ports_had_to_change_in_all_their_encodings() -> None:
     wire = moved_wire()
     wire.client(STATUS)
-    assert wire.client(ACK) == put(
+    assert wire.client(FILE_ACK) == put(
         ACK_OUT,
         (85, (40001).to_bytes(2, "big")),
         (196, (40002).to_bytes(2, "big")),
@@ -127,19 +135,19 @@ def test_a_file_ack_whose_ports_had_to_change_in_all_their_encodings() -> None:
 def test_licq_s_byte_order_where_the_published_port_proves_it() -> None:
     wire = moved_wire()
     wire.client(STATUS)
-    swapped = put(ACK, (85, (4001).to_bytes(2, "little")))
+    swapped = put(FILE_ACK, (85, (4001).to_bytes(2, "little")))
     assert wire.client(swapped)[85:87] == (40001).to_bytes(2, "little")
 
 
 def test_an_ack_admits_only_the_peer_whose_request_it_answers() -> None:
     wire = wire_of()
-    request = put(ACK, (68, b"\1"), (77, packed("203.0.113.20")), (85, b"\x10\x00"), (212, bytes(4)))
+    request = put(FILE_ACK, (68, b"\1"), (77, packed("203.0.113.20")), (85, b"\x10\x00"), (212, bytes(4)))
     block = request[33:]
     verified = tlv(4, packed("203.0.113.20"))
     longer = (int.from_bytes(block[2:4], "big") + len(verified)).to_bytes(2, "big")
-    whom = info(name=request[27:33])
-    wire.server(snac("00040007", request[16:26] + whom + block[:2] + longer + block[4:] + verified))
-    wire.client(ACK)
+    whom = user(name=request[27:33])
+    wire.server(snac_frame(TO_CLIENT, request[16:26] + whom + block[:2] + longer + block[4:] + verified))
+    wire.client(FILE_ACK)
     assert [(hole.inside.port, hole.peers) for hole in wire.router.firewall.pinholes] == [
         (4010, ("203.0.113.20",))
     ]
@@ -147,22 +155,22 @@ def test_an_ack_admits_only_the_peer_whose_request_it_answers() -> None:
 
 def test_without_a_published_port_0x0005_proves_nothing_and_stays() -> None:
     wire = moved_wire()
-    out = wire.client(ACK)
-    assert out[85:87] == ACK[85:87]
+    out = wire.client(FILE_ACK)
+    assert out[85:87] == FILE_ACK[85:87]
     assert out[196:198] == (40001).to_bytes(2, "big")
 
 
 def test_a_text_message_that_repeats_the_published_endpoint() -> None:
     wire = wire_of()
     wire.client(STATUS)
-    text = put(ACK, (136, b"\1"))
+    text = put(FILE_ACK, (136, b"\1"))
     assert wire.client(text) == put(text, (77, OUT))
     assert len(wire.router.firewall.pinholes) == 1
 
 
 def test_a_text_message_without_a_published_port_is_nobody_s_business() -> None:
     wire = wire_of()
-    text = put(ACK, (136, b"\1"))
+    text = put(FILE_ACK, (136, b"\1"))
     assert wire.client(text) == text
     assert not wire.router.firewall.changes
 
@@ -170,14 +178,14 @@ def test_a_text_message_without_a_published_port_is_nobody_s_business() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        put(ACK, (212, bytes(4))),
-        put(ACK, (196, b"\x2d\x38\x44\x44"), (212, bytes(4))),
-        put(ACK, (196, bytes(2)), (212, bytes(4))),
-        put(ACK, (214, b"\1")),
-        put(ACK, (138, b"\1")),
-        put(ACK, (147, bytes(16))),
-        put(ACK, (142, b"\xff\xff")),
-        put(ACK, (91, b"\x1c")),
+        put(FILE_ACK, (212, bytes(4))),
+        put(FILE_ACK, (196, b"\x2d\x38\x44\x44"), (212, bytes(4))),
+        put(FILE_ACK, (196, bytes(2)), (212, bytes(4))),
+        put(FILE_ACK, (214, b"\1")),
+        put(FILE_ACK, (138, b"\1")),
+        put(FILE_ACK, (147, bytes(16))),
+        put(FILE_ACK, (142, b"\xff\xff")),
+        put(FILE_ACK, (91, b"\x1c")),
     ],
 )
 def test_requests_refusals_and_unsound_messages_open_nothing(frame: bytes) -> None:
@@ -186,59 +194,42 @@ def test_requests_refusals_and_unsound_messages_open_nothing(frame: bytes) -> No
     assert not wire.router.firewall.changes
 
 
-def blocks(kind: int, rest: bytes, status: int = 0) -> bytes:
-    """A type-2 message of that type, after Licq's."""
-    return ACK[91:136] + bytes([kind, 0]) + status.to_bytes(2, "little") + b"\0\0\1\0\0" + rest
-
-
-def chat(port: int, *, plugin: bool, twice: bool = True) -> bytes:
-    tail = b"\7\0" + b"100003\0" + port.to_bytes(2, "big") + bytes(2)
-    tail += port.to_bytes(4, "little") if twice else b""
-    if not plugin:
-        return blocks(2, tail)
-    title = bytes(2) + b"\x15\0\0\0Send / Start ICQ Chat" + bytes(15)
-    guid = bytes.fromhex("bff720b2378ed411bd280004ac96d905")
-    head = (16 + len(title)).to_bytes(2, "little") + guid + title
-    return blocks(0x1A, head + (len(tail) + 6).to_bytes(4, "little") + b"\2\0\0\0hi" + tail)
-
-
 def relay(data: bytes) -> bytes:
     """SNAC(04,06) as climm sends it: no addresses beside the message itself."""
-    inner = tlv(0xA, b"\0\1") + tlv(0xF, b"") + tlv(0x2711, data)
-    block = tlv(5, bytes(2) + b"COOKIE7\0" + RELAY + inner)
-    return snac("00040006", b"COOKIE7\0\0\2\x06100004" + block)
+    inner = tlv(0xA, b"\0\1") + tlv(0xF) + tlv(0x2711, data)
+    return to_host(tlv(5, rdv_block(0, COOKIE, RELAY, inner)), name=b"100004")
 
 
 def error(data: bytes, reason: int = 3) -> bytes:
-    return snac("0004000b", b"COOKIE7\0\0\2\x06100004" + reason.to_bytes(2, "big") + data)
+    return snac_frame(CLIENT_ERROR, client_error(COOKIE, "100004", data, reason))
 
 
 @pytest.mark.parametrize("message", [relay, error])
 @pytest.mark.parametrize(("plugin", "twice"), [(True, True), (True, False), (False, True), (False, False)])
 def test_a_chat_whose_port_had_to_change(message: object, plugin: bool, twice: bool) -> None:
     assert callable(message)
-    frame = message(chat(4010, plugin=plugin, twice=twice))
+    frame = message(chat_request(4010, plugin=plugin, twice=twice))
     for cut in range(1, len(frame)):
         wire = moved_wire()
-        assert wire.client(frame, [cut]) == message(chat(40001, plugin=plugin, twice=twice)), cut
+        assert wire.client(frame, [cut]) == message(chat_request(40001, plugin=plugin, twice=twice)), cut
         (pinhole,) = wire.router.firewall.pinholes
         assert (pinhole.inside.port, pinhole.service, pinhole.agreement) == (4010, "icq-relay", b"COOKIE7\0")
 
 
 def test_an_answer_in_a_client_error_is_no_refusal_but_a_refusal_in_it_is() -> None:
     wire = wire_of()
-    wire.client(relay(chat(4010, plugin=True)))
-    wire.server(error(blocks(2, chat(5000, plugin=False)[53:])))
-    wire.server(error(blocks(1, bytes(8))))
+    wire.client(relay(chat_request(4010, plugin=True)))
+    wire.server(error(type2(CHAT, chat_ports(5000))))
+    wire.server(error(type2(1, bytes(8))))
     assert len(wire.router.firewall.pinholes) == 1
-    wire.server(error(blocks(2, b"", status=1)))
+    wire.server(error(type2(CHAT, b"", status=1)))
     assert ends(wire) == ["declined"]
 
 
 @pytest.mark.parametrize("data", [b"\0\2\0\1", b"", b"\x1b\0\x08\0"])
 def test_a_client_error_with_anything_else_is_a_refusal(data: bytes) -> None:
     wire = wire_of()
-    wire.client(relay(chat(4010, plugin=True)))
+    wire.client(relay(chat_request(4010, plugin=True)))
     wire.server(error(data))
     assert ends(wire) == ["declined"]
 
@@ -247,21 +238,20 @@ def test_a_file_ack_that_comes_from_the_own_network() -> None:
     wire = moved_wire()
     wire.client(STATUS)
     amy = beside(wire)
-    came = received(wire.client(ACK), BARE)
+    came = received(wire.client(FILE_ACK), BARE)
     for cut in range(1, len(came)):
-        assert amy.server(came, [cut]) == received(ACK, BARE), cut
+        assert amy.server(came, [cut]) == received(FILE_ACK, BARE), cut
 
 
 def test_a_chat_of_the_own_network_whose_address_is_in_the_user_info_only() -> None:
     wire = moved_wire()
     wire.client(STATUS)
-    wire.client(relay(chat(4010, plugin=True)))
+    wire.client(relay(chat_request(4010, plugin=True)))
 
     def came(address: bytes, port: int, chat_port: int) -> bytes:
-        whom = info(tlv(0xC, direct(address, port)), tlv(0xA, address))
-        inner = tlv(0xA, b"\0\1") + tlv(0x2711, chat(chat_port, plugin=True))
-        block = tlv(5, bytes(2) + b"COOKIE7\0" + RELAY + inner)
-        return snac("00040007", b"COOKIE7\0\0\2" + whom + block)
+        whom = user(tlv(0xC, direct(address, port)), tlv(0xA, address))
+        inner = tlv(0xA, b"\0\1") + tlv(0x2711, chat_request(chat_port, plugin=True))
+        return to_client(whom, tlv(5, rdv_block(0, COOKIE, RELAY, inner)))
 
     amy, frame = beside(wire), came(OUT, 40001, 40002)
     for cut in range(1, len(frame)):
@@ -270,6 +260,6 @@ def test_a_chat_of_the_own_network_whose_address_is_in_the_user_info_only() -> N
 
 def test_a_stranger_s_ports_are_left_even_if_they_equal_ours() -> None:
     wire = wire_of()
-    wire.client(STATUS + ACK)
-    came = received(put(ACK, (77, packed("203.0.113.20"))), BARE)
+    wire.client(STATUS + FILE_ACK)
+    came = received(put(FILE_ACK, (77, packed("203.0.113.20"))), BARE)
     assert beside(wire).server(came) == came

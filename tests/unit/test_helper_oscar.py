@@ -9,17 +9,18 @@ import pytest
 from nfreaim.core.address import Endpoint
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.layers.oscar_messages import MAX_TLVS
-from pcaps.wire import tlv
 from tests.golden import load
-from tests.unit.fakes import CLIENT, HOST_ONLINE, OUTSIDE, SIGNON, Router, Wire, packed
-from tests.unit.proposals import BASIC, OUT, OWN, addressed, proposal, wire_of
+from tests.oscar.flap import resized
+from tests.oscar.messages import BASIC, OUT, OWN, addressed, checks, proposal
+from tests.oscar.signon import HOST_ONLINE, SIGNON
+from tests.oscar.snac import Snac, snac_frame
+from tests.oscar.tlv import tlv
+from tests.oscar.values import put
+from tests.unit.fakes import CLIENT, OUTSIDE, Router, Wire, packed
+from tests.unit.wires import wire_of
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data
-
-
-def replaced(data: bytes, at: int, new: bytes) -> bytes:
-    return data[:at] + new + data[at + len(new) :]
 
 
 def edited(name: str, port: int | None = None) -> bytes:
@@ -34,7 +35,7 @@ def edited(name: str, port: int | None = None) -> bytes:
     if port is not None:
         at = data.index(b"\0\5\0\2")
         old = data[at + 4 : at + 6]
-        data = replaced(data, at + 4, port.to_bytes(2, "big"))
+        data = put(data, (at + 4, port.to_bytes(2, "big")))
         data = data.replace(
             tlv(0x17, bytes(b ^ 255 for b in old)), tlv(0x17, (port ^ 0xFFFF).to_bytes(2, "big"))
         )
@@ -69,7 +70,7 @@ def test_a_proposal_with_its_port_free_outside(name: str) -> None:
     assert pinhole.flow == wire.owner
     (report,) = wire.router.watcher.reports
     assert (report.action, report.before, report.after) == ("rewritten", pinhole.inside, pinhole.outside)
-    assert (report.cookie, report.service) == (pinhole.agreement, pinhole.service)
+    assert (report.agreement, report.service) == (pinhole.agreement, pinhole.service)
 
 
 @pytest.mark.parametrize("name", PROPOSALS)
@@ -119,8 +120,8 @@ def test_a_relay_proposal_and_a_relay_request_say_why_they_are_left() -> None:
 
 
 def test_a_proposal_in_a_snac_with_an_extra_block() -> None:
-    extra = PROPOSAL[:10] + b"\x80\0" + PROPOSAL[12:16] + b"\0\6\0\1\0\2\0\4" + PROPOSAL[16:]
-    extra = replaced(extra, 4, (len(extra) - 6).to_bytes(2, "big"))
+    snac = Snac.decode(PROPOSAL[6:])
+    extra = snac_frame(snac.kind, snac.body, request=snac.request, extra=b"\0\6\0\1\0\2\0\4")
     for cut in range(1, len(extra)):
         assert wire_of().client(extra, [cut]) == extra.replace(OWN, OUT), cut
 
@@ -176,7 +177,7 @@ def test_a_family_that_only_looks_like_icbm_across_two_entries_does_not_count() 
     wire = Wire().handshake()
     wire.server(SIGNON)
     wire.client(GOLDEN["signon-with-cookie"].data)
-    wire.server(replaced(HOST_ONLINE[:16] + b"\1\0\4\0", 4, b"\0\x0e"))
+    wire.server(resized(HOST_ONLINE[:16] + b"\1\0\4\0"))
     unedited(wire)
 
 
@@ -186,7 +187,7 @@ def test_a_family_that_only_looks_like_icbm_across_two_entries_does_not_count() 
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
-        (proposal(BASIC, block=b"COOKIE8\0"), "message and proposal have different cookies"),
+        (proposal(BASIC, cookie=b"COOKIE8\0"), "message and proposal have different cookies"),
         (proposal(BASIC + tlv(0x10, b"")), "goes through a relay"),
         (proposal(tlv(0x10, b"") + BASIC), "goes through a relay"),
         (proposal(addressed(2, 3, port=0)), "announces no port"),
@@ -246,7 +247,7 @@ def test_a_text_that_imitates_a_proposal_is_a_text() -> None:
         proposal(BASIC, outer=tlv(5, bytes(26))),
         proposal(BASIC + tlv(0x99, b"") * (MAX_TLVS + 1)),
         proposal(BASIC, outer=tlv(0x99, b"") * (MAX_TLVS + 1)),
-        replaced(proposal(BASIC), 26, b"\xff"),
+        put(proposal(BASIC), (26, b"\xff")),
     ],
 )
 def test_a_contradictory_message_leaves_as_it_came_and_the_next_one_is_read(frame: bytes) -> None:
@@ -261,12 +262,11 @@ def test_an_announcement_that_goes_back_to_the_sender_s_network_becomes_its_own_
     router.firewall.taken = {Endpoint(OUTSIDE, 5190)}
     alice = Wire(router).sign_on()
     amy = Wire(router, client=Endpoint("10.0.0.6", 40123)).sign_on()
-    checks = tlv(0x16, bytes(b ^ 255 for b in OWN)) + tlv(0x17, (5190 ^ 0xFFFF).to_bytes(2, "big"))
-    out = alice.client(proposal(addressed(2, 3) + checks))
+    out = alice.client(proposal(addressed(2, 3) + checks()))
     inner = out[out.index(b"COOKIE7\0", 30) + 24 :]
     relayed = proposal(inner + tlv(4, OUT), subtype=7)
     back = amy.server(relayed, [1, 2, 4, 6])
-    assert back == proposal(addressed(2, 3) + checks + tlv(4, OWN), subtype=7)
+    assert back == proposal(addressed(2, 3) + checks() + tlv(4, OWN), subtype=7)
     assert router.engine.counters.helpers["mapped_back"] == 1
     report = router.watcher.reports[-1]
     assert (report.direction, report.action) == ("in", "mapped-back")
@@ -278,7 +278,7 @@ def test_the_user_info_of_a_message_that_is_mapped_back_is_not_touched() -> None
     Wire(router).sign_on().client(PROPOSAL)
     amy = Wire(router, client=Endpoint("10.0.0.6", 40123)).sign_on()
     golden = GOLDEN["send-file-proposal-received"].data
-    trap = replaced(golden, 41, OUT)  # the sign-on time in the user info happens to be the address
+    trap = put(golden, (41, OUT))  # the sign-on time in the user info happens to be the address
     for cut in range(1, len(trap)):
         out = amy.server(trap, [cut])
         assert out == trap[:286] + OWN + trap[290:328] + OWN, cut

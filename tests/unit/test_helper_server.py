@@ -7,52 +7,15 @@ from dataclasses import replace
 import pytest
 
 from nfreaim.core.address import Endpoint
-from pcaps.wire import tlv
-from tests.unit.redirects import GOLDEN, REACHED, FakeNat, Talk
+from tests.golden import load, packets
+from tests.oscar.messages import AIM, OOS, OWN, PORT, answered, checks, declined, relayed
+from tests.oscar.tlv import tlv
+from tests.oscar.values import complement, ip4
+from tests.unit.talk import REACHED, FakeNat, Talk
 
-LAN, OUT = bytes([10, 0, 0, 5]), bytes([203, 0, 113, 100])
-OTHER, PUBLIC = bytes([10, 0, 0, 6]), bytes([203, 0, 113, 20])
-PORT = tlv(5, b"\x14\x46")
-CAPABILITY = bytes.fromhex("094613434c7f11d18222444553540000")
-
-
-def inverted(value: bytes) -> bytes:
-    return bytes(byte ^ 0xFF for byte in value)
-
-
-def relayed(
-    inner: bytes,
-    kind: int = 0,
-    who: bytes = b"alice1",
-    cookie: bytes = b"COOKIE7\0",
-    info: bytes | None = None,
-) -> bytes:
-    """SNAC(04,07) with a rendezvous block of these TLVs; the user info has times that look like addresses."""
-    info = b"\0\2" + tlv(3, LAN) + tlv(5, LAN) if info is None else info
-    block = kind.to_bytes(2, "big") + cookie + CAPABILITY + inner
-    body = cookie + b"\0\2" + bytes([len(who)]) + who + b"\0\0" + info + tlv(5, block)
-    snac = b"\0\4\0\7\0\0\x80\0\0\0" + body
-    return b"\x2a\2\0\1" + len(snac).to_bytes(2, "big") + snac
-
-
-def answered(kind: int, whom: bytes = b"alice1", cookie: bytes = b"COOKIE7\0", inner: bytes = b"") -> bytes:
-    """SNAC(04,06) of the outside client, back to *whom*."""
-    block = kind.to_bytes(2, "big") + cookie + CAPABILITY + inner
-    snac = b"\0\4\0\6" + bytes(6) + cookie + b"\0\2" + bytes([len(whom)]) + whom + tlv(5, block)
-    return b"\x2a\2\0\1" + len(snac).to_bytes(2, "big") + snac
-
-
-def declined(whom: bytes = b"alice1", cookie: bytes = b"COOKIE7\0") -> bytes:
-    snac = b"\0\4\0\x0b" + bytes(6) + cookie + b"\0\2" + bytes([len(whom)]) + whom + b"\0\3\0\2\0\1"
-    return b"\x2a\2\0\1" + len(snac).to_bytes(2, "big") + snac
-
-
-def checks(address: bytes, port: bytes = b"\x14\x46") -> bytes:
-    return tlv(0x16, inverted(address)) + tlv(0x17, inverted(port))
-
-
-OOS = tlv(2, LAN) + tlv(3, LAN) + PORT + tlv(10, b"\0\1") + tlv(0x2711, LAN) + tlv(4, LAN)
-AIM = tlv(10, b"\0\1") + PORT + tlv(2, LAN) + checks(LAN) + tlv(3, LAN) + tlv(4, LAN)
+GOLDEN = packets()
+LAN, OUT = OWN, ip4("203.0.113.100")
+OTHER, PUBLIC = ip4("10.0.0.6"), ip4("203.0.113.20")
 DATA = tlv(0x2711, LAN)  # service data may hold any bytes, also an address
 
 
@@ -67,9 +30,9 @@ def moved(inner: bytes, port: bytes = b"\x14\x46", host: bytes = LAN) -> bytes:
     """*inner* as an outside client should read it; addresses only where TLVs of addresses stand."""
     for tag in (2, 3, 4):
         inner = inner.replace(tlv(tag, host), tlv(tag, OUT))
-    inner = inner.replace(tlv(0x16, inverted(host)), tlv(0x16, inverted(OUT)))
+    inner = inner.replace(tlv(0x16, complement(host)), tlv(0x16, complement(OUT)))
     return inner.replace(PORT, tlv(5, port)).replace(
-        tlv(0x17, inverted(b"\x14\x46")), tlv(0x17, inverted(port))
+        tlv(0x17, complement(b"\x14\x46")), tlv(0x17, complement(port))
     )
 
 
@@ -84,7 +47,7 @@ def test_a_host_of_ours_is_announced_outside(inner: bytes, port: int | None) -> 
         assert expectation.inside == Endpoint("10.0.0.5", 5190)
         assert (expectation.service, expectation.peer) == ("send-file", None)
         (report,) = talk.nat.reports
-        assert (report.direction, report.action, report.cookie) == ("out", "rewritten", b"COOKIE7\0")
+        assert (report.direction, report.action, report.agreement) == ("out", "rewritten", b"COOKIE7\0")
         assert (report.before, report.after) == (expectation.inside, Endpoint(REACHED.address, port or 5190))
         assert talk.nat.counters.helpers["rewritten"] == 1
 
@@ -97,7 +60,7 @@ def test_a_relayed_proposal_cut_in_two_at_every_offset(inner: bytes) -> None:
 
 
 def test_a_golden_proposal_as_a_home_server_relays_it() -> None:
-    golden = GOLDEN["send-file-proposal-received"].data
+    golden = GOLDEN["send-file-proposal-received"]
     frame = golden.replace(b"\xcb\0\x71\1", LAN)
     wanted = golden.replace(b"\xcb\0\x71\1", OUT).replace(tlv(2, LAN), tlv(2, OUT))
     for cut in range(1, len(frame)):
@@ -202,11 +165,11 @@ def test_before_the_session_carries_messages_nothing_is_opened() -> None:
 def test_other_messages_of_a_home_server_leave_as_they_came() -> None:
     skipped = {"icq-flap-login-reply", "login-reply", "service-redirect", "signoff-without-length"}
     names = {
-        name for name, golden in GOLDEN.items() if (golden.protocol, golden.direction) == ("flap", "S>C")
+        name for name, golden in load().items() if (golden.protocol, golden.direction) == ("flap", "S>C")
     }
     for name in names - skipped:
         talk = talk_of()
-        assert talk.send(1, GOLDEN[name].data, [1, 2, 4]) == GOLDEN[name].data, name
+        assert talk.send(1, GOLDEN[name], [1, 2, 4]) == GOLDEN[name], name
         assert not talk.nat.expected, name
 
 
@@ -216,7 +179,7 @@ def test_other_messages_of_a_home_server_leave_as_they_came() -> None:
 def test_the_outside_client_s_own_proposals_are_not_touched_and_open_nothing() -> None:
     for name in ("send-file-proposal", "aim-proposal", "counter-proposal", "relay-proposal"):
         talk = talk_of()
-        frame = GOLDEN[name].data
+        frame = GOLDEN[name]
         for cuts in ([], range(1, len(frame))):
             assert talk.send(0, frame, cuts) == frame
             assert set(talk.holds) == {None}
@@ -237,11 +200,11 @@ def test_not_even_if_it_names_the_server_s_address_as_its_own() -> None:
         (1, relayed(b"", kind=1), "cancelled"),
         (0, answered(1), "cancelled"),
         (0, answered(1, b"Alice 1"), "cancelled"),
-        (0, declined(), "declined"),
+        (0, declined(b"alice1"), "declined"),
         (0, declined(b"ALICE1"), "declined"),
-        (1, declined(), "declined"),
-        (0, GOLDEN["signoff"].data, "signed off"),
-        (1, GOLDEN["signoff"].data, "signed off"),
+        (1, declined(b"alice1"), "declined"),
+        (0, GOLDEN["signoff"], "signed off"),
+        (1, GOLDEN["signoff"], "signed off"),
     ],
 )
 def test_what_ends_an_agreement(way: int, message: bytes, reason: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import ACK, FIN, SYN
 from tests.golden import load
-from tests.unit.fakes import CLIENT_SIGNON, HOST_ONLINE, PSH_ACK, SERVER, SIGNON, Router, Wire, packed, packet
-from tests.unit.proposals import addressed, proposal
+from tests.oscar.messages import addressed, proposal
+from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
+from tests.unit.fakes import PSH_ACK, SERVER, Router, Wire, packed, packet
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data
@@ -177,7 +178,7 @@ def test_session_behind_other_first_bytes_opens_nothing(what: str, server_first:
         assert wire.client(data) == data
         assert wire.server(SIGNON + HOST_ONLINE) == SIGNON + HOST_ONLINE
     assert wire.client(PROPOSAL) == PROPOSAL
-    assert wire.not stored.reading.reads
+    assert not wire.stored.reading.reads
     assert wire.router.kernel.offloaded == [wire.owner]
     assert not wire.router.watcher.opens
 
@@ -187,7 +188,7 @@ def test_session_that_only_the_server_speaks_opens_nothing() -> None:
     forged = SIGNON + HOST_ONLINE + CLIENT_SIGNON + PROPOSAL + GOLDEN["aim-proposal"].data
     assert wire.server(forged) == forged
     assert wire.client(PROPOSAL) == PROPOSAL
-    assert wire.not stored.reading.reads
+    assert not wire.stored.reading.reads
     assert not wire.router.watcher.opens
 
 

@@ -30,7 +30,7 @@ ALLOWED = {
     "nfreaim.helpers": {"nfreaim.core", "nfreaim.layers", "nfreaim.errors"},
     "nfreaim.capture": {"nfreaim.core", "nfreaim.errors"},
     "nfreaim.replay": {"nfreaim.core", "nfreaim.errors", "nfreaim.capture", "nfreaim.protocols"},
-    "nfreaim.host": {"nfreaim.core", "nfreaim.errors", "nfreaim.config"},
+    "nfreaim.host": {"nfreaim.core", "nfreaim.errors", "nfreaim.config", "nfreaim.old_spellings"},
     "nfreaim.host.netfilter.packet_queue": {"netfilterqueue"},
     "nfreaim.host.netfilter.iptables": {"iptc"},
     "nfreaim.host.slim_imports": {"scapy"},

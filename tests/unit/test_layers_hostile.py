@@ -7,17 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nfreaim.layers.oscar_messages import MAX_TLVS, Icbm, dissect, rebuild, rendezvous_of
-from tests.unit.frames import (
-    BLOCKS,
-    GOLDEN,
-    INSIDE,
-    READABLE,
-    block,
-    frame,
-    replaced,
-    tlv,
-    to_host,
-)
+from tests.golden import load
+from tests.oscar.flap import resized
+from tests.oscar.messages import BLOCKS, OWN, READABLE, block, to_host
+from tests.oscar.snac import CLIENT_ERROR, TO_CLIENT, TO_HOST, snac_frame
+from tests.oscar.tlv import tlv
+from tests.oscar.values import put
+
+GOLDEN = load()
 
 # --- lengths that lie ---------------------------------------------------------------------------------------
 
@@ -27,7 +24,7 @@ def test_message_cut_anywhere_is_refused_or_unharmed(name: str) -> None:
     data = GOLDEN[name].data
     readable = 0
     for end in range(6, len(data)):
-        cut = replaced(data[:end], 4, (end - 6).to_bytes(2, "big"))
+        cut = resized(data[:end])
         try:
             flap = dissect(cut)
         except ValueError:
@@ -59,43 +56,46 @@ def test_block_cut_anywhere_with_all_lengths_consistent_is_refused_or_unharmed(n
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (frame(b""), r"SNAC\(04,06\) is cut short"),
-        (frame(b"COOKIE7\0\x00"), "is cut short"),
-        (frame(b"COOKIE7\0\x00\x02\x05bob1"), "screen name overruns"),
+        (snac_frame(TO_HOST, b""), r"SNAC\(04,06\) is cut short"),
+        (snac_frame(TO_HOST, b"COOKIE7\0\x00"), "is cut short"),
+        (snac_frame(TO_HOST, b"COOKIE7\0\x00\x02\x05bob1"), "screen name overruns"),
         (to_host(tlv(3, b"", length=1)), "TLV 0x0003 of 1 bytes"),
         (to_host(tlv(5, block(b""), length=27)), "rendezvous block of 27 bytes overruns"),
         (to_host(tlv(5, b"")), "rendezvous block of 0 bytes"),
         (to_host(tlv(5, b"", length=26)), "rendezvous block of 26 bytes overruns: 0 left"),
         (to_host(tlv(5, block(b"")[:25])), "rendezvous block of 25 bytes"),
-        (to_host(tlv(5, block(tlv(3, INSIDE, length=5)))), "TLV 0x0003 of 5 bytes overruns the rendezvous"),
-        (to_host(tlv(5, block(tlv(3, INSIDE) + b"\x00\x05\x00"))), "3 bytes left over in the rendezvous"),
+        (to_host(tlv(5, block(tlv(3, OWN, length=5)))), "TLV 0x0003 of 5 bytes overruns the rendezvous"),
+        (to_host(tlv(5, block(tlv(3, OWN) + b"\x00\x05\x00"))), "3 bytes left over in the rendezvous"),
         (to_host(tlv(5, block(b"")) + b"\x00"), "1 bytes left over"),
-        (to_host(tlv(5, block(tlv(3, INSIDE, length=0xFFFF)))), "TLV 0x0003 of 65535 bytes"),
-        (frame(b"", flags=0x8000), "extra block overruns"),
-        (frame(b"\x00", flags=0x8000), "extra block overruns"),
-        (frame(b"\x00\x05\x00\x01\x00\x00", flags=0x8000), "extra block overruns"),
-        (frame(b"COOKIE7\0\x00\x02", subtype=7), "screen name overruns"),
-        (frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00", subtype=7), "is cut short"),
+        (to_host(tlv(5, block(tlv(3, OWN, length=0xFFFF)))), "TLV 0x0003 of 65535 bytes"),
+        (snac_frame(TO_HOST, b"", flags=0x8000), "extra block overruns"),
+        (snac_frame(TO_HOST, b"\x00", flags=0x8000), "extra block overruns"),
+        (snac_frame(TO_HOST, b"\x00\x05\x00\x01\x00\x00", flags=0x8000), "extra block overruns"),
+        (snac_frame(TO_CLIENT, b"COOKIE7\0\x00\x02"), "screen name overruns"),
+        (snac_frame(TO_CLIENT, b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00"), "is cut short"),
         (
-            frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x02" + tlv(3, INSIDE), subtype=7),
+            snac_frame(TO_CLIENT, b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x02" + tlv(3, OWN)),
             "announces 2 TLVs and has 1",
         ),
         (
-            frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x01" + tlv(3, INSIDE, 9), subtype=7),
+            snac_frame(TO_CLIENT, b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x01" + tlv(3, OWN, 9)),
             "overruns the user info",
         ),
         (
-            frame(b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x01\x00\x03", subtype=7),
+            snac_frame(TO_CLIENT, b"COOKIE7\0\x00\x02\x04bob1\x00\x00\x00\x01\x00\x03"),
             "left over in the user info",
         ),
-        (frame(b"COOKIE7\0\x00\x02\x09alice1", subtype=0x0B), "is cut short"),
+        (snac_frame(CLIENT_ERROR, b"COOKIE7\0\x00\x02\x09alice1"), "is cut short"),
         (to_host(tlv(3, b"") * (MAX_TLVS + 1)), "more than 100 TLVs"),
         (to_host(tlv(5, block(tlv(3, b"") * (MAX_TLVS + 1)))), "more than 100 TLVs"),
-        (frame(bytes(10) + b"\x00\x00\x00\xff\xff" + tlv(3, b"") * 16000, subtype=7), "more than 100 TLVs"),
+        (
+            snac_frame(TO_CLIENT, bytes(10) + b"\x00\x00\x00\xff\xff" + tlv(3, b"") * 16000),
+            "more than 100 TLVs",
+        ),
         (to_host(b"") + b"\x00", "FLAP length"),
         (to_host(b"")[:-1], "FLAP length"),
-        (replaced(to_host(b""), 0, b"\x2b"), "not a data frame"),
-        (replaced(to_host(b""), 1, b"\x01"), "not a data frame"),
+        (put(to_host(b""), (0, b"\x2b")), "not a data frame"),
+        (put(to_host(b""), (1, b"\x01")), "not a data frame"),
         (b"", "too short"),
     ],
 )
@@ -107,7 +107,7 @@ def test_overrun_or_leftover_is_refused_with_its_reason(data: bytes, why: str) -
 def test_user_info_count_too_small_turns_its_last_tlv_into_a_message_tlv() -> None:
     """Nothing but the count says where user info ends; one less still round-trips, and must not crash."""
     data = GOLDEN["send-file-proposal-received"].data
-    fewer = replaced(data, 35, b"\x00\x05")
+    fewer = put(data, (35, b"\x00\x05"))
     flap = dissect(fewer)
     assert [t.type for t in flap.payload.payload.tlvs] == [0x1E, 5]
     assert rebuild(flap) == fewer
@@ -146,7 +146,7 @@ def test_any_user_info_round_trips(
     info: list[tuple[int, bytes]], outer: list[tuple[int, bytes]], channel: int
 ) -> None:
     body = b"COOKIE7\0" + channel.to_bytes(2, "big") + b"\x04bob1\x00\x00" + len(info).to_bytes(2, "big")
-    data = frame(body + encode(info) + encode(outer), subtype=Icbm.CHANNEL_MSG_TO_CLIENT)
+    data = snac_frame(TO_CLIENT, body + encode(info) + encode(outer))
     icbm = dissect(data).payload.payload
     assert [(t.type, t.value) for t in icbm.sender.tlvs] == info
     assert [(t.type, t.value) for t in icbm.tlvs] == outer
@@ -163,9 +163,8 @@ def test_any_bytes_behind_an_icbm_header_are_refused_or_unharmed(
     rest: bytes, subtype: int, flags: int, name: int
 ) -> None:
     extra = b"\x00\x02ab" if flags & 0x8000 else b""
-    data = frame(
-        extra + b"COOKIE7\0\x00\x02" + bytes([name]) + b"n" * name + rest, subtype=subtype, flags=flags
-    )
+    body = extra + b"COOKIE7\0\x00\x02" + bytes([name]) + b"n" * name + rest
+    data = snac_frame((4, subtype), body, flags=flags)
     try:
         flap = dissect(data)
     except ValueError:
@@ -175,7 +174,7 @@ def test_any_bytes_behind_an_icbm_header_are_refused_or_unharmed(
 
 @given(name=st.sampled_from(READABLE), at=st.integers(0, 400), new=st.binary(min_size=1, max_size=4))
 def test_damaged_golden_message_is_refused_or_unharmed(name: str, at: int, new: bytes) -> None:
-    data = replaced(GOLDEN[name].data, at % (len(GOLDEN[name].data) - 4), new)
+    data = put(GOLDEN[name].data, (at % (len(GOLDEN[name].data) - 4), new))
     try:
         flap = dissect(data)
     except ValueError:

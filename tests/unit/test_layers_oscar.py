@@ -26,24 +26,19 @@ from nfreaim.layers.oscar_messages import (
     rendezvous_of,
 )
 from nfreaim.layers.structs import header_struct
-from tests.unit.frames import (
-    BLOCKS,
-    GOLDEN,
-    INSIDE,
-    OUTSIDE,
-    READABLE,
-    block,
-    replaced,
-    subtype_of,
-    tlv,
-    to_host,
-)
+from tests.golden import load
+from tests.oscar.messages import BLOCKS, OUT, OWN, READABLE, block, to_host
+from tests.oscar.snac import kind_of
+from tests.oscar.tlv import tlv
+from tests.oscar.values import put
+
+GOLDEN = load()
 
 # --- golden packets -----------------------------------------------------------------------------------------
 
 
 def test_golden_file_holds_every_kind_of_readable_frame() -> None:
-    assert {subtype_of(GOLDEN[name].data) for name in READABLE} == {(4, 6), (4, 7), (4, 0x0B)}
+    assert {kind_of(GOLDEN[name].data) for name in READABLE} == {(4, 6), (4, 7), (4, 0x0B)}
     assert len(READABLE) == 19
 
 
@@ -74,8 +69,8 @@ def test_block_cookie_equals_icbm_cookie_in_every_golden_message(name: str) -> N
 def test_proposal_can_be_built_from_nothing_and_equals_the_recorded_one() -> None:
     cookie = b"3275328\0"
     inner = [
-        TLV(type=RdvTag.RDV_IP, value=INSIDE),
-        TLV(type=RdvTag.REQUESTER_IP, value=INSIDE),
+        TLV(type=RdvTag.RDV_IP, value=OWN),
+        TLV(type=RdvTag.REQUESTER_IP, value=OWN),
         TLV(type=RdvTag.PORT, value=b"\x14\x46"),
         TLV(type=RdvTag.SEQ_NUM, value=b"\x00\x01"),
         TLV(type=RdvTag.REQUEST_HOST_CHK),
@@ -115,9 +110,9 @@ def rewrite(name: str, port: bytes | None) -> bytes:
     rdv = rendezvous_of(flap)
     assert rdv is not None
     new = {
-        RdvTag.RDV_IP: OUTSIDE,
-        RdvTag.REQUESTER_IP: OUTSIDE,
-        RdvTag.IP_XOR: bytes(b ^ 255 for b in OUTSIDE),
+        RdvTag.RDV_IP: OUT,
+        RdvTag.REQUESTER_IP: OUT,
+        RdvTag.IP_XOR: bytes(b ^ 255 for b in OUT),
     }
     if port is not None:
         new |= {RdvTag.PORT: port, RdvTag.PORT_XOR: bytes(b ^ 255 for b in port)}
@@ -148,9 +143,9 @@ def test_rewriting_a_relayed_message_leaves_the_sign_on_time_of_the_sender_alone
     assert rdv is not None
     for tag in (RdvTag.REQUESTER_IP, RdvTag.VERIFIED_IP):
         for found in rdv.all(tag):
-            found.value = INSIDE
+            found.value = OWN
     after = rebuild(flap)
-    assert after == replaced(replaced(before, 286, INSIDE), 328, INSIDE)
+    assert after == put(before, (286, OWN), (328, OWN))
     assert after[37:45] == bytes.fromhex("000300046b02f855")
 
 
@@ -188,7 +183,7 @@ def test_two_messages_do_not_share_their_fields() -> None:
     one, two = (dissect(GOLDEN["send-file-proposal"].data) for _ in range(2))
     rdv = rendezvous_of(one)
     assert rdv is not None
-    rdv.tlvs[0].value = OUTSIDE
+    rdv.tlvs[0].value = OUT
     assert rebuild(two) == GOLDEN["send-file-proposal"].data
     assert bytes(FLAP() / SNAC() / IcbmToHost()) == bytes(FLAP() / SNAC() / IcbmToHost())
     assert Rendezvous().tlvs == []
@@ -198,11 +193,11 @@ def test_two_messages_do_not_share_their_fields() -> None:
 
 
 def test_missing_tlv_is_none_and_duplicates_come_in_order() -> None:
-    inner = tlv(3, INSIDE) + tlv(3, OUTSIDE)
+    inner = tlv(3, OWN) + tlv(3, OUT)
     rdv = rendezvous_of(dissect(to_host(tlv(5, block(inner)))))
     assert rdv is not None
     assert rdv.first(RdvTag.USE_ARS) is None
-    assert [t.value for t in rdv.all(RdvTag.REQUESTER_IP)] == [INSIDE, OUTSIDE]
+    assert [t.value for t in rdv.all(RdvTag.REQUESTER_IP)] == [OWN, OUT]
     assert rdv.first(RdvTag.REQUESTER_IP) is rdv.tlvs[0]
 
 
@@ -214,15 +209,15 @@ def test_empty_tlv_0010_behind_the_addresses_is_seen() -> None:
 
 @pytest.mark.parametrize("channel", [1, 3, 4, 0x0202])
 def test_text_that_imitates_a_block_stays_bytes_on_other_channels(channel: int) -> None:
-    data = to_host(tlv(5, block(tlv(3, INSIDE) + tlv(5, b"\x14\x46"))), channel=channel)
+    data = to_host(tlv(5, block(tlv(3, OWN) + tlv(5, b"\x14\x46"))), channel=channel)
     flap = dissect(data)
     assert rendezvous_of(flap) is None
-    assert flap.payload.payload.tlvs[0].value == block(tlv(3, INSIDE) + tlv(5, b"\x14\x46"))
+    assert flap.payload.payload.tlvs[0].value == block(tlv(3, OWN) + tlv(5, b"\x14\x46"))
     assert rebuild(flap) == data
 
 
 def test_two_blocks_in_one_message_are_nobodys_block() -> None:
-    data = to_host(tlv(5, block(tlv(3, INSIDE))) + tlv(5, block(tlv(3, OUTSIDE))))
+    data = to_host(tlv(5, block(tlv(3, OWN))) + tlv(5, block(tlv(3, OUT))))
     flap = dissect(data)
     assert rendezvous_of(flap) is None
     assert rebuild(flap) == data

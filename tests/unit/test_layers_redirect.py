@@ -9,8 +9,13 @@ import pytest
 from nfreaim.helpers.oscar.redirects import Server
 from nfreaim.layers.oscar_messages import FLAP, SNAC, TLV, rebuild
 from nfreaim.layers.oscar_redirect import Migration, Redirect, dissect_redirect, servers_of
-from pcaps.wire import tlv
-from tests.unit.redirects import GOLDEN, HOME, NAMED, REACHED, REDIRECTS, Talk, flap, migration, naming
+from tests.golden import load
+from tests.oscar.flap import flap
+from tests.oscar.redirect import HOME, NAMED, REDIRECTS, migration, naming
+from tests.oscar.tlv import tlv
+from tests.unit.talk import REACHED, Talk
+
+GOLDEN = load()
 
 
 @pytest.mark.parametrize("name", REDIRECTS)
@@ -29,7 +34,7 @@ def test_redirects_can_be_built_with_their_lengths_computed() -> None:
     assert bytes(
         FLAP(channel=2, sequence=0x66) / snac / Migration(families=[2, 4, 0x13], tlvs=tlvs)
     ) == migration(b"" + wire, b"\0\3\0\2\0\4\0\x13")
-    assert bytes(FLAP(channel=4, sequence=0x66) / Redirect(tlvs=tlvs)) == flap(wire, 4)
+    assert bytes(FLAP(channel=4, sequence=0x66) / Redirect(tlvs=tlvs)) == flap(4, 0x66, wire)
 
 
 @pytest.mark.parametrize("name", [name for name in GOLDEN if name not in REDIRECTS])
@@ -69,7 +74,7 @@ def test_a_damaged_redirect_leaves_as_it_came_or_is_whole() -> None:
                 (0, 1, 2, 5, 6, 9, 0x0D, 0x2E, 0x3A, 255)
             )
         cut = rng.randrange(6, len(frame))
-        for damaged in (bytes(frame), flap(bytes(frame[6:cut]), frame[1])):
+        for damaged in (bytes(frame), flap(frame[1], data=bytes(frame[6:cut]))):
             out = Talk().begun().send(1, damaged, [1, 2, 4, 6])
             if out != damaged:
                 changed += 1

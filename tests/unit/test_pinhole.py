@@ -2,77 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.firewall.table import PinholeTable
-from nfreaim.core.guarded import GuardedFirewall, GuardedObserver
 from nfreaim.core.helper import Expectation, Refused
 from tests.golden import load
-from tests.unit.fakes import CAPS, OUTSIDE, FakeFirewall, FakeWatcher, Router, Wire
+from tests.unit.fakes import OUTSIDE, Router, Wire
+from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, B, C, Table
 
-SERVER = Endpoint("203.0.113.9", 5190)
-ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
-AMY = FlowId(Endpoint("10.0.0.6", 40123), SERVER)
 PROPOSAL = load()["send-file-proposal"].data
 EDITED = load()["send-file-proposal"].expected["same-port"]
-A, B, C = b"COOKIE-A", b"COOKIE-B", b"COOKIE-C"
-
-
-class Table(PinholeTable):
-    """A table with its fakes at hand; it begins at second 0."""
-
-    def __init__(self, **policy: object) -> None:
-        self.firewall, self.watcher = FakeFirewall(), FakeWatcher()
-        policy.setdefault("caps", CAPS)
-        super().__init__(
-            PinholePolicy(**policy),  # type: ignore[arg-type]
-            GuardedFirewall(self.firewall),
-            GuardedObserver(self.watcher),
-        )
-
-    def ask(
-        self,
-        cookie: bytes = A,
-        port: int = 5190,
-        owner: FlowId = ALICE,
-        now: float = 0.0,
-        address: str = OUTSIDE,
-        peer: str | None = None,
-        service: str = "send-file",
-    ) -> Pinhole:
-        inside = Endpoint(owner.client.address, port)
-        expectation = Expectation(cookie, service, inside, peer)
-        pinhole = self.open(owner, expectation, Origin("oscar", owner.client.address, address), now)
-        self.consistent()
-        return pinhole
-
-    def consistent(self) -> None:
-        """The kernel holds what the table says, no more and no less, and nothing is counted twice."""
-        live, pinholes = self._index, list(self)
-        if not self._unremovable:
-            assert set(self.firewall.pinholes) == set(pinholes)
-        assert len(live.by_outside) == len(live.by_target) == len(self)
-        agreements = [key for entry in live.by_target.values() for key in entry.agreements]
-        assert sorted(agreements) == sorted(live.by_agreement)
-        assert sorted(agreements) == sorted(
-            (owner, name) for owner, all_ in live.flows.items() for name in all_
-        )
-        assert live.hosts == Counter(pinhole.inside.address for pinhole in pinholes)
-        insides = {inside: len(entries) for inside, entries in live.by_inside.items()}
-        assert insides == Counter(pinhole.inside for pinhole in pinholes)
-        assert live.standing_hosts == Counter(owner.client.address for owner, _ in live.standing)
-        assert {port for port, known in live._ports.items() if known} == {p.outside.port for p in pinholes}
-        assert all(entry.pinhole.deadline == entry.deadline() for entry in live.by_target.values())
-
-    @property
-    def ends(self) -> list[str]:
-        return [reason for _, reason in self.watcher.closes]
-
 
 # --- where ------------------------------------------------------------------------------------------------
 

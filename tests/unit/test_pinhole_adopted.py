@@ -7,7 +7,7 @@ import math
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.pinhole import Pinhole
 from tests.unit.fakes import OUTSIDE
-from tests.unit.test_pinhole import ALICE, AMY, SERVER, A, B, C, Table
+from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, B, C, Table
 
 AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 

@@ -9,9 +9,10 @@ from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import RateLimit
 from nfreaim.core.greeting import Field
 from nfreaim.core.helper import Expectation, Refused
+from tests.oscar.messages import BASIC, proposal
 from tests.unit.fakes import CLIENT, OUTSIDE
-from tests.unit.proposals import BASIC, proposal, wire_of
-from tests.unit.test_pinhole import ALICE, AMY, SERVER, A, B, C, Table
+from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, B, C, Table
+from tests.unit.wires import wire_of
 
 BOB, CAROL, EVE = "198.51.100.2", "198.51.100.3", "198.51.100.66"
 

@@ -11,14 +11,14 @@ from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.helper import Expectation, Refused
 from tests.unit.fakes import OUTSIDE
-from tests.unit.test_pinhole import ALICE, AMY, SERVER, A, Table
+from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, Table
 
 AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 
 
 def publish(table: Table, port: int = 4001, owner: FlowId = ALICE, now: float = 0.0) -> Pinhole:
     inside = Endpoint(owner.client.address, port)
-    expectation = Expectation(b"", "icq-direct", inside, session=True)
+    expectation = Expectation(b"", "icq-direct", inside, standing=True)
     pinhole = table.open(owner, expectation, owner.client.address, OUTSIDE, now)
     table.consistent()
     return pinhole
@@ -26,7 +26,7 @@ def publish(table: Table, port: int = 4001, owner: FlowId = ALICE, now: float = 
 
 def kinds(table: Table) -> list[tuple[int, bool]]:
     """Inside port of each pinhole in the kernel, and whether it stays for a session."""
-    return [(pinhole.inside.port, pinhole.session) for pinhole in table.firewall.pinholes]
+    return [(pinhole.inside.port, pinhole.standing) for pinhole in table.firewall.pinholes]
 
 
 def test_neither_time_nor_peers_nor_an_accept_end_it() -> None:
@@ -114,7 +114,7 @@ def test_a_proposal_s_pinhole_becomes_the_session_s() -> None:
     table.ask(port=4001, peer="203.0.113.20")
     publish(table, now=5.0)
     (pinhole,) = table.firewall.pinholes
-    assert (pinhole.session, pinhole.agreement, pinhole.peers, pinhole.since) == (True, b"", (), 0.0)
+    assert (pinhole.standing, pinhole.agreement, pinhole.peers, pinhole.since) == (True, b"", (), 0.0)
     table.expire(1000.0)
     assert kinds(table) == [(4001, True)]
 

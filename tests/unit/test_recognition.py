@@ -8,62 +8,17 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import ACK, SYN
-from nfreaim.errors import Malformed
-from nfreaim.helpers.oscar.flap import SERVER_SLACK, FlapReader, OutOfSequence
-from nfreaim.helpers.oscar.session import OscarHelper
-from tests.golden import load
-from tests.unit.fakes import Router, Wire
+from nfreaim.errors import Malformed, OutOfSequence
+from nfreaim.helpers.oscar.flap import SERVER_SLACK, FlapReader
+from tests.golden import packets
+from tests.oscar.flap import FLAP_SNAC, flap
+from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, KEEPALIVE, families, hello
+from tests.oscar.snac import FAMILY_LIST, snac_frame
+from tests.unit.wires import PROPOSAL, Numbered
 
-GOLDEN = load()
-PROPOSAL = GOLDEN["send-file-proposal"].data
-RECEIVED = GOLDEN["send-file-proposal-received"].data
-SIGNON, COOKIE = bytes.fromhex("2a01000000040000 0001"), GOLDEN["signon-with-cookie"].data
-ONLINE, REDIRECT = GOLDEN["host-online"].data, GOLDEN["login-reply"].data
-KEEPALIVE = bytes.fromhex("2a0500000000")
-FAMILIES = b"\0\1\0\3\0\0\x80\0\0\0"
-
-
-def snac(data: bytes, channel: int = 2) -> bytes:
-    return bytes([0x2A, channel, 0, 0]) + len(data).to_bytes(2, "big") + data
-
-
-class Numbered(Wire):
-    """A connection whose ends number their frames; *due* is the next number of each."""
-
-    def __init__(self, router: Router | None = None, server: Endpoint | None = None) -> None:
-        ends = {} if server is None else {"server": server}
-        super().__init__(router or Router(helper=OscarHelper), **ends)
-        self.due = [0x1234, 0x64]
-
-    def say(self, way: int, *frames: bytes, number: int | None = None) -> None:
-        """These frames in one segment, the first with *number* if that is given."""
-        self.due[way] = self.due[way] if number is None else number
-        data = b""
-        for frame in frames:
-            data += frame[:2] + (self.due[way] & 0xFFFF).to_bytes(2, "big") + frame[4:]
-            self.due[way] += 1
-        self.send(way, data)
-
-    def begin(self) -> Numbered:
-        self.handshake()
-        self.say(1, SIGNON)
-        self.say(0, COOKIE)
-        return self
-
-    def online(self) -> Numbered:
-        self.begin().say(1, ONLINE)
-        return self
-
-    def opens(self) -> bool:
-        """Whether a proposal of the client opens anything now, or anything has been opened before."""
-        self.say(0, PROPOSAL)
-        changed = self.c2s != bytes(self.sent[0])
-        assert changed is bool(self.router.firewall.changes)
-        return changed
-
-    @property
-    def read(self) -> bool:
-        return self.stored.reading.helper is not None
+GOLDEN = packets()
+RECEIVED, REDIRECT = GOLDEN["send-file-proposal-received"], GOLDEN["login-reply"]
+SIGNON, COOKIE = hello(), CLIENT_SIGNON
 
 
 def test_what_has_to_happen_first_and_then_it_opens() -> None:
@@ -92,13 +47,13 @@ def test_other_protocol_first_is_never_parsed_again_for_the_life_of_the_flow(fir
     assert wire.router.kernel.offloaded == [wire.owner]
     # The kernel's entry is over after an hour, or gave way to others: packets come again, perfect ones.
     wire.router.wait(3601)
-    wire.say(1, SIGNON, ONLINE)
+    wire.say(1, SIGNON, HOST_ONLINE)
     wire.say(0, COOKIE)
     assert not wire.opens()
     # The engine forgets the flow, too: without a SYN it stays unknown, and leaves the queue again.
     wire.router.wait(5 * 3600)
     assert len(wire.router.engine.flows) == 0
-    wire.say(1, SIGNON, ONLINE)
+    wire.say(1, SIGNON, HOST_ONLINE)
     wire.say(0, COOKIE)
     assert not wire.opens()
     assert wire.router.kernel.offloaded[-1] == wire.owner
@@ -111,12 +66,12 @@ def test_sign_on_cut_over_segments_is_one_and_a_cut_imitation_is_none(cut: int) 
     wire.say(1, SIGNON)
     wire.send(0, COOKIE, [cut])
     wire.due[0] = int.from_bytes(COOKIE[2:4], "big") + 1
-    wire.say(1, ONLINE)
+    wire.say(1, HOST_ONLINE)
     assert wire.opens()
     posted = Numbered().handshake()
     posted.say(1, SIGNON)
     posted.send(0, b"POST / HTTP/1.1\r\n\r\n" + COOKIE, [19, 19 + cut])  # the padding of a form
-    posted.say(1, ONLINE)
+    posted.say(1, HOST_ONLINE)
     assert not posted.opens()
 
 
@@ -124,7 +79,7 @@ def test_server_speaks_first_and_is_no_oscar_server() -> None:
     wire = Numbered().handshake()
     wire.send(1, b"220 mail.example.org ESMTP\r\n")
     wire.say(0, COOKIE)
-    wire.say(1, SIGNON, ONLINE)
+    wire.say(1, SIGNON, HOST_ONLINE)
     assert not wire.opens()
 
 
@@ -132,27 +87,27 @@ def test_client_signs_on_and_the_server_does_not() -> None:
     wire = Numbered().handshake()
     wire.say(0, COOKIE)
     assert not wire.opens()
-    wire.say(1, ONLINE)
+    wire.say(1, HOST_ONLINE)
     assert not wire.opens()
     assert not wire.read
 
 
 def test_server_signs_on_and_the_client_does_not() -> None:
     wire = Numbered().handshake()
-    wire.say(1, SIGNON, ONLINE)
+    wire.say(1, SIGNON, HOST_ONLINE)
     assert not wire.opens()
 
 
 def test_families_listed_before_the_client_signed_on_count_for_nothing() -> None:
     wire = Numbered().handshake()
-    wire.say(1, SIGNON, ONLINE)
+    wire.say(1, SIGNON, HOST_ONLINE)
     wire.say(0, COOKIE)
     assert not wire.opens()
 
 
 def test_families_listed_by_the_client_itself_count_for_nothing() -> None:
     wire = Numbered().begin()
-    wire.say(0, ONLINE)
+    wire.say(0, HOST_ONLINE)
     assert not wire.opens()
 
 
@@ -160,7 +115,7 @@ def test_proposals_before_the_session_is_past_sign_on_are_left_alone_in_both_dir
     wire = Numbered().begin()
     wire.say(1, RECEIVED)
     wire.say(0, PROPOSAL)
-    wire.say(1, ONLINE)
+    wire.say(1, HOST_ONLINE)
     assert not wire.router.firewall.changes
     assert (wire.c2s, wire.s2c) == (bytes(wire.sent[0]), bytes(wire.sent[1]))
     assert wire.opens()
@@ -168,7 +123,7 @@ def test_proposals_before_the_session_is_past_sign_on_are_left_alone_in_both_dir
 
 def test_login_connection_that_offers_no_messages_opens_nothing() -> None:
     wire = Numbered().begin()
-    wire.say(1, snac(FAMILIES + b"\0\1\0\x17"))
+    wire.say(1, snac_frame(FAMILY_LIST, families([1, 0x17])))
     assert not wire.opens()
     wire.say(1, REDIRECT)
     assert not wire.opens()
@@ -176,7 +131,7 @@ def test_login_connection_that_offers_no_messages_opens_nothing() -> None:
 
 def test_second_list_of_families_changes_nothing() -> None:
     wire = Numbered().online()
-    wire.say(1, snac(FAMILIES + b"\0\1"), ONLINE)
+    wire.say(1, snac_frame(FAMILY_LIST, families([1])), HOST_ONLINE)
     assert wire.read
     assert wire.opens()
 
@@ -193,7 +148,7 @@ def test_sign_on_frame_in_the_midst_of_a_session_ends_the_reading(way: int) -> N
 def test_client_that_greets_before_it_signs_on_is_read() -> None:
     wire = Numbered().handshake()
     wire.say(0, SIGNON, COOKIE)
-    wire.say(1, SIGNON, ONLINE)
+    wire.say(1, SIGNON, HOST_ONLINE)
     assert wire.opens()
 
 
@@ -201,7 +156,7 @@ def test_migration_to_another_server_begins_with_a_sign_on_there() -> None:
     other = Endpoint("203.0.113.9", 5199)
     wire = Numbered().online()
     body = b"\0\1\0\x12\0\0\0\0\0\1" + b"\0\1\0\4" + b"\0\5\0\x10203.0.113.9:5199"
-    wire.say(1, snac(body))
+    wire.say(1, flap(FLAP_SNAC, 0, body))
     assert wire.router.kernel.diverted == [other]
     moved = Numbered(wire.router, other).handshake()
     assert not moved.opens()
@@ -219,7 +174,7 @@ def test_data_ahead_of_the_answer_to_the_syn_is_no_beginning() -> None:
     assert len(wire.router.engine.flows) == 1
     wire.say(1, SIGNON)
     wire.inject(0, 18, COOKIE)  # what is before was not seen: it has to come again
-    wire.say(1, ONLINE)
+    wire.say(1, HOST_ONLINE)
     assert not wire.router.firewall.changes
     assert not wire.stored.reading.helper or not wire.stored.reading.helper.established
 
@@ -229,7 +184,7 @@ def test_flow_whose_answer_came_from_the_wrong_side_is_none() -> None:
     wire.inject(0, -1, flags=SYN)
     wire.router.process(wire, wire.raw(1, -1, flags=SYN | ACK), True)
     assert len(wire.router.engine.flows) == 0
-    wire.say(1, SIGNON, ONLINE)
+    wire.say(1, SIGNON, HOST_ONLINE)
     wire.say(0, COOKIE)
     assert not wire.opens()
 
@@ -254,8 +209,15 @@ def test_client_whose_numbers_jump_opens_nothing_any_more(
 
 def test_skipped_frames_count_too() -> None:
     wire = Numbered().online()
-    text = GOLDEN["text-message"].data
-    wire.say(0, text, KEEPALIVE, snac(bytes(3)), snac(b"\0\x10\0\2" + bytes(20000)), text)
+    text = GOLDEN["text-message"]
+    wire.say(
+        0,
+        text,
+        KEEPALIVE,
+        flap(FLAP_SNAC, 0, bytes(3)),
+        flap(FLAP_SNAC, 0, b"\0\x10\0\2" + bytes(20000)),
+        text,
+    )
     assert wire.opens()
     wire.say(0, text, number=wire.due[0] - 1)
     assert not wire.read

@@ -13,23 +13,16 @@ from nfreaim.core.tcp.offsets import Edit
 from nfreaim.helpers.oscar.flap import MAX_FRAME
 from nfreaim.layers.oscar_messages import MAX_TLVS
 from nfreaim.layers.oscar_redirect import MAX_FAMILIES
-from tests.unit.redirects import (
-    GOLDEN,
-    GROWN,
-    HOME,
-    REACHED,
-    REDIRECTS,
-    SHRUNK,
-    SIGNON,
-    FakeNat,
-    Talk,
-    flap,
-    migration,
-    naming,
-    redirect,
-    renamed,
-    tlv,
-)
+from tests.golden import load
+from tests.oscar.flap import FLAP_SNAC, flap
+from tests.oscar.redirect import HOME, REDIRECTS, migration, naming, redirect, renamed
+from tests.oscar.signon import SIGNON
+from tests.oscar.snac import MIGRATION, SERVICE_REDIRECT
+from tests.oscar.tlv import tlv
+from tests.unit.talk import REACHED, FakeNat, Talk
+
+GOLDEN = load()
+GROWN, SHRUNK = Endpoint("198.51.100.200", 45190), Endpoint("192.0.2.7", 80)
 
 CASES = [(name, case) for name in REDIRECTS for case in ("grown", "shrunk")]
 
@@ -142,9 +135,9 @@ def test_a_migration_and_a_snac_with_an_extra_block() -> None:
     for frame in (
         migration(body),
         migration(body, families=b"\0\0"),
-        redirect(b"\0\1\0\4" + body, b"\0\1\0\x12", b"\x80\0", extra),
-        redirect(body, b"\0\1\0\5", b"\x80\0", extra),
-        redirect(tlv(6, b"cookie") + tlv(5, HOME), flags=b"\x80\0", extra=b"\0\0"),
+        migration(body, b"\0\1\0\4", extra),
+        redirect(body, SERVICE_REDIRECT, extra),
+        redirect(tlv(6, b"cookie") + tlv(5, HOME), extra=b"\0\0"),
     ):
         for cut in range(1, len(frame)):
             assert Talk().begun().send(1, frame, [cut]) == renamed(frame, HOME, str(REACHED).encode())
@@ -194,7 +187,7 @@ def test_frames_too_long_for_a_redirect_are_not_held() -> None:
     """A login reply has some hundred bytes. One of 8 KiB passes, as does a sign-off that long."""
     for channel in (2, 4):
         body = (b"\0\x17\0\3" + bytes(6) if channel == 2 else b"") + tlv(5, HOME) + tlv(6, bytes(MAX_FRAME))
-        frame = flap(body, channel)
+        frame = flap(channel, data=body)
         talk = Talk().begun()
         assert talk.send(1, frame, [5, 6, 100, 5000]) == frame
         assert talk.holds[2:] == [None] * 3
@@ -269,7 +262,7 @@ def test_an_empty_migration_or_one_that_lies_about_its_families() -> None:
         b"\xff\xff" + body,
         bytes([0, MAX_FAMILIES + 1]) + bytes(300),
     ):
-        frame = redirect(data, b"\0\1\0\x12")
+        frame = redirect(data, MIGRATION)
         out, nat = sent(frame)
         assert out == frame
         assert nat.counters.helpers["redirects_left"] == nat.counters.helpers["malformed_messages"] == 1
@@ -295,8 +288,8 @@ def test_a_server_that_names_its_outside_address_itself_is_right(text: bytes) ->
 def test_a_refused_login_and_a_sign_off_with_a_reason_are_no_redirects() -> None:
     for frame in (
         redirect(tlv(1, b"alice1") + tlv(8, b"\0\5") + tlv(4, b"http://10.0.0.9/")),
-        flap(tlv(9, b"\0\1") + tlv(11, b"http://10.0.0.9/"), channel=4),
-        flap(b"\xff", channel=4),
+        flap(4, data=tlv(9, b"\0\1") + tlv(11, b"http://10.0.0.9/")),
+        flap(4, data=b"\xff"),
     ):
         out, nat = sent(frame)
         assert out == frame
@@ -304,7 +297,9 @@ def test_a_refused_login_and_a_sign_off_with_a_reason_are_no_redirects() -> None
 
 
 def test_a_text_in_a_message_that_looks_like_a_redirect_is_a_text() -> None:
-    frame = flap(b"\0\4\0\7" + bytes(6) + b"COOKIE7\0\0\1\4bob1\0\0\0\0" + tlv(2, naming(HOME)))
+    frame = flap(
+        FLAP_SNAC, data=b"\0\4\0\7" + bytes(6) + b"COOKIE7\0\0\1\4bob1\0\0\0\0" + tlv(2, naming(HOME))
+    )
     talk = Talk().online()
     assert talk.send(1, frame, [1, 2, 4, 6, 60]) == frame
     assert talk.holds == [None, None, None, 4, None, None]
@@ -324,8 +319,8 @@ def test_before_both_sides_have_signed_on_nothing_is_read() -> None:
 def test_a_sign_off_ends_what_the_session_had_opened_and_a_login_reply_does_not() -> None:
     for frame, ends in [
         (GOLDEN["signoff"].data, True),
-        (flap(tlv(9, b"\0\1"), channel=4), True),
-        (flap(bytes(MAX_FRAME), channel=4), True),
+        (flap(4, data=tlv(9, b"\0\1")), True),
+        (flap(4, data=bytes(MAX_FRAME)), True),
         (naming(HOME, "icq-flap-login-reply"), False),
         (naming(b"elsewhere.example:1", "icq-flap-login-reply"), False),
     ]:
@@ -337,7 +332,7 @@ def test_a_sign_off_ends_what_the_session_had_opened_and_a_login_reply_does_not(
 
 def test_a_client_s_sign_off_ends_it_at_its_header() -> None:
     talk = Talk(FakeNat(server_inside=False)).online()
-    talk.send(0, flap(tlv(9, b"\0\1"), channel=4)[:6])
+    talk.send(0, flap(4, data=tlv(9, b"\0\1"))[:6])
     assert talk.nat.withdrawn == ["signed off"]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from nfreaim.errors import BackendError
 from nfreaim.host.rules import script
+from nfreaim.host.rules.script import Settings
 
 REPO = Path(__file__).resolve().parents[2]
 RULES = REPO / "rules"
@@ -105,7 +106,7 @@ def test_help_names_every_option() -> None:
 def test_names_are_the_ones_of_the_packets_on_the_wire_and_of_older_installations() -> None:
     """The daemon has to agree with what `names` prints; a running kernel holds it from the last version."""
     result = subprocess.run(
-        ["/bin/sh", str(script.script()), "names"], capture_output=True, text=True, timeout=30
+        ["/bin/sh", str(script.path()), "names"], capture_output=True, text=True, timeout=30
     )
     told = dict(line.split("=", 1) for line in result.stdout.splitlines())
     marks = "SKEWED DONE OWN INSIDE VERIFIED PINHOLE UNVERIFIED".split()
@@ -131,20 +132,21 @@ def test_rules_and_units_know_no_protocol() -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is absent; apt install shellcheck")
 def test_script_is_free_of_what_shellcheck_finds() -> None:
     result = subprocess.run(
-        ["shellcheck", "-s", "sh", str(script.script())], capture_output=True, text=True, timeout=60
+        ["shellcheck", "-s", "sh", str(script.path())], capture_output=True, text=True, timeout=60
     )
     assert result.stdout == ""
 
 
 def test_caller_gets_the_reason_as_an_exception() -> None:
     with pytest.raises(BackendError, match=r"^lan0 cannot be --lan and --wan at once$"):
-        script.install(["lan0"], ["lan0"], [5190], 5190)
+        script.install(Settings(("lan0",), ("lan0",), {"oscar": (5190,)}, 5190))
 
 
 def test_arguments_reach_the_script_in_its_own_form() -> None:
-    words = script.arguments(["br0", "br1"], ["ppp0"], [5190, 443], 7)
-    assert words == "--lan br0 --lan br1 --wan ppp0 --port 5190 --port 443 --queue 7".split()
-    assert script.arguments(["br0"], ["ppp0"], [5190], 7, 3)[-2:] == ["--workers", "3"]
+    words = Settings(("br0", "br1"), ("ppp0",), {"one": (5190, 443), "two": (6667,)}, 7).words()
+    expected = "--lan br0 --lan br1 --wan ppp0 --protocol one:443,5190 --protocol two:6667 --queue 7"
+    assert words == expected.split()
+    assert Settings(("br0",), ("ppp0",), {"one": (5190,)}, 7, 3).words()[-2:] == ["--workers", "3"]
 
 
 def test_installed_package_would_find_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

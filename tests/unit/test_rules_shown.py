@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.host.rules import script
+from nfreaim.host.rules.script import Settings
+from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
+QUEUE = "iptables-legacy raw     [0:0] -A NFREAIM -j NFQUEUE --queue-num 7 --queue-bypass\n"
 NAMED = '-m comment --comment "nfreaim {}" -m multiport'
 
 
@@ -26,30 +29,46 @@ def shown(*protocols: tuple[str, str], lan: tuple[str, ...] = ("br0", "br1")) ->
                 lines.append(
                     f"iptables-legacy {place} {interface} -p tcp {match} --{side} {ports} -j {target}\n"
                 )
-    return "".join(lines)
+    wan = (
+        "iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -m addrtype --dst-type LOCAL -j NFREAIM\n"
+    )
+    return "".join(lines) + wan + QUEUE
+
+
+def ports(text: str) -> dict[str, tuple[int, ...]] | None:
+    found = script.settings(text)
+    return None if found is None else dict(found.ports)
+
+
+def lacks(text: str, wanted: dict[str, tuple[int, ...]]) -> str:
+    return script.difference(text, Settings((), (), wanted, 7)).partition(";")[0]
 
 
 def test_each_protocol_has_its_ports_and_what_has_no_name_belongs_to_the_default_one() -> None:
-    assert script.served(shown(("one", "5190,443"), ("two", "6667"))) == {"one": (443, 5190), "two": (6667,)}
-    assert script.served(shown(("", "5190"))) == {"": (5190,)}
-    assert script.served("") is None
+    assert ports(shown(("one", "5190,443"), ("two", "6667"))) == {"one": (443, 5190), "two": (6667,)}
+    assert ports(shown(("", "5190"))) == {DEFAULT_PROTOCOL: (5190,)}
+    assert ports("") is None
 
 
 @pytest.mark.parametrize("number", range(20))
 def test_rules_of_which_one_is_missing_say_nothing(number: int) -> None:
     lines = shown(("one", "5190"), ("", "6667")).splitlines(keepends=True)
-    assert len(lines) == 20
-    assert script.served("".join(lines[:number] + lines[number + 1 :])) is None
+    assert len(lines) == 22
+    assert ports("".join(lines[:number] + lines[number + 1 :])) is None
 
 
 def test_rules_that_contradict_each_other_say_nothing() -> None:
     text = shown(("one", "5190"))
-    assert script.served(text.replace("--dports 5190", "--dports 5191")) is None
-    assert script.served(text + shown(("one", "443"))) is None
+    assert ports(text.replace("--dports 5190", "--dports 5191")) is None
+    assert ports(text + shown(("one", "443"))) is None
 
 
 def test_what_the_rules_lack_is_said_by_protocol() -> None:
     wanted = {"one": (443, 5190), "two": (6667, 6697)}
-    assert script.unserved({"one": (443, 5190), "two": (6667, 6697, 7000)}, wanted, "one") == {}
-    assert script.unserved({"": (443, 5190), "two": (6697,)}, wanted, "one") == {"two": (6667,)}
-    assert script.unserved({"": (443, 6667, 6697)}, wanted, "one") == {"one": (5190,), "two": (6667, 6697)}
+    assert lacks(shown(("one", "443,5190"), ("two", "6667,6697,7000")), wanted) == ""
+    found = lacks(shown(("one", "443,5190"), ("two", "6697")), wanted)
+    assert found == "the installed rules are for ports 6697 of two, not 6667"
+    assert lacks(shown(("two", "443,6667,6697")), wanted) == "the installed rules are for two, not one"
+    assert lacks(shown(("", "443")), {DEFAULT_PROTOCOL: (443,)}) == ""
+    found = lacks(shown(("", "443")), {"two": (443,)})
+    assert found == f"the installed rules are for {DEFAULT_PROTOCOL}, not two"

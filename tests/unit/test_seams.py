@@ -11,10 +11,12 @@ from nfreaim.core import engine as engine_module
 from nfreaim.core.address import FlowId
 from nfreaim.core.tcp.segment import ACK, RST
 from tests.golden import load
+from tests.oscar.redirect import AT_HOME, naming
 from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire, packed, packet
-from tests.unit.test_server_flows import FRAMES, GOOD, HomeWire
+from tests.unit.wires import HomeWire
 
 GOLDEN = load()
+GOOD = naming(f"{OUTSIDE}:5190".encode())
 PROPOSAL = GOLDEN["send-file-proposal"].data
 EDITED = GOLDEN["send-file-proposal"].expected["same-port"]
 
@@ -107,21 +109,21 @@ def test_an_edit_that_cannot_be_protected_for_an_unknown_reason_is_not_made_and_
     whole = kernel.protect
     breaking(kernel, "protect")
     for _ in range(3):
-        assert wire.told(FRAMES[0], [1, 2, 4, 6]) == FRAMES[0]
+        assert wire.told(AT_HOME[0], [1, 2, 4, 6]) == AT_HOME[0]
     assert not wire.stored.skewed
     assert "edits that change lengths are not made" in caplog.text
     assert sum("edits that change lengths are not made" in record.message for record in caplog.records) == 1
     kernel.protect = whole  # type: ignore[method-assign]
     caplog.set_level(logging.INFO)
-    assert wire.told(FRAMES[0]) == GOOD
+    assert wire.told(AT_HOME[0]) == GOOD
     assert "are made again" in caplog.text
     breaking(kernel, "protect")
-    assert wire.told(FRAMES[0]) == FRAMES[0], "translated as before, and not edited"
+    assert wire.told(AT_HOME[0]) == AT_HOME[0], "translated as before, and not edited"
 
 
 def test_the_end_of_a_skewed_flow_survives_an_unprotect_that_fails() -> None:
     wire = HomeWire().begun()
-    wire.told(FRAMES[0])
+    wire.told(AT_HOME[0])
     breaking(wire.router.kernel, "unprotect")
     wire.inject(0, len(wire.sent[0]), flags=RST | ACK)
     wire.router.kernel.flushed.add(wire.owner)
@@ -210,7 +212,7 @@ def test_a_proposal_right_after_a_flush_is_edited_with_the_address_known_before(
 
 def test_a_skewed_flow_that_nobody_saw_end_stays_translated_after_a_flush() -> None:
     wire = HomeWire().begun()
-    assert wire.told(FRAMES[0]) == GOOD
+    assert wire.told(AT_HOME[0]) == GOOD
     wire.router.kernel.flushed.add(FlowId(*wire.ends))
     for _ in range(20):
         wire.router.wait(2.0)

@@ -3,75 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 
 import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.tcp.segment import ACK, RST, SYN
-from nfreaim.core.verdict import Verdict
-from pcaps.wire import tlv
-from tests.unit.fakes import OUTSIDE, Router, Wire, checksum_error, packed, packet, payload_at, tcp_at
-from tests.unit.redirects import GOLDEN, HOME, ONLINE, SIGNON, naming, redirect
-from tests.unit.test_helper_server import AIM, OOS, answered, relayed
+from tests.golden import load
+from tests.oscar.messages import AIM, OOS, answered, relayed
+from tests.oscar.redirect import AT_HOME, HOME, naming, redirect, renamed
+from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
+from tests.oscar.tlv import tlv
+from tests.unit.fakes import OUTSIDE, Router, Wire, packed
+from tests.unit.wires import HomeWire
 
-CLIENT, SERVER = Endpoint("203.0.113.20", 51000), Endpoint("10.0.0.9", 5190)
+GOLDEN = load()
 GOOD = naming(f"{OUTSIDE}:5190".encode())
-FRAMES = naming(HOME), naming(HOME, "service-redirect"), naming(HOME, "icq-flap-login-reply")
 
 
-class HomeWire(Wire):
-    """A connection of a client outside to a server inside; its judge reads what leaves as receivers do."""
-
-    def __init__(self, router: Router | None = None, client: Endpoint = CLIENT) -> None:
-        super().__init__(router, client=client, server=SERVER)
-
-    def judge(self, raw: bytes, verdict: Verdict) -> None:
-        assert verdict.accept or verdict.payload is None
-        if not verdict.accept:
-            return
-        out = raw if verdict.payload is None else verdict.payload
-        assert checksum_error(out) == 0
-        assert int.from_bytes(out[2:4], "big") == len(out)
-        tcp, start = tcp_at(out), payload_at(out)
-        way = 0 if out[12:16] == packed(self.ends[0].address) else 1
-        at = (int.from_bytes(out[tcp + 4 : tcp + 8], "big") - self.isn[way] - 1) & 0xFFFFFFFF
-        if not out[tcp + 13] & (SYN | RST):
-            for index, byte in enumerate(out[start:]):
-                first = self.left[way].setdefault(at + index, byte)
-                assert first == byte, f"byte {at + index} left as {first:#04x} and again as {byte:#04x}"
-            ack = (int.from_bytes(out[tcp + 8 : tcp + 12], "big") - self.isn[1 - way] - 1) & 0xFFFFFFFF
-            assert ack <= len(self.sent[1 - way]) if way == 0 else ack <= len(self.left[0])
-
-    def raw(self, way: int, at: int, data: bytes = b"", flags: int = ACK | 8) -> bytes:
-        """Each end acknowledges what it has got, in its own count."""
-        seq = (self.isn[way] + 1 + at) & 0xFFFFFFFF
-        ack = (self.isn[1 - way] + 1 + len(self.left[1 - way])) & 0xFFFFFFFF if flags & ACK else 0
-        return packet(self.ends[way], self.ends[1 - way], seq, ack, flags, data)
-
-    def inject(self, way: int, at: int, data: bytes = b"", flags: int = ACK | 8) -> dict[int, Verdict]:
-        return self.router.process(self, self.raw(way, at, data, flags), way == 1)
-
-    def begun(self) -> HomeWire:
-        self.handshake()
-        self.server(SIGNON, [1, 2, 4, 6])
-        self.client(GOLDEN["signon-with-cookie"].data)
-        return self
-
-    def online(self) -> HomeWire:
-        self.begun().server(ONLINE, [1, 2, 4, 6])
-        return self
-
-    def told(self, data: bytes, cuts: Iterable[int] = ()) -> bytes:
-        """The server sends *data*; what its client reads of it."""
-        before = len(self.left[1])
-        self.send(1, data, cuts)
-        self.client(GOLDEN["keepalive"].data)
-        return self.s2c[before:]
-
-
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("frame", AT_HOME)
 def test_every_cut_of_a_redirect(frame: bytes) -> None:
     good = redirected(frame)
     for cuts in [[], [1, 2, 4, 6], range(1, len(frame)), *([cut] for cut in range(1, len(frame)))]:
@@ -83,12 +32,11 @@ def test_every_cut_of_a_redirect(frame: bytes) -> None:
 
 
 def redirected(frame: bytes) -> bytes:
-    data = frame[6:].replace(tlv(5, HOME), tlv(5, f"{OUTSIDE}:5190".encode()))
-    return frame[:4] + len(data).to_bytes(2, "big") + data
+    return renamed(frame, HOME, f"{OUTSIDE}:5190".encode())
 
 
 def test_a_redirect_that_comes_late_is_whole_and_as_it_came() -> None:
-    frame = FRAMES[0]
+    frame = AT_HOME[0]
     for cut in range(1, len(frame)):
         wire = HomeWire().begun()
         before = len(wire.left[1])
@@ -105,7 +53,7 @@ def test_a_redirect_that_comes_late_is_whole_and_as_it_came() -> None:
 
 def test_nothing_waits_longer_than_the_hold_time() -> None:
     wire = HomeWire(Router(EngineSettings(hold=0.01))).begun()
-    wire.send(1, FRAMES[0][:100], [1, 2, 4, 6])
+    wire.send(1, AT_HOME[0][:100], [1, 2, 4, 6])
     assert len(wire.router.open_tokens) == 2
     wire.router.wait(0.0101)
     assert not wire.router.open_tokens
@@ -114,20 +62,20 @@ def test_nothing_waits_longer_than_the_hold_time() -> None:
 def test_a_session_of_redirects_and_proposals_cut_at_random() -> None:
     rng = random.Random(3)
     frames = [
-        *FRAMES,
+        *AT_HOME,
         relayed(OOS),
         relayed(AIM, who=b"amy1"),
         GOLDEN["self-info"].data,
         GOLDEN["keepalive"].data,
     ]
-    frames += [redirect(tlv(5, b"elsewhere.example:5190") + tlv(6, bytes(256))), ONLINE]
+    frames += [redirect(tlv(5, b"elsewhere.example:5190") + tlv(6, bytes(256))), HOST_ONLINE]
     for _ in range(60):
         rng.shuffle(frames)
         wire = HomeWire(Router(EngineSettings(home_names=frozenset({"home.example"})))).online()
         data = b"".join(frames)
         cuts = sorted(rng.sample(range(1, len(data)), rng.randrange(12, 80)))
         wanted = b"".join(
-            redirected(frame) if frame in FRAMES else outside(frame) if frame[6:10] == b"\0\4\0\7" else frame
+            redirected(frame) if frame in AT_HOME else outside(frame) if frame[6:10] == b"\0\4\0\7" else frame
             for frame in frames
         )
         assert wire.told(data, cuts) == wanted
@@ -196,7 +144,7 @@ def test_a_retransmitted_redirect_is_the_same_redirect_and_counts_once() -> None
 def test_a_client_of_ours_is_followed_to_another_port() -> None:
     wire = Wire().handshake()
     wire.server(SIGNON, [1, 2, 4, 6])
-    wire.client(GOLDEN["signon-with-cookie"].data)
+    wire.client(CLIENT_SIGNON)
     frame = naming(b"203.0.113.9:5191")
     assert wire.server(frame, [1, 2, 4, 6]) == frame
     assert wire.router.kernel.diverted == [Endpoint("203.0.113.9", 5191)]

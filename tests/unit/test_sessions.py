@@ -11,56 +11,23 @@ import pytest
 from nfreaim.core.address import Endpoint
 from nfreaim.core.verdict import ACCEPT
 from nfreaim.helpers.oscar.session import OscarHelper
-from tests.golden import load
+from tests.golden import packets
+from tests.oscar.flap import numbered
+from tests.oscar.redirect import migration
+from tests.oscar.signon import CLIENT_SIGNON, KEEPALIVE
+from tests.oscar.tlv import tlv
 from tests.unit.fakes import PSH_ACK, Router, Wire, packet
-from tests.unit.test_recognition import COOKIE, KEEPALIVE, PROPOSAL, RECEIVED, Numbered, snac
+from tests.unit.restarts import TEXT, opened, pause, restarted, unread
+from tests.unit.wires import PROPOSAL, Numbered
 
-GOLDEN = load()
-TEXT = GOLDEN["text-message"].data
-HOST_ACK = GOLDEN["host-ack"].data
-
-
-def restarted(wire: Numbered, *, lost: bool = False, record: bool = True) -> Numbered:
-    """The same connection at a new daemon; *lost*: it died before it wrote down where flows stand."""
-    old = wire.router
-    places = dict(old.kernel.noted)
-    old.engine.save()
-    if not lost:
-        places = dict(old.kernel.noted)
-    router = Router(helper=OscarHelper)
-    router.now = old.now + 1
-    for key, kept in old.kernel.kept.items() if record else ():
-        again = json.loads(json.dumps(kept))
-        if key in places:
-            again["place"] = places[key]
-        router.engine.restore(again, router.now)
-    router.last_token = old.last_token
-    wire.router = router
-    return wire
-
-
-def unread(wire: Numbered, way: int, *frames: bytes) -> None:
-    """These frames pass while no daemon runs."""
-    before, wire.router = wire.router, Router(helper=OscarHelper)
-    wire.say(way, *frames)
-    wire.router = before
-
-
-def pause(wire: Numbered, seconds: float = 1.5) -> None:
-    wire.router.wait(seconds)
-
-
-def opened(wire: Numbered) -> bool:
-    """Whether a proposal of the client, sent now, opens its pinhole."""
-    holes = len(wire.router.firewall.pinholes)
-    wire.say(0, PROPOSAL)
-    return len(wire.router.firewall.pinholes) > holes
+GOLDEN = packets()
+RECEIVED, HOST_ACK = GOLDEN["send-file-proposal-received"], GOLDEN["host-ack"]
 
 
 def test_record_has_the_flow_s_ends_and_nothing_that_was_said() -> None:
     wire = Numbered().online()
     wire.say(0, TEXT)
-    wire.send(0, TEXT[:2] + wire.due[0].to_bytes(2, "big") + TEXT[4:40])
+    wire.send(0, numbered(TEXT, wire.due[0])[:40])
     wire.router.engine.save()
     (key,) = wire.router.kernel.kept
     assert key == wire.stored.key
@@ -77,7 +44,7 @@ def test_record_exists_from_sign_on_to_the_end_of_the_reading_or_the_flow() -> N
     wire = Numbered().begin()
     wire.router.engine.save()
     assert not wire.router.kernel.kept
-    wire.say(1, GOLDEN["host-online"].data)
+    wire.say(1, GOLDEN["host-online"])
     wire.router.engine.save()
     assert wire.router.kernel.kept
     wire.say(0, KEEPALIVE, number=9)
@@ -155,7 +122,7 @@ def test_repetition_of_what_was_read_before_is_not_read_again() -> None:
     wire.say(0, TEXT)
     wire = restarted(wire)
     wire.inject(0, len(wire.sent[0]) - len(TEXT), bytes(wire.sent[0][-len(TEXT) :]))
-    assert wire.not stored.reading.reads
+    assert not wire.stored.reading.reads
     assert opened(wire)
 
 
@@ -165,7 +132,7 @@ def test_frames_missed_in_either_direction_are_noticed_and_nothing_is_read_at_fi
     unread(wire, way, TEXT if way == 0 else RECEIVED)
     assert not opened(wire)
     assert wire.c2s[-len(PROPOSAL) :] == bytes(wire.sent[0][-len(PROPOSAL) :])
-    assert wire.not stored.reading.reads
+    assert not wire.stored.reading.reads
 
 
 def test_after_a_crash_reading_begins_when_both_directions_have_shown_where_frames_begin() -> None:
@@ -174,7 +141,7 @@ def test_after_a_crash_reading_begins_when_both_directions_have_shown_where_fram
     unread(wire, 1, HOST_ACK, RECEIVED)
     for way in (0, 1, 0):
         wire.say(way, KEEPALIVE)
-        assert wire.not stored.reading.reads
+        assert not wire.stored.reading.reads
         assert not opened(wire)
         pause(wire)
     wire.say(1, KEEPALIVE)
@@ -277,14 +244,14 @@ def test_hole_in_what_goes_on_is_not_waited_for() -> None:
     wire.inject(0, at, bytes(wire.sent[0][at : at + len(TEXT)]))
     wire.say(0, KEEPALIVE)
     assert wire.router.engine.counters.gap_drops == 0
-    assert wire.not stored.reading.reads
+    assert not wire.stored.reading.reads
     assert wire.c2s.endswith(bytes(wire.sent[0][-6:]))
 
 
 def test_session_at_a_server_that_a_redirect_led_to_goes_on() -> None:
     other = Endpoint("203.0.113.9", 5199)
     first = Numbered().online()
-    first.say(1, snac(b"\0\1\0\x12\0\0\0\0\0\1\0\1\0\4\0\5\0\x10203.0.113.9:5199"))
+    first.say(1, migration(tlv(5, b"203.0.113.9:5199"), b"\0\1\0\4"))
     second = Numbered(first.router, other).online()
     second = restarted(second)
     assert opened(second)
@@ -296,7 +263,7 @@ def test_sign_on_frame_of_a_new_connection_replaces_what_was_kept() -> None:
     again = Numbered(wire.router)
     again.isn = (5, 6)
     again.handshake()
-    again.say(0, COOKIE)
+    again.say(0, CLIENT_SIGNON)
     assert not opened(again)
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nfreaim.helpers.oscar.session import OscarHelper
+from tests.oscar.flap import FLAP_SNAC, flap, numbered
+from tests.oscar.signon import KEEPALIVE
 from tests.unit.fakes import CLIENT, Router, packed
-from tests.unit.test_recognition import KEEPALIVE, PROPOSAL, Numbered, snac
-from tests.unit.test_sessions import TEXT, opened, pause, restarted, unread
+from tests.unit.restarts import TEXT, opened, pause, restarted, unread
+from tests.unit.wires import PROPOSAL, Numbered
 
 
 def imitation(number: int, count: int = 1, own: bytes = packed(CLIENT.address)) -> bytes:
     """A text that is a chain of proposals, with the numbers from *number* on."""
     assert own in PROPOSAL
-    return b"".join(
-        PROPOSAL[:2] + ((number + i) & 0xFFFF).to_bytes(2, "big") + PROPOSAL[4:] for i in range(count)
-    )
+    return b"".join(numbered(PROPOSAL, number + i) for i in range(count))
 
 
 def message(text: bytes) -> bytes:
-    return snac(TEXT[6:24] + b"\0\1\4bob1" + text)
+    return flap(FLAP_SNAC, 0, TEXT[6:24] + b"\0\1\4bob1" + text)
 
 
 HEAD = len(message(b""))
@@ -28,8 +28,7 @@ HEAD = len(message(b""))
 def pieces(wire: Numbered, *texts: bytes) -> Iterator[bytes]:
     """One message of the client with these texts in it, each in a segment of its own; the next is sent when
     it is asked for. What is in a segment is known to whoever wrote the text."""
-    whole = message(b"".join(texts))
-    whole = whole[:2] + wire.due[0].to_bytes(2, "big") + whole[4:]
+    whole = numbered(message(b"".join(texts)), wire.due[0])
     wire.due[0] += 1
     at = 0
     for size in (HEAD, *map(len, texts)):
@@ -87,7 +86,7 @@ def test_text_that_swallows_the_next_message_s_header_is_dropped_at_the_pause() 
     for _ in range(5):
         # The last imitated frame says that it is longer than the message: it reaches into the next one.
         number = wire.due[0] & 0xFFFF
-        long = imitation(number, 2) + snac(bytes(HEAD + 40))[:46]
+        long = imitation(number, 2) + flap(FLAP_SNAC, 0, bytes(HEAD + 40))[:46]
         parts = pieces(wire, long, long)
         before, wire.router = wire.router, Router(helper=OscarHelper)
         wire.send(0, next(parts))
@@ -96,7 +95,7 @@ def test_text_that_swallows_the_next_message_s_header_is_dropped_at_the_pause() 
             wire.send(0, piece)
         pause(wire)
         assert not wire.router.firewall.changes
-        assert wire.not stored.reading.reads
+        assert not wire.stored.reading.reads
 
 
 def test_message_halted_in_its_midst_does_not_begin_a_frame() -> None:

@@ -11,18 +11,19 @@ import pytest
 pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
+from nfreaim.config import Config
 from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.backend import Followed
+from nfreaim.core.counters import EngineStats
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.errors import BackendError
-from nfreaim.host.report.metrics import Metrics
-from nfreaim.host.state.layout import forget_others, part
-from nfreaim.host.state.state_directory import StateDirectory
+from nfreaim.host.report.metrics import total
+from nfreaim.host.state.state_files import StateDirectory, part, remove_other_parts
 from nfreaim.host.workers import supervisor
-from nfreaim.host.workers.rpc import pair
+from nfreaim.host.workers.rpc import socket_pair
 from nfreaim.host.workers.shared_page import SharedPage
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers, Supervisor
-from tests.unit.fakes import FakeFirewall
+from tests.unit.fakes import FakeFirewall, guarded_table
 
 SERVER = Endpoint("203.0.113.9", 5190)
 ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
@@ -32,10 +33,10 @@ AMY = FlowId(Endpoint("10.0.0.6", 40124), SERVER)
 class Servers:
     """Nobody is followed."""
 
-    def divert(self, server: Endpoint) -> None:
+    def queue_server(self, followed: Followed) -> None:
         raise NotImplementedError
 
-    def diverted(self) -> list[tuple[Endpoint, float]]:
+    def followed(self) -> list[tuple[Followed, float]]:
         return []
 
 
@@ -46,19 +47,20 @@ def page() -> Iterator[SharedPage]:
     made.close()
 
 
-def made_for(page: SharedPage, queues: list[int], monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+def made_for(page: SharedPage, config: Config, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     """Supervisor whose program is one that fails at once."""
     monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
-    table = PinholeTable(PinholePolicy(), FakeFirewall(), PublishingJournal(page))
-    return Supervisor(queues, RequestHandlers(table, Servers(), page), page, lambda number: None, False, [])
+    table = guarded_table(PinholePolicy(), FakeFirewall(), PublishingJournal(page))
+    return Supervisor(config, RequestHandlers(table, Servers(), page), page, rules_go_with_us=False)
 
 
 def test_figures_of_several_are_sums() -> None:
-    some = Metrics(2, (ALICE,), {"packets": 3, "flows": 1})
-    other = Metrics(1, (AMY,), {"packets": 4, "peers_verified": 1})
-    total = Metrics.total([some, other])
-    assert total == Metrics(3, (ALICE, AMY), {"packets": 7, "flows": 1, "peers_verified": 1})
-    assert Metrics.total([]) == Metrics(0, (), {})
+    some = EngineStats(2, (ALICE,), {"packets": 3, "flows": 1})
+    other = EngineStats(1, (AMY,), {"packets": 4, "peers_verified": 1})
+    assert total([some, other]) == EngineStats(
+        3, (ALICE, AMY), {"packets": 7, "flows": 1, "peers_verified": 1}
+    )
+    assert total([]) == EngineStats(0, (), {})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -75,7 +77,7 @@ def test_what_another_division_kept_is_removed_and_nothing_else(
     foreign = path / "somebody's"
     foreign.mkdir()
     (foreign / "file.json").touch()
-    forget_others(path, count)
+    remove_other_parts(path, count)
     assert (foreign / "file.json").exists()
     for number, directories in places.items():
         for directory in directories:
@@ -86,7 +88,7 @@ def test_what_another_division_kept_is_removed_and_nothing_else(
 
 
 def test_a_state_directory_that_does_not_exist_has_nothing_to_forget(tmp_path: Path) -> None:
-    forget_others(tmp_path / "none", 2)
+    remove_other_parts(tmp_path / "none", 2)
     assert not (tmp_path / "none").exists()
 
 
@@ -95,7 +97,7 @@ def test_a_worker_that_goes_on_ending_ends_the_daemon_and_waits_longer_each_time
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(supervisor, "clock", lambda: now[0])
-    made = made_for(page, [5191], monkeypatch)
+    made = made_for(page, Config(queue=5191), monkeypatch)
     (one,) = made._workers
     starts: list[float] = []
 
@@ -123,7 +125,7 @@ def test_an_end_after_a_long_life_is_no_part_of_a_row(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(supervisor, "clock", lambda: now[0])
-    made = made_for(page, [5191], monkeypatch)
+    made = made_for(page, Config(queue=5191), monkeypatch)
     (one,) = made._workers
     for _ in range(20):
         made.tick()
@@ -137,8 +139,8 @@ def test_an_end_after_a_long_life_is_no_part_of_a_row(
 
 
 def test_who_cannot_begin_ends_the_start(page: SharedPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = made_for(page, [5191, 5192], monkeypatch)
-    other, _ = pair()
+    made = made_for(page, Config(queue=5190, workers=2), monkeypatch)
+    other, _ = socket_pair()
     with other, pytest.raises(BackendError, match=r"worker [12] cannot begin: exit status 1"):
         made.start(other.fileno(), lambda: None)
     made.stop()

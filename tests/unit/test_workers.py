@@ -17,22 +17,23 @@ pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.backend import Followed
+from nfreaim.core.counters import EngineStats
+from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.greeting import Field
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.queue_sets import QueueSets
+from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import BackendError
 from nfreaim.host.control import PinholeReaper
 from nfreaim.host.loop import clock
-from nfreaim.host.report.metrics import Metrics
 from nfreaim.host.workers import rpc as links
-from nfreaim.host.workers.remote import RemotePinholes, RemoteServers
-from nfreaim.host.workers.rpc import Gone, RpcClient, pair, receive, reply
+from nfreaim.host.workers.remote import RemoteFollowed, RemotePinholes, RemoteQueueControl
+from nfreaim.host.workers.rpc import Gone, RpcClient, receive, reply, socket_pair
 from nfreaim.host.workers.shared_page import SharedPage, Slot
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers
-from tests.unit.fakes import OUTSIDE, AnyNumbers, FakeFirewall, FakeKernel
+from tests.unit.fakes import OUTSIDE, AnyNumbers, FakeFirewall, FakeKernel, guarded_table, spec_of
 
 SERVER = Endpoint("203.0.113.9", 5190)
 BOS = Endpoint("203.0.113.10", 5191)
@@ -45,12 +46,12 @@ class Servers:
     """Followed servers without a kernel."""
 
     def __init__(self) -> None:
-        self.known: dict[Endpoint, float] = {}
+        self.known: dict[Followed, float] = {}
 
-    def divert(self, server: Endpoint) -> None:
-        self.known[server] = 1000.0
+    def queue_server(self, followed: Followed) -> None:
+        self.known[followed] = 1000.0
 
-    def diverted(self) -> list[tuple[Endpoint, float]]:
+    def followed(self) -> list[tuple[Followed, float]]:
         return list(self.known.items())
 
 
@@ -58,21 +59,22 @@ class Reader:
     """What one reader has: a link, a read-only view of the page, and pinholes that are another process's."""
 
     def __init__(self, owner: Table) -> None:
-        ours, theirs = pair()
+        ours, theirs = socket_pair()
         self.end = theirs
         self.link = RpcClient(theirs)
         self.page = SharedPage(os.dup(owner.page.view))
         self.pinholes = RemotePinholes(owner.policy, self.link, self.page)
-        self.news = RemoteServers(self.link, self.page)
+        self.news = RemoteFollowed(self.link, self.page)
+        self.queue = RemoteQueueControl(FakeKernel(), self.link)
         self.thread = threading.Thread(target=owner.serve, args=(ours,), daemon=True)
         self.thread.start()
         owner.readers.append(self)
 
-    def ask(self, owner: FlowId, cookie: bytes = A, port: int = 5190, now: float = 0.0) -> Pinhole:
-        inside = Endpoint(owner.client.address, port)
+    def ask(self, flow: FlowId, agreement: bytes = A, port: int = 5190, now: float = 0.0) -> Pinhole:
+        inside = Endpoint(flow.client.address, port)
         greetings = ((Field(0, frozenset({b"OFT2"})),),)
-        expectation = Expectation(cookie, "send-file", inside, None, False, greetings)
-        return self.pinholes.open(owner, expectation, owner.client.address, OUTSIDE, now)
+        expectation = Expectation(agreement, "send-file", inside, None, False, greetings)
+        return self.pinholes.open(flow, expectation, Origin("oscar", flow.client.address, OUTSIDE), now)
 
 
 class Table:
@@ -82,9 +84,9 @@ class Table:
         self.policy = PinholePolicy(**policy)  # type: ignore[arg-type]
         self.page = SharedPage.make()
         self.firewall = FakeFirewall()
-        self.table = PinholeTable(self.policy, self.firewall, PublishingJournal(self.page))
+        self.table = guarded_table(self.policy, self.firewall, PublishingJournal(self.page))
         self.servers = Servers()
-        self.answers = RequestHandlers(self.table, self.servers, self.page)
+        self.handlers = RequestHandlers(self.table, self.servers, self.page)
         self.turn = threading.Lock()
         self.asked: list[str] = []
         self.readers: list[Reader] = []
@@ -99,14 +101,14 @@ class Table:
                     return
                 with self.turn:
                     self.asked.append(name)
-                    outcome = self.answers.to(name, arguments)
+                    outcome = self.handlers.handle(name, arguments)
                 if number:
                     reply(end, number, *outcome)
 
 
 def settled(reader: Reader) -> None:
     """What was said without waiting for an answer has been heard: an answer comes behind it."""
-    reader.link.call("owners")
+    reader.link.request("flows")
 
 
 @pytest.fixture
@@ -183,12 +185,12 @@ def test_the_first_cookie_of_every_client_is_the_same_and_does_not_mix_up_two_re
 
 def test_sessions_and_deadlines_are_the_owners(owner: Table) -> None:
     one, two = Reader(owner), Reader(owner)
-    expectation = Expectation(A, "icq-direct", Endpoint("10.0.0.5", 5190), session=True)
-    opened = one.pinholes.open(ALICE, expectation, "10.0.0.5", OUTSIDE, 0.0)
+    expectation = Expectation(A, "icq-direct", Endpoint("10.0.0.5", 5190), standing=True)
+    opened = one.pinholes.open(ALICE, expectation, Origin("oscar", "10.0.0.5", OUTSIDE), 0.0)
     assert math.isinf(opened.deadline)
     assert two.pinholes.has_standing()
     one.ask(AMY, B)
-    one.pinholes.agreed(AMY, B, 0.0)
+    one.pinholes.accepted(AMY, B, 0.0)
     settled(one)
     assert [hole.deadline for hole in owner.table if hole.agreement == B] == [owner.policy.accept_grace]
     one.pinholes.close_all("a reader ends")
@@ -200,15 +202,15 @@ def test_an_owner_that_does_not_answer_costs_a_proposal_and_its_late_answer_is_n
     owner: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(owner)
-    monkeypatch.setattr(links.RpcClient.call, "__kwdefaults__", {"patience": 0.05})
+    monkeypatch.setattr(links.RpcClient.request, "__kwdefaults__", {"patience": 0.05})
     with owner.turn, pytest.raises(Refused, match="does not answer"):
         reader.ask(ALICE)
-    monkeypatch.setattr(links.RpcClient.call, "__kwdefaults__", {"patience": 10.0})
+    monkeypatch.setattr(links.RpcClient.request, "__kwdefaults__", {"patience": 10.0})
     assert select.select([reader.link], [], [], 10.0)[0]
     # The late answer is a pinhole that nobody was told of: it is closed, and answers nothing else.
-    assert reader.link.call("owners") == frozenset()
+    assert reader.link.request("flows") == frozenset()
     assert not owner.table
-    assert owner.asked == ["open", "close", "owners"]
+    assert owner.asked == ["open", "close", "flows"]
     assert reader.ask(ALICE).outside.port == 5190
 
 
@@ -216,13 +218,13 @@ def test_an_owner_that_is_stuck_is_waited_for_once_and_not_for_every_proposal(ow
     reader = Reader(owner)
     with owner.turn:
         with pytest.raises(BackendError, match="does not answer"):
-            reader.link.call("owners", patience=0.05)
+            reader.link.request("flows", patience=0.05)
         for _ in range(100):  # at ten seconds each this would never end
             with pytest.raises(BackendError, match="does not answer"):
-                reader.link.call("owners", patience=10.0)
+                reader.link.request("flows", patience=10.0)
     assert select.select([reader.link], [], [], 10.0)[0]
     assert not reader.link.gone(), "its late answers are read by the loop"
-    assert reader.link.call("owners", patience=10.0) == frozenset()
+    assert reader.link.request("flows", patience=10.0) == frozenset()
 
 
 def test_without_an_owner_everything_is_refused_at_once_and_the_reader_is_told(owner: Table) -> None:
@@ -245,7 +247,7 @@ def test_a_refusal_by_the_firewall_is_one_for_the_reader_and_a_mistake_is_too(ow
     with pytest.raises(Refused, match="the firewall refused"):
         reader.ask(ALICE)
     with pytest.raises(BackendError, match="nonsense failed: KeyError"):
-        reader.link.call("nonsense")
+        reader.link.request("nonsense")
 
 
 @pytest.mark.parametrize("when", ["in time", "before the next question"])
@@ -254,7 +256,7 @@ def test_closings_that_find_no_room_are_said_later_and_in_order(when: str, owner
     reader.ask(ALICE)
     with owner.turn:  # the owner is busy: its buffer fills up
         for number in range(20_000):
-            reader.link.tell("close", ALICE, b"other", "x" * 1000 + str(number))
+            reader.link.notify("close", ALICE, b"other", "x" * 1000 + str(number))
             if reader.link._backlog:
                 break
         assert reader.link._backlog, "the buffer of the socket has no end"
@@ -265,35 +267,39 @@ def test_closings_that_find_no_room_are_said_later_and_in_order(when: str, owner
     assert when != "in time" or not owner.table
     reader.ask(AMY, B)
     assert [hole.agreement for hole in owner.table] == [B]
-    assert owner.asked[-2:] == ["close_owner", "open"]
+    assert owner.asked[-2:] == ["close_flow", "open"]
 
 
 def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_first_packet(
     owner: Table,
 ) -> None:
     one, two = Reader(owner), Reader(owner)
-    helpers = {5190: AnyNumbers}
+    helpers = {5190: spec_of(AnyNumbers)}
     sets = [QueueSets(helpers, FakeKernel(), 100, reader.news) for reader in (one, two)]
     to_bos = bytes([10, 0, 0, 6, 203, 0, 113, 10]) + (40125).to_bytes(2) + (5191).to_bytes(2)
-    assert sets[1].helper_for(to_bos) is None
+    assert sets[1].protocol_of(to_bos) is None
     assert owner.asked == []
-    one.link.call("divert", BOS)
-    assert sets[1].helper_for(to_bos) is AnyNumbers
-    assert sets[0].helper_for(to_bos) is AnyNumbers
+    one.queue.queue_server(Followed(BOS, "10.0.0.6", "oscar"))
+    for each in sets:
+        found = each.protocol_of(to_bos)
+        assert found is not None
+        assert found.make is AnyNumbers
     for _ in range(10):
-        sets[1].helper_for(to_bos[:10] + b"\x01\xbb")
+        sets[1].protocol_of(to_bos[:10] + b"\x01\xbb")
     assert owner.asked.count("followed") == 2, "asked for once each"
+    others = bytes([10, 0, 0, 7]) + to_bos[4:]
+    assert sets[1].protocol_of(others) is None, "another client was not redirected there"
 
 
 def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owner: Table) -> None:
     edited = tuple(FlowId(Endpoint(f"203.0.{n >> 8}.{n & 255}", 1024 + n), BOS) for n in range(16384))
-    ours, theirs = pair()
+    ours, theirs = socket_pair()
     with ours, theirs:
-        RpcClient(theirs).tell("figures", Metrics(16384, edited, {}), keep=False)
+        RpcClient(theirs).notify("stats", EngineStats(16384, edited, {}), keep=False)
         ours.settimeout(10.0)
-        _, name, (figures,) = receive(ours, bytearray(links.LARGEST))
-    assert name == "figures"
-    assert figures.edited == edited
+        _, name, (stats,) = receive(ours, bytearray(links.LARGEST))
+    assert name == "stats"
+    assert stats.edited == edited
 
 
 def test_page_is_written_by_its_owner_only(owner: Table) -> None:
@@ -312,13 +318,13 @@ def test_the_owner_ends_what_belongs_to_connections_that_ended_without_a_word(ow
     reader = Reader(owner)
     reader.ask(ALICE, A, now=clock())
     reader.ask(AMY, B, now=clock())
-    warden = PinholeReaper(owner.table, kernel, 0.0, 10.0)  # type: ignore[arg-type]
-    warden.tick()
+    reaper = PinholeReaper(owner.table, kernel, EngineSettings(poll=0.0, grace=10.0))
+    reaper.tick()
     assert len(owner.table) == 2
     kernel.dead.add(AMY)
-    warden.tick()
-    assert owner.table.owners() == {ALICE}
-    reader.pinholes.agreed(ALICE, A, clock() - owner.policy.accept_grace)
+    reaper.tick()
+    assert owner.table.flows() == {ALICE}
+    reader.pinholes.accepted(ALICE, A, clock() - owner.policy.accept_grace)
     settled(reader)
-    warden.tick()
+    reaper.tick()
     assert not owner.table, "nor what is past its deadline"

@@ -22,8 +22,7 @@ from typing import Final, Protocol
 from nfreaim.core.address import Endpoint, FlowId, flow_id, reverse
 from nfreaim.core.counters import Counters
 from nfreaim.core.greeting import Greeting, length, match
-from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment, bare_packet
-from nfreaim.core.tcp.seq import distance, wrap
+from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment, bare_packet, distance, wrap
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict
 
 _RELEASE: Final = Verdict(True, release=True)

@@ -115,7 +115,7 @@ class PinholeTable:
             deadline=self._deadline(wanted, now),
             peers=_peers(wanted),
             since=now,
-            verify=wanted.verify,
+            verify=bool(wanted.greetings),
             protocol=origin.protocol,
         )
 
@@ -134,7 +134,7 @@ class PinholeTable:
             deadline=max([self._deadline(wanted, now), *others]),
             peers=() if others and peers != pinhole.peers else peers,
             # Of two services that share a port at most one begins with what the gate would look for.
-            verify=wanted.verify and (pinhole.verify or not others),
+            verify=bool(wanted.greetings) and (pinhole.verify or not others),
         )
 
     def insides(self) -> list[Endpoint]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from nfreaim.core.address import End
-from nfreaim.core.tcp.seq import MASK, wrap
+from nfreaim.core.tcp.segment import wrap
 
 # What the integer holds, from bit 0: sequence number, where it came from, 1 + window scale or 0, second.
 _INSIDE, _SCALE, _SECOND = 32, 33, 38
@@ -72,7 +72,7 @@ class HalfOpenTable:
         if found is None:
             return None
         scale = (found >> _SCALE & 31) - 1
-        syn = HalfOpen(found & MASK, bool(found >> _INSIDE & 1), None if scale < 0 else scale)
+        syn = HalfOpen(wrap(found), bool(found >> _INSIDE & 1), None if scale < 0 else scale)
         if wrap(syn.seq + 1) != ack or syn.from_inside is from_inside:
             return None
         self._young.pop(key, None)

@@ -1,4 +1,4 @@
-"""Segment: one IPv4/TCP packet as a buffer with named positions, and the checksum arithmetic of an edit.
+"""Segment: one IPv4/TCP packet as a buffer with named positions, and TCP's arithmetic.
 
 Nothing here knows a flow, a protocol or the clock, and nothing here raises on strange input.
 Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1, incremental checksum RFC 1624 equation 3.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from typing import Final
-
-from nfreaim.core.tcp.seq import wrap
 
 FIN: Final = 0x01
 SYN: Final = 0x02
@@ -38,6 +36,18 @@ _NUMBERS: Final = struct.Struct("!II")
 _BARE_IP: Final = struct.Struct("!BBHHHBBH8s")
 _BARE_TCP: Final = struct.Struct("!4sIIBBHHH")
 _TTL: Final = 64
+_MASK: Final = 0xFFFFFFFF
+_HALF: Final = 0x80000000
+
+
+def wrap(number: int) -> int:
+    """*number* as it stands in a header: sequence numbers have 32 bits (RFC 9293 section 3.4)."""
+    return number & _MASK
+
+
+def distance(start: int, number: int) -> int:
+    """How far sequence number *number* lies behind *start*, from -2**31 to 2**31 - 1; negative: before it."""
+    return ((number - start + _HALF) & _MASK) - _HALF
 
 
 class Segment:

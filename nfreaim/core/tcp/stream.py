@@ -20,8 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from nfreaim.core.address import Direction
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
-from nfreaim.core.tcp.segment import ACK, FIN, RST, Segment
-from nfreaim.core.tcp.seq import distance, wrap
+from nfreaim.core.tcp.segment import ACK, FIN, RST, Segment, distance, wrap
 
 FAR: Final = 1 << 22
 """A number farther from the stream than any window belongs to no packet of it."""

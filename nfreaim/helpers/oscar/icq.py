@@ -36,15 +36,11 @@ from nfreaim.layers.oscar_icq import (
     relay_message,
 )
 from nfreaim.layers.oscar_messages import CAPABILITIES, TLV_HEADER, ClientErr, ClientError, IcbmChannel
+from nfreaim.layers.oscar_names import ARRIVED, NICK_INFO_UPDATE, SET_NICKINFO_FIELDS, USER_INFO_REPLY
 from nfreaim.layers.structs import header_struct
 
-SET_STATUS: Final = b"\0\1\0\x1e"
-SELF_INFO: Final = b"\0\1\0\x0f"
-LOCATED: Final = b"\0\2\0\6"
-ARRIVED: Final = b"\0\3\0\x0b"
-INFOS: Final = frozenset({SELF_INFO, LOCATED, ARRIVED})
+INFOS: Final = frozenset({NICK_INFO_UPDATE, USER_INFO_REPLY, ARRIVED})
 """SNACs that begin with a user-info block: of interest while some client has published an address."""
-OWN_RENDEZVOUS: Final = frozenset({REVERSE_CONNECT, SERVER_RELAY})
 
 _INFO: Final = header_struct(DirectInfo)
 _ERROR: Final = header_struct(ClientError)
@@ -147,7 +143,7 @@ class Icq:
             for other in fields:
                 same = other.block == direct.block and frame.data[other.at : other.at + 4] == address
                 # Of itself a client learns here how the world sees it, and tells its peers so.
-                if same and other.tag == UserTag.EXTERNAL_IP and name != SELF_INFO:
+                if same and other.tag == UserTag.EXTERNAL_IP and name != NICK_INFO_UPDATE:
                     news.append((other.at, host))
             nat.count("mapped_back")
             reason = "pinhole of this router"
@@ -240,7 +236,7 @@ class Icq:
 
 def first_field(frame: bytes, name: bytes, body: int) -> int | None:
     """Where in *frame*, of which the end may be missing, the first address of TLV 0x000C or 0x000A stands."""
-    fields = _status_fields(frame, body) if name == SET_STATUS else _user_fields(frame, name, body)
+    fields = _status_fields(frame, body) if name == SET_NICKINFO_FIELDS else _user_fields(frame, name, body)
     with suppress(ValueError):  # where the bytes end
         return next((field.at for field in fields), None)
     return None
@@ -324,7 +320,7 @@ def _user_fields(frame: bytes, name: bytes, body: int) -> Iterator[_Field]:
     Only a block's count separates its TLVs from what follows, which is other TLVs or another block.
     """
     pos, size, block = body, len(frame), 0
-    while pos < size and (not block or name in (SELF_INFO, ARRIVED)):
+    while pos < size and (not block or name in (NICK_INFO_UPDATE, ARRIVED)):
         pos += 1 + frame[pos]
         if pos + 4 > size:
             raise ValueError("a user-info block overruns its frame")

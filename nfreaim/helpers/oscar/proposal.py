@@ -12,15 +12,40 @@ from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.greeting import Greeting
 from nfreaim.core.helper import Nat, Report
 from nfreaim.core.tcp.offsets import Edit, differences
-from nfreaim.helpers.oscar.flap import Frame
+from nfreaim.helpers.oscar.flap import SNAC_BODY, Frame
 from nfreaim.helpers.oscar.peer_greetings import Party, greetings
-from nfreaim.layers.oscar_messages import CAPABILITIES, FLAP, TLV, RdvTag, Rendezvous, rebuild
+from nfreaim.layers.oscar_icq import REVERSE_CONNECT, SERVER_RELAY
+from nfreaim.layers.oscar_messages import (
+    CAPABILITIES,
+    FLAP,
+    FLAP_HEADER,
+    RENDEZVOUS_HEADER,
+    SNAC_FLAG_EXTRA,
+    SNAC_HEADER,
+    TLV,
+    TLV_HEADER,
+    IcbmChannel,
+    IcbmTag,
+    IcbmToClient,
+    RdvTag,
+    RdvType,
+    Rendezvous,
+    rebuild,
+)
+from nfreaim.layers.structs import header_struct
 
 ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
 # What may be edited. VERIFIED_IP is the server's to write, but nothing keeps a client from it.
-EDITABLE: Final = frozenset({*ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR})
-_LENGTHS: Final[dict[int, int]] = {tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in EDITABLE}
+_EDITABLE: Final = frozenset({*ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR})
+_LENGTHS: Final[dict[int, int]] = {
+    tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in _EDITABLE
+}
 _NOWHERE: Final = bytes(4)
+ICBM: Final = header_struct(IcbmToClient)
+OWN_RENDEZVOUS: Final = frozenset({REVERSE_CONNECT, SERVER_RELAY})
+"""Capabilities of ICQ's own kinds, whose service data names an address, too (see icq.py)."""
+# A plain number: before Python 3.12 reading an enum's member costs as much as unpacking a header.
+_RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
 
 
 class Proposal:
@@ -222,3 +247,59 @@ def plain_name(name: bytes) -> bytes:
 
 def _complement(value: bytes | None) -> bytes:
     return bytes(byte ^ 0xFF for byte in value or b"")
+
+
+def first_editable(frame: bytes, direction: Direction) -> int | None:
+    """Where in *frame*, of which the end may be missing, the first byte stands that an edit could change.
+
+    None if there is none in what is there. Read by structure, as far as the bytes go: user-info TLVs 0x0003
+    and 0x0005 (sign-on time, member since) look exactly like an address and a port.
+    """
+    pos = body_of(frame)
+    size = len(frame)
+    if size < pos + ICBM.size + 1 or ICBM.unpack_from(frame, pos)[1] != _RENDEZVOUS:
+        return None
+    pos += ICBM.size
+    pos += 1 + frame[pos]
+    if direction is Direction.REPLY:  # user info: warning level and a count that alone delimits its TLVs
+        count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
+        pos += 4
+        while count and pos + TLV_HEADER.size <= size:
+            pos += TLV_HEADER.size + TLV_HEADER.unpack_from(frame, pos)[1]
+            count -= 1
+    while pos + TLV_HEADER.size <= size:
+        tag, length = TLV_HEADER.unpack_from(frame, pos)
+        pos += TLV_HEADER.size
+        if tag == IcbmTag.DATA:
+            return _first_in_block(frame, pos, min(pos + length, size))
+        pos += length
+    return None
+
+
+def _first_in_block(frame: bytes, pos: int, size: int) -> int | None:
+    if pos + RENDEZVOUS_HEADER.size > size:
+        return None
+    kind, _, capability = RENDEZVOUS_HEADER.unpack_from(frame, pos)
+    if kind != RdvType.PROPOSE:
+        return None
+    editable = _EDITABLE
+    if capability in OWN_RENDEZVOUS:
+        editable |= {RdvTag.SVC_DATA}
+    first = None
+    pos += RENDEZVOUS_HEADER.size
+    while pos + TLV_HEADER.size <= size:
+        tag, length = TLV_HEADER.unpack_from(frame, pos)
+        pos += TLV_HEADER.size
+        if tag == RdvTag.USE_ARS:
+            return None
+        if first is None and tag in editable:
+            first = pos
+        pos += length
+    return first
+
+
+def body_of(frame: bytes) -> int:
+    """Where the SNAC body begins: behind the extra block, if the flags announce one."""
+    if len(frame) >= SNAC_BODY + 2 and SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[2] & SNAC_FLAG_EXTRA:
+        return SNAC_BODY + 2 + int.from_bytes(frame[SNAC_BODY : SNAC_BODY + 2], "big")
+    return SNAC_BODY

@@ -23,17 +23,18 @@ from nfreaim.core.address import Direction, Endpoint, is_reachable
 from nfreaim.core.helper import Expectation, Nat, Refused, Scan
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.helpers.oscar.flap import SERVER_SLACK, SNAC_BODY, FlapReader, Frame, OutOfSequence
-from nfreaim.helpers.oscar.icq import INFOS, OWN_RENDEZVOUS, SET_STATUS, Icq
-from nfreaim.helpers.oscar.incomplete import (
-    CLIENT_ERROR,
+from nfreaim.helpers.oscar.icq import INFOS, Icq
+from nfreaim.helpers.oscar.incomplete import first_in_frame
+from nfreaim.helpers.oscar.proposal import (
+    ADDRESSES,
     ICBM,
-    TO_CLIENT,
-    TO_HOST,
+    OWN_RENDEZVOUS,
+    Proposal,
     body_of,
     first_editable,
-    first_in_frame,
+    party,
+    plain_name,
 )
-from nfreaim.helpers.oscar.proposal import ADDRESSES, Proposal, party, plain_name
 from nfreaim.helpers.oscar.redirects import FIRST_EDITABLE, Redirects, may_be_redirect
 from nfreaim.helpers.oscar.resync import Resync
 from nfreaim.layers.oscar_messages import (
@@ -48,19 +49,25 @@ from nfreaim.layers.oscar_messages import (
     rebuild,
     rendezvous_of,
 )
+from nfreaim.layers.oscar_names import (
+    CHANNEL_MSG_TO_CLIENT,
+    CHANNEL_MSG_TO_HOST,
+    CLIENT_ERR,
+    FAMILY_ICBM,
+    HOST_ONLINE,
+    ICBM_ERR,
+    SET_NICKINFO_FIELDS,
+)
 from nfreaim.layers.oscar_redirect import REDIRECTS
 
-_HOST_ONLINE: Final = b"\x00\x01\x00\x03"
-_ICBM_ERROR: Final = b"\x00\x04\x00\x01"
 # By direction, for FlapReader: True marks ICBMs.
 _WANTED: Final = (
-    {TO_HOST: True, CLIENT_ERROR: True, SET_STATUS: False},
-    {TO_CLIENT: True, CLIENT_ERROR: True, _ICBM_ERROR: False, _HOST_ONLINE: False}
+    {CHANNEL_MSG_TO_HOST: True, CLIENT_ERR: True, SET_NICKINFO_FIELDS: False},
+    {CHANNEL_MSG_TO_CLIENT: True, CLIENT_ERR: True, ICBM_ERR: False, HOST_ONLINE: False}
     | dict.fromkeys(REDIRECTS, False),
 )
 # While an ICQ client has published where it listens, every message that says who its sender is counts, too.
-_WANTED_WITH_INFOS: Final = _WANTED[1] | {TO_CLIENT: False} | dict.fromkeys(INFOS, False)
-_FAMILY_ICBM: Final = b"\x00\x04"
+_WANTED_WITH_INFOS: Final = _WANTED[1] | {CHANNEL_MSG_TO_CLIENT: False} | dict.fromkeys(INFOS, False)
 
 # Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
 _SIGNOFF: Final = FlapChannel.SIGNOFF.value
@@ -187,22 +194,22 @@ class OscarHelper:
             return self._signoff(frame, nat)
         name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
         body = body_of(data)
-        if name == _HOST_ONLINE:
+        if name == HOST_ONLINE:
             families = [data[at : at + 2] for at in range(body, len(data) - 1, 2)]
-            if not self.established and self._begun() and _FAMILY_ICBM in families:
+            if not self.established and self._begun() and FAMILY_ICBM in families:
                 self.established = True
                 for reader in self._readers:
                     reader.settled = True
                 nat.established()
         elif name in REDIRECTS:
             return (self._redirects.read(frame, nat) or []) if self._begun() else []
-        elif name == _ICBM_ERROR:
+        elif name == ICBM_ERR:
             cookie = self._requests.pop(SNAC_HEADER.unpack_from(data, FLAP_HEADER.size)[3], None)
             if cookie is not None:
                 nat.withdraw(cookie, "the server could not deliver the proposal")
         elif not self.established:
             return []
-        elif name == SET_STATUS:
+        elif name == SET_NICKINFO_FIELDS:
             return [] if nat.server_inside else self._icq.status(frame, body, nat)
         elif name in INFOS:
             return self._icq.user_info(frame, name, body, nat)
@@ -217,11 +224,11 @@ class OscarHelper:
         cookie, channel = ICBM.unpack_from(data, body)
         edits: list[Edit] = []
         icq = not nat.server_inside
-        if icq and name == TO_CLIENT and nat.has_standing():
+        if icq and name == CHANNEL_MSG_TO_CLIENT and nat.has_standing():
             edits = self._icq.user_info(frame, name, body + ICBM.size, nat)
         if channel != _RENDEZVOUS:
             return edits
-        if name != CLIENT_ERROR:
+        if name != CLIENT_ERR:
             return edits + self._rendezvous(direction, frame, nat)
         answer = self._icq.client_error(direction, frame, body, nat) if icq else None
         if answer is None:

@@ -1,7 +1,7 @@
-"""The two capabilities that nfreaim needs of the kernel. Looks, and changes nothing.
+"""The two capabilities that nfreaim needs of the kernel; nothing else of root's power, nor root itself.
 
 NET_ADMIN for the queue, connection tracking, the sets and the rules; NET_RAW for libiptc's raw socket and for
-resets. Nothing else of root's power is needed, nor root itself.
+resets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def missing() -> list[str]:
 
 
 def require() -> None:
-    """Raises BackendError if one is missing: half of the daemon would work, and fail at the first message."""
+    """Raise BackendError if one is missing, because the daemon would start and fail at the first message."""
     if lacking := missing():
         raise BackendError(
             f"{' and '.join(lacking)} missing: run it as root, or in the unit CapabilityBoundingSet= and "

@@ -1,4 +1,4 @@
-"""Asks programs of the system: runs them and reads their answers. It may only look, not change anything."""
+"""Programs of the system that are asked for something: run, and their answers read. None changes anything."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 from nfreaim.errors import BackendError
 
-TIMEOUT = 60.0  # seconds
+TIMEOUT_S = 60.0
 
 
 def which(program: str) -> str | None:
@@ -25,7 +25,7 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=TIMEOUT_S,
         check=False,
         env={**os.environ, "LC_ALL": "C", "PATH": _path()},
     )

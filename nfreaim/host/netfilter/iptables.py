@@ -1,14 +1,16 @@
-"""NatTable: the rules that we change while we run. The only module that knows python-iptables.
+"""NatTable: the rules that the daemon changes while it runs. The only module that knows python-iptables.
 
-Our chain is made and removed by rules/nfreaim-rules; this adds to it and touches nothing else. The library
-has to be used in one way only: without autocommit (which swallows the kernel's refusals), under the lock of
-the iptables programs (which it ignores), and with a refresh inside the lock (or a concurrent change is lost).
+rules/nfreaim-rules makes and removes our chain in the legacy nat table; this module adds rules to it and
+touches nothing else. The library has to be used in one way only: without autocommit (which swallows the
+kernel's refusals), under the lock of the iptables programs (which it ignores), and with a refresh inside the
+lock (or a concurrent change is lost).
 
-A *destination* is where pinholes lead to: an inside host, and a port unless it is the outside one. It has one
-rule, which translates what the entries of the pinhole set name it for, and opens nothing by itself. The rules
-stand in chains of their own, the *buckets*: a new connection runs along the jumps to them and along one of
-them. A forward of the configuration is two rules over a range of ports at the head of our chain, without a
-destination address: what is sent to our chain is for the router itself.
+A *destination* is where pinholes lead to: an inside host, and a port unless it is the outside one. One rule
+per destination translates the connections that an entry of the pinhole set assigns to it; the rule opens
+nothing by itself. These rules stand in chains of their own, the *buckets*: a new connection passes the jumps
+to the buckets and the rules of one bucket. A forward of the configuration is two rules over a range of ports
+at the head of our chain. They name no outside address, because the script sends only packets for the router
+itself to our chain.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,23 +27,20 @@ from typing import Any, Final
 from nfreaim.core.address import Endpoint
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.ipset import PIN_SET
+from nfreaim.host.netfilter.ipset import pin_data
 from nfreaim.host.netfilter.legacy_tables import LegacyTables
+from nfreaim.host.netfilter.names import BUCKET_CHAIN, CHAIN, COMMENT, PIN_SET, PINHOLE_MARK
 from nfreaim.host.slim_imports import fast_iptc_import
 
 with fast_iptc_import():
     import iptc
 
-CHAIN: Final = "NFREAIM"
-PINHOLE_MARK: Final = 0x200000
-UNVERIFIED_MARK: Final = 0x400000
-
 _LOCK: Final = Path("/run/xtables.lock")
-_LOCK_WAIT: Final = 0.25  # seconds; a packet waits meanwhile, and its sender will soon retransmit
+_LOCK_WAIT_S: Final = 0.25  # a packet waits meanwhile, and its sender will soon retransmit
 _TRIES: Final = 5
-_BUCKET: Final = re.compile(rf"{CHAIN}_D(\d+)")
-_DESTINATION: Final = re.compile(r"nfreaim to=(?P<address>[0-9.]+):(?P<port>\d+)")
-_FORWARD: Final = re.compile(r"nfreaim forward=(?P<low>\d+)-(?P<high>\d+) in=(?P<host>\S+)")
+_BUCKET: Final = re.compile(rf"{BUCKET_CHAIN}(\d+)")
+_DESTINATION: Final = re.compile(rf"{COMMENT} to=(?P<address>[0-9.]+):(?P<port>\d+)")
+_FORWARD: Final = re.compile(rf"{COMMENT} forward=(?P<low>\d+)-(?P<high>\d+) in=(?P<host>\S+)")
 
 
 class NatTable:
@@ -64,7 +62,7 @@ class NatTable:
         with _reading() as (table, _):
             return _destinations(table)
 
-    def lead(
+    def set_destinations(
         self,
         wanted: Mapping[Endpoint, int],
         missing: Collection[Endpoint],
@@ -73,9 +71,11 @@ class NatTable:
     ) -> bytes:
         """Let exactly the destinations *wanted* have rules, each in the bucket given.
 
-        As long as the table is of the version *trusted*, *missing* are all of them that have no rule, and
-        *unwanted* all the others that have one; else it is read. At most one replacement of the table;
-        returns the version that it leaves. Raises BackendError.
+        missing   those of *wanted* that have no rule, if the table still has the version *trusted*
+        unwanted  the others that have a rule, under the same condition
+        trusted   if the table has another version, it is read instead
+
+        Replaces the table at most once and returns the version that it leaves. Raises BackendError.
         """
         versions = []
 
@@ -113,10 +113,11 @@ class NatTable:
 
         _replace(change)
 
-    def forward(self, forwards: Sequence[Forward]) -> None:
+    def set_forwards(self, forwards: Sequence[Forward]) -> None:
         """Make these the forwards in our chain, in place of those that are there. Raises BackendError.
 
-        They stand before the pinholes, which never use their ports for anybody else.
+        They stand before the rules for pinholes. No conflict follows, because no pinhole of another host uses
+        a forward's ports.
         """
         if not forwards and not self.forwards():
             return
@@ -140,18 +141,6 @@ class NatTable:
         return [Forward(it["host"], range(int(it["low"]), int(it["high"]) + 1)) for it in found if it]
 
 
-def pin_data(destination: Endpoint, bucket: int) -> int:
-    """The byte counter of a pinhole's entry: bucket << 48 | inside address << 16 | inside port."""
-    address = int.from_bytes(socket.inet_aton(destination.address), "big")
-    return bucket << 48 | address << 16 | destination.port
-
-
-def pin_destination(data: int) -> tuple[Endpoint, int]:
-    """The reverse of ``pin_data``: destination and bucket."""
-    address = socket.inet_ntoa((data >> 16 & 0xFFFFFFFF).to_bytes(4, "big"))
-    return Endpoint(address, data & 0xFFFF), data >> 48
-
-
 @contextmanager
 def _chain() -> Iterator[tuple[Any, Any]]:
     """The nat table, just read, and our chain in it, under the lock. Raises BackendError, IPTCError."""
@@ -161,14 +150,14 @@ def _chain() -> Iterator[tuple[Any, Any]]:
     except OSError as error:
         raise BackendError(f"the lock of iptables cannot be taken: {error}; are you root?") from error
     with lock:
-        deadline = time.monotonic() + _LOCK_WAIT
+        deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise BackendError(f"another program holds {_LOCK} for {_LOCK_WAIT} s") from None
+                    raise BackendError(f"another program holds {_LOCK} for {_LOCK_WAIT_S} s") from None
                 time.sleep(0.005)
         table = iptc.Table(iptc.Table.NAT, autocommit=False)
         table.refresh()
@@ -220,7 +209,7 @@ def _numbers(table: Any) -> list[int]:
 
 
 def _bucket(number: int) -> str:
-    return f"{CHAIN}_D{number:02d}"
+    return f"{BUCKET_CHAIN}{number:02d}"
 
 
 def _jumps(chain: Any) -> list[int]:
@@ -267,7 +256,7 @@ def _pin_rule(operator: str, data: int) -> Any:
 def _destination_rule(destination: Endpoint, bucket: int) -> Any:
     rule = _pin_rule("eq", pin_data(destination, bucket))
     rule.protocol = "tcp"
-    rule.create_match("comment").comment = f"nfreaim to={destination}"
+    rule.create_match("comment").comment = f"{COMMENT} to={destination}"
     target = rule.create_target("DNAT")
     target.to_destination = str(destination) if destination.port else destination.address
     return rule
@@ -284,7 +273,7 @@ def _forward_rules(forward: Forward) -> list[Any]:
         rule = iptc.Rule()
         rule.protocol = "tcp"
         rule.create_match("tcp").dport = f"{low}:{high}" if low < high else str(low)
-        rule.create_match("comment").comment = f"nfreaim forward={low}-{high} in={forward.host}"
+        rule.create_match("comment").comment = f"{COMMENT} forward={low}-{high} in={forward.host}"
         return rule
 
     try:

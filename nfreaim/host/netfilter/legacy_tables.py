@@ -1,8 +1,8 @@
-"""What of the legacy tables is ours, and where it stands, read as the kernel keeps it. Reads only.
+"""LegacyTables: which of our rules the legacy tables hold and where they stand. Reads only.
 
-Made to be cheap enough for every other second: the sizes of the tables are two system calls each, without the
-lock of iptables and without a program. Layouts: linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h,
-linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h.
+Cheap enough for a look every other second: the size of a table is one system call, without the lock of
+iptables and without a program. Layouts: linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h,
+linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from nfreaim.errors import BackendError
-
-OURS: Final = "NFREAIM"
-"""What the names of all our chains begin with."""
+from nfreaim.host.netfilter.names import CHAIN, COMMENT
+from nfreaim.host.netfilter.netlink import HEADERS_SIZE, REQUEST, Netlink, attributes, error_of, message
 
 TABLES: Final = ("raw", "mangle", "nat", "filter")
 
@@ -36,19 +35,16 @@ _TARGET: Final = struct.Struct("=H29sB")
 _ERROR: Final = b"ERROR"  # the target that begins a chain of somebody's own
 # In this table the daemon fills our chain, with destinations and forwards: these are for it to compare.
 _FILLED: Final = ("nat",)
-_FORWARD: Final = b"nfreaim forward="
+_FORWARD: Final = f"{COMMENT} forward=".encode()
 _TRIES: Final = 3
 
-_NETFILTER: Final = 12
-_GET_GENERATION: Final = 10 << 8 | 16
-_ERROR_MESSAGE: Final = 2
+_GET_GENERATION: Final = 10 << 8 | 16  # subsystem of nf_tables, NFT_MSG_GETGEN
 _GENERATION_ID: Final = 1
-_SECOND: Final = struct.pack("@ll", 1, 0)
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-class Part(NamedTuple):
+class RulePart(NamedTuple):
     """A chain of ours ("chain NFREAIM") or our jumps from a built-in one ("jump PREROUTING > NFREAIM")."""
 
     table: str
@@ -58,13 +54,13 @@ class Part(NamedTuple):
         return f"{self.table}: {self.what}"
 
 
-class Ours(NamedTuple):
+class OurRules(NamedTuple):
     """Everything of ours. *parts*: a digest of the rules of each. *misplaced*: jumps others got around."""
 
-    parts: dict[Part, bytes]
-    misplaced: tuple[Part, ...]
+    parts: dict[RulePart, bytes]
+    misplaced: tuple[RulePart, ...]
 
-    def changed(self, now: Ours) -> list[str]:
+    def changed(self, now: OurRules) -> list[str]:
         """In words, what of this is missing, changed or misplaced *now*."""
         found = [f"{part} missing" for part in self.parts if part not in now.parts]
         found += [
@@ -96,16 +92,16 @@ class LegacyTables:
             raise BackendError(f"the legacy tables cannot be read: {error}") from error
         return {name: self.info(name) for name in TABLES if name in names}
 
-    def ours(self) -> Ours:
+    def ours(self) -> OurRules:
         """What of the tables is ours. Costs some microseconds per rule. Raises BackendError."""
-        parts: dict[Part, bytes] = {}
-        misplaced: list[Part] = []
+        parts: dict[RulePart, bytes] = {}
+        misplaced: list[RulePart] = []
         for name in self.sizes():
             info, blob = self._entries(name)
             found, wrong = _ours(name, info, blob)
             parts |= found
             misplaced += wrong
-        return Ours(parts, tuple(misplaced))
+        return OurRules(parts, tuple(misplaced))
 
     def info(self, table: str) -> bytes:
         """What ``sizes`` says of one table, which is made if it does not exist. Raises BackendError."""
@@ -134,7 +130,7 @@ class LegacyTables:
         return bytes(buffer)
 
 
-def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[Part, bytes], list[Part]]:
+def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[RulePart, bytes], list[RulePart]]:
     """Our parts of one table, and the jumps that do not stand where they have to."""
     _, valid, *rest = _INFO.unpack(info)
     begins = {rest[hook]: name for hook, name in enumerate(_HOOKS) if valid >> hook & 1}
@@ -151,26 +147,26 @@ def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[Part, bytes], list
             # A target right behind the rule stands for a rule without one.
             jumps = target >= 0 and target != end
             rules.append((chain, target if jumps else -1, content if jumps else content + name + value))
-    names = [name for name in heads.values() if name.startswith(OURS)]
+    names = [name for name in heads.values() if name.startswith(CHAIN)]
     if table in _FILLED:
-        names = [name for name in names if name == OURS]
-    digests = {Part(table, f"chain {name}"): blake2b() for name in names}
-    order: dict[str, list[Part | None]] = {name: [] for name in begins.values()}
+        names = [name for name in names if name == CHAIN]
+    digests = {RulePart(table, f"chain {name}"): blake2b() for name in names}
+    order: dict[str, list[RulePart | None]] = {name: [] for name in begins.values()}
     for place, target, content in rules:
         leads = heads.get(target, "")
-        part = Part(table, f"jump {place} > {leads}") if leads.startswith(OURS) else None
+        part = RulePart(table, f"jump {place} > {leads}") if leads.startswith(CHAIN) else None
         if place in order:
             order[place].append(part)
             if part is not None:
                 digests.setdefault(part, blake2b()).update(content)
         elif place in names and not (table in _FILLED and (leads or _FORWARD in content)):
-            digests[Part(table, f"chain {place}")].update(content + leads.encode())
+            digests[RulePart(table, f"chain {place}")].update(content + leads.encode())
     return {part: digest.digest() for part, digest in digests.items()}, _misplaced(table, order)
 
 
-def _misplaced(table: str, order: dict[str, list[Part | None]]) -> list[Part]:
+def _misplaced(table: str, order: dict[str, list[RulePart | None]]) -> list[RulePart]:
     """In filter nothing of others may stand before our jumps, elsewhere nothing behind them."""
-    wrong: dict[Part, None] = {}
+    wrong: dict[RulePart, None] = {}
     for parts in order.values():
         seen_other = False
         for part in parts if table == "filter" else reversed(parts):
@@ -197,13 +193,14 @@ def _entries(blob: bytes) -> Iterator[tuple[int, int, bytes, bytes, bytes]]:
 def generation() -> int | None:
     """A number that every change of the nft rules changes; None where the kernel has none."""
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as asking:
-            asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SECOND)
-            asking.send(struct.pack("=IHHIIBBH", 20, _GET_GENERATION, 1, 1, 0, 0, 0, 0))
-            answer = asking.recv(4096)
+        netlink = Netlink()
+        try:
+            answer = netlink.ask(message(_GET_GENERATION, REQUEST, family=socket.AF_UNSPEC))
+        finally:
+            netlink.close()
     except OSError:
         return None
-    if len(answer) < 28 or struct.unpack_from("=H", answer, 4)[0] == _ERROR_MESSAGE:
+    if error_of(answer) is not None:
         return None
-    kind = struct.unpack_from("=H", answer, 22)[0]
-    return int(struct.unpack_from("!I", answer, 24)[0]) if kind == _GENERATION_ID else None
+    found = dict(attributes(answer[HEADERS_SIZE:])).get(_GENERATION_ID, b"")
+    return int.from_bytes(found, "big") if len(found) == 4 else None

@@ -1,22 +1,18 @@
-"""Reads a native nftables ruleset and says what in it stops, or competes with, our pinholes.
+"""Ruleset: what in a native nftables ruleset stops our pinholes or competes with them.
 
-It works on the JSON of `nft -j list ruleset` and runs nothing itself. It may not change a ruleset: what a
-native firewall accepts is its owner's decision, so the owner gets the line to add.
+Reads the JSON of `nft -j list ruleset` and runs nothing itself. It never changes a ruleset: what a native
+firewall accepts is its owner's decision, so the owner is told the rule to add.
 """
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from nfreaim.host.netfilter.names import CHAIN, PINHOLE_MARK
+
 Object = dict[str, Any]
 
-PINHOLE_BIT = 0x200000
-"""Connmark bit of a connection that came through a pinhole; the same as in rules/nfreaim-rules."""
-
-ACCEPT = f"ct mark and {PINHOLE_BIT:#x} == {PINHOLE_BIT:#x} ct status dnat accept"
-OUR_CHAIN = "NFREAIM"
-VERIFIED_CHAIN = "NFREAIM_VERIFIED"
-OUR_CHAINS = (OUR_CHAIN, "NFREAIM_SERVER", "NFREAIM_OWN", "NFREAIM_GATE", VERIFIED_CHAIN)
+ACCEPT = f"ct mark and {PINHOLE_MARK:#x} == {PINHOLE_MARK:#x} ct status dnat accept"
 
 _HARMLESS = {"counter", "log"}
 _DROPS = {"drop", "reject"}
@@ -115,7 +111,7 @@ def _covers(expressions: Iterable[Object], wan: Collection[str]) -> bool:
             if key == "match":
                 if not _always_true(value, wan):
                     return False
-            elif key == "accept" or (key == "jump" and value.get("target") == OUR_CHAIN):
+            elif key == "accept" or (key == "jump" and value.get("target") == CHAIN):
                 accepts = True
             elif key not in _HARMLESS:
                 return False
@@ -127,8 +123,8 @@ def _always_true(match: Object, wan: Collection[str]) -> bool:
     operator, left, right = match.get("op"), match.get("left"), match.get("right")
     if operator not in {"==", "in"}:
         return False
-    if left == {"&": [{"ct": {"key": "mark"}}, PINHOLE_BIT]}:
-        return right == PINHOLE_BIT
+    if left == {"&": [{"ct": {"key": "mark"}}, PINHOLE_MARK]}:
+        return right == PINHOLE_MARK
     if left in ({"ct": {"key": "status"}}, {"&": [{"ct": {"key": "status"}}, "dnat"]}):
         return "dnat" in _values(right)
     if left == {"ct": {"key": "state"}}:

@@ -1,7 +1,7 @@
-"""PacketQueue: the NFQUEUE as the engine needs it. The only module that knows NetfilterQueue.
+"""PacketQueue: hands the packets of one NFQUEUE to an engine, and the engine's verdicts to the kernel.
 
-Every packet the kernel hands out gets exactly one verdict, here and nowhere else: an exception in the
-binding's callback would leave its packet in the kernel and stall the connection. Nothing is decided here.
+The only module that knows NetfilterQueue. Every packet gets exactly one verdict, and gets it here: an
+exception in the binding's callback would leave its packet in the kernel without one and stall its connection.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import math
 import os
 import socket
 import struct
+import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
@@ -21,14 +23,10 @@ from netfilterqueue import COPY_PACKET, NetfilterQueue
 from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
-from nfreaim.host.report.journal import origin
+from nfreaim.host.netfilter.names import DONE_MARK, SKEWED_MARK, VERIFIED_MARK
 
 log = logging.getLogger(__name__)
 
-SKEW_MARK: Final = 0x10000  # packet mark that the rules set on flows that must fail closed
-DONE_MARK: Final = 0x40000  # what we set on a packet that was changed: the rules never queue it again
-# What we set on a packet whose connection is verified: the rules take the connection out of the queue.
-VERIFIED_MARK: Final = 0x800000
 # Hook numbers of packets that come from an inside host, or from this router itself: PREROUTING and OUTPUT.
 # The others, INPUT and POSTROUTING, see what is on its way to one.
 _FROM_INSIDE: Final = (0, 3)
@@ -37,21 +35,23 @@ _GATE: Final = 2  # FORWARD: connections through a pinhole that are not verified
 # none.
 _LENGTH: Final = 16384
 _SOCKET_BYTES: Final = 8 << 20
-_TURN: Final = 0.005  # seconds, then the loop gets to look at its clock and at everything else
-_PAUSE: Final = 0.005  # seconds without a packet end a longer turn
+_TURN_S: Final = 0.005  # then the loop gets to look at its clock and at everything else
+_PAUSE_S: Final = 0.005  # without a packet for so long a longer turn ends
 _TIMEVAL: Final = struct.Struct("ll")
 
 
 class _TurnOver(Exception):
-    """Leaves the binding's read loop, which under load would never return. Raised after a verdict only."""
+    """Leaves the binding's read loop, which never returns under load. Raised only after a verdict."""
 
 
-class Consumer(Protocol):
-    """Who reads what is queued: an engine, see core.engine."""
+class PacketReader(Protocol):
+    """The part of core.engine.Engine that a queue needs."""
 
     def passes(self, raw: bytes, from_inside: bool, now: float) -> bool: ...
 
-    def consider(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts: ...
+    def process_slow(
+        self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool
+    ) -> Verdicts: ...
 
 
 class PacketQueue:
@@ -62,11 +62,11 @@ class PacketQueue:
     """
 
     def __init__(
-        self, number: int, engine: Consumer, clock: Callable[[], float], gate: PeerGate | None = None
+        self, number: int, engine: PacketReader, clock: Callable[[], float], gate: PeerGate | None = None
     ) -> None:
         self.number = number
         self._passes = engine.passes
-        self._consider = engine.consider
+        self._process_slow = engine.process_slow
         self._gate = gate
         self._clock = clock
         self._until = math.inf
@@ -82,7 +82,7 @@ class PacketQueue:
                     self.number, self._handle, _LENGTH, mode=COPY_PACKET, range=0xFFFF, sock_len=_SOCKET_BYTES
                 )
             with socket.socket(fileno=os.dup(self.fileno())) as same:
-                pause = _TIMEVAL.pack(0, int(_PAUSE * 1e6))
+                pause = _TIMEVAL.pack(0, int(_PAUSE_S * 1e6))
                 same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, pause)
         except OSError as error:
             raise BackendError(
@@ -94,21 +94,21 @@ class PacketQueue:
         """For a selector: readable when packets wait."""
         return int(self._queue.get_fd())
 
-    def serve(self, stay: float = 0.0) -> bool:
-        """Give verdicts for what waits, for some milliseconds at most. Raises OSError if the queue breaks.
+    def serve(self, stay_s: float = 0.0) -> bool:
+        """Give verdicts for what waits, for 5 ms at most. Raises OSError if the queue breaks.
 
-        stay  for so many seconds wait for more, until a packet is held or none comes for 5 ms. Asking first
-              whether there is one, and for others afterwards, would double the system calls of each.
+        stay_s  wait so many seconds for more packets, until one is held or none comes for 5 ms. Asking the
+                selector before each packet would double the system calls.
 
-        Returns whether none came for so long.
+        Returns whether the turn ended because no packet came.
         """
-        self._until = self._clock() + (stay or _TURN)
+        self._until = self._clock() + (stay_s or _TURN_S)
         with suppress(_TurnOver):
-            self._queue.run(block=stay > 0)
-            return stay > 0
+            self._queue.run(block=stay_s > 0)
+            return stay_s > 0
         return False
 
-    def apply(self, verdicts: Verdicts) -> None:
+    def send_verdicts(self, verdicts: Verdicts) -> None:
         """Carry out *verdicts*, whose tokens are packets of this queue. One that fails keeps none waiting."""
         for packet, verdict in verdicts:
             try:
@@ -148,21 +148,21 @@ class PacketQueue:
                     return
                 verdicts: Verdicts = []
             else:
-                skewed = bool(packet.get_mark() & SKEW_MARK)
-                verdicts = self._consider(raw, packet, from_inside, now, skewed)
+                skewed = bool(packet.get_mark() & SKEWED_MARK)
+                verdicts = self._process_slow(raw, packet, from_inside, now, skewed)
         except Exception as error:
             verdicts = [(packet, self._failure(packet, error))]
-        self._answer(verdicts, now)
+        self._finish_turn(verdicts, now)
 
     def _failure(self, packet: Any, error: Exception) -> Verdict:
         """The verdict for a packet that made the engine fail."""
         # Each packet of a flow may fail alike: the first of a kind says where, the others that they did.
         first = type(error) not in self._failed
         self._failed.add(type(error))
-        skewed = packet.get_mark() & SKEW_MARK
+        skewed = packet.get_mark() & SKEWED_MARK
         what = "is dropped" if skewed else "passes as it came"
         trace = error if first else None
-        log.error("a packet failed in the engine and %s: %s", what, origin(error), exc_info=trace)
+        log.error("a packet failed in the engine and %s: %s", what, _origin(error), exc_info=trace)
         return DROP if skewed else ACCEPT
 
     def _forwarded(self, gate: PeerGate, packet: Any, now: float) -> None:
@@ -172,10 +172,18 @@ class PacketQueue:
             verdict = gate.process(packet.get_payload(), now)
         except Exception:
             log.exception("a packet failed in the peer gate and is dropped")
-        self._answer([(packet, verdict)], now)
+        self._finish_turn([(packet, verdict)], now)
 
-    def _answer(self, verdicts: Verdicts, now: float) -> None:
-        self.apply(verdicts)
-        # A packet that is held has its own hour, which the loop knows.
+    def _finish_turn(self, verdicts: Verdicts, now: float) -> None:
+        self.send_verdicts(verdicts)
+        # A packet was held: the turn ends, because the loop knows when it has to be released.
         if now >= self._until or not verdicts:
             raise _TurnOver
+
+
+def _origin(error: Exception) -> str:
+    """The type of an exception and the line that raised it, never its text."""
+    where = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        where = f" at {Path(frame.f_code.co_filename).name}:{line}"
+    return f"{type(error).__name__}{where}"

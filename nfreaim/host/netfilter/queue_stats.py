@@ -1,4 +1,4 @@
-"""The kernel's statistics of the packet queues in this network namespace. Reads only."""
+"""QueueStatistics: the kernel's counters of the packet queues in this network namespace. Reads only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ packets that wait, copy mode, copy range, the two counts of dropped ones, the la
 
 
 class QueueStatistics(NamedTuple):
-    """One queue, since somebody bound it. Counts are of packets.
+    """One queue since it was bound. Counts are of packets.
 
     port            netlink port id of the socket that serves it
     dropped_full    dropped because the queue was full

@@ -1,8 +1,8 @@
-"""ResetSender: TCP resets for connections that can no longer be translated. Sends, and can do nothing else.
+"""ResetSender: TCP resets for connections that can no longer be translated.
 
-A reset is for the receiver's eyes: it carries the numbers that its receiver knows. Towards outside it is
-tracked and translated like any packet of its connection; towards inside it must not be tracked, because
-connection tracking knows the connection in the outside's numbers only. The rules tell them apart by mark.
+A reset carries the sequence numbers that its receiver knows. Towards outside it is tracked and translated
+like any packet of its connection. Towards inside it must not be tracked, because connection tracking knows
+the connection in the outside's numbers only. The rules tell the two apart by their packet mark.
 Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1; answer to a segment: RFC 9293 section 3.10.7.
 """
 
@@ -13,14 +13,13 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from nfreaim.core.address import reverse
+from nfreaim.core.address import flow_id, reverse
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment, bare_packet
 from nfreaim.errors import BackendError
+from nfreaim.host.netfilter.names import INSIDE_MARK, OWN_MARK
 
 log = logging.getLogger(__name__)
 
-OWN_MARK: Final = 0x80000
-INSIDE_MARK: Final = 0x180000
 _SO_MARK: Final = 36
 # Far enough behind a segment's own position to be behind that of a stream that edits shortened, and near
 # enough for connection tracking, which takes what is at most a window behind.
@@ -43,13 +42,14 @@ class ResetSender:
         self._socket.close()
 
     def answer(self, segment: Segment) -> None:
-        """Reset the sender of *segment* (if that is no reset), and make the other end speak. Never raises.
+        """Reset the sender of *segment*, unless that is a reset, and make the other end speak. Never raises.
 
-        Nobody knows the numbers that the other end would accept a reset with, but it does: an empty segment
-        from before its window makes it say them (RFC 9293 section 3.10.7.4), and that is answered here again.
+        The numbers that the other end would accept in a reset are unknown here. An empty segment from before
+        its window makes it send them (RFC 9293 section 3.10.7.4), and that segment is answered in turn.
         """
         if segment.flags & RST:
             return
+        log.info("reset: %s is not known any more", flow_id(segment.key))
         end = segment.seq + len(segment.raw) - segment.start
         end += bool(segment.flags & SYN) + bool(segment.flags & FIN)
         self.send(reverse(segment.key), segment.ack if segment.flags & ACK else 0, end)
@@ -59,7 +59,7 @@ class ResetSender:
         """Send a packet with the addresses and ports of *key* (see Segment). Never raises."""
         target = socket.inet_ntoa(key[4:8])
         try:
-            mark = INSIDE_MARK if self._is_inside(target) else OWN_MARK
+            mark = OWN_MARK | (INSIDE_MARK if self._is_inside(target) else 0)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
             self._socket.sendto(bare_packet(key, seq, ack, flags), (target, 0))
         except (OSError, BackendError) as error:

@@ -1,7 +1,6 @@
-"""ForeignForwards: the ports that other rules already forward, read from the firewall's own programs.
+"""Foreign forwards: the ports that other rules already forward, read from the firewall's own programs.
 
-A pinhole on such a port would never be reached, because the operator's forwards come first. Reads only; what
-cannot be read counts as no forward.
+A pinhole on such a port would never be reached, because the operator's forwards come first.
 """
 
 from __future__ import annotations
@@ -11,28 +10,20 @@ import shutil
 import subprocess
 from typing import Final
 
+from nfreaim.host.netfilter.names import COMMENT
+
 _PROGRAMS: Final = (("iptables-legacy-save", "-t", "nat"), ("nft", "list", "ruleset"))
-_TIMEOUT: Final = 5.0
+_TIMEOUT_S: Final = 5.0
 _TRANSLATES: Final = re.compile(r"\b(DNAT|REDIRECT|dnat|redirect)\b")
 # --dport 80, --dport 80:90, --dports 80,443,8000:8100; nft says dport 80, dport 80-90, dport { 80, 443 }
 _RANGE: Final = r"([0-9]+)(?:[:-]([0-9]+))?"
 _PORTS: Final = re.compile(rf"\bdports? (?:\{{ )?({_RANGE}(?:, ?{_RANGE})*)")
-_OWN: Final = "nfreaim "
+_OWN: Final = f"{COMMENT} "
 
 
-class ForeignForwards:
-    """What was found at the last ``refresh``."""
-
-    def __init__(self) -> None:
-        self._ranges: list[range] = []
-
-    def refresh(self) -> None:
-        """Read the rules again; takes some milliseconds."""
-        self._ranges = [ports for program in _PROGRAMS for ports in forwarded(_output(program))]
-
-    def covers(self, port: int) -> bool:
-        """Whether TCP port *port* is forwarded already."""
-        return any(port in ports for ports in self._ranges)
+def foreign_forwards() -> list[range]:
+    """The ports that are forwarded now; takes some milliseconds. What cannot be read counts as no forward."""
+    return [ports for program in _PROGRAMS for ports in forwarded(_output(program))]
 
 
 def forwarded(rules: str) -> list[range]:
@@ -51,7 +42,7 @@ def _output(command: tuple[str, ...]) -> str:
     if shutil.which(command[0]) is None:
         return ""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout

@@ -1,4 +1,4 @@
-"""LinuxGateHost: the surroundings of the peer gate on this machine (core.firewall.peer_gate.GateHost).."""
+"""LinuxGateHost: what the peer gate asks of this machine (core.firewall.peer_gate.GateHost)."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ from nfreaim.host.linux_backend import LinuxBackend
 
 log = logging.getLogger("nfreaim")
 
-_LINES: Final = 10  # log lines about refused connections in a minute: a scan must not fill the disk
-_MINUTE: Final = 60.0
+_LINES: Final = 10  # log lines about refused connections in a period: a scan must not fill the disk
+_PERIOD_S: Final = 60.0
 
 
 class LinuxGateHost:
-    """Answers for the pinhole table, the set of inside networks, the raw socket and the log."""
+    """Answers from the pinhole table and the set of inside networks; sends resets; logs refused peers."""
 
-    def __init__(self, pinholes: PinholeTable, kernel: LinuxBackend, clock: Callable[[], float]) -> None:
+    def __init__(self, pinholes: PinholeTable, backend: LinuxBackend, clock: Callable[[], float]) -> None:
         self._pinholes = pinholes
-        self._kernel = kernel
+        self._conntrack = backend.conntrack
+        self._resets = backend.resets
         self._clock = clock
-        self._minute = 0.0
+        self._began = 0.0
         self._lines = 0
 
     def expected(self, inside: Endpoint) -> Sequence[Greeting]:
         return self._pinholes.expected(inside)
 
-    def inside(self, address: str) -> bool:
+    def is_inside_host(self, address: str) -> bool:
         try:
-            return self._kernel.lan(address)
+            return self._conntrack.is_inside_host(address)
         except BackendError as error:
             log.warning("cannot tell whether %s is inside: %s", address, error)
             return False
 
     def reset(self, key: bytes, seq: int, ack: int) -> None:
-        self._kernel.reset_peer(key, seq, ack)
+        self._resets.send(key, seq, ack)
 
-    def refused(self, connection: FlowId, reason: str) -> None:
+    def refused(self, flow: FlowId, reason: str) -> None:
         now = self._clock()
-        if now >= self._minute + _MINUTE:
+        if now >= self._began + _PERIOD_S:
             if self._lines > _LINES:
                 log.info("%d more peers were refused", self._lines - _LINES)
-            self._minute, self._lines = now, 0
+            self._began, self._lines = now, 0
         self._lines += 1
         if self._lines <= _LINES:
-            log.info("peer refused: %s to %s %s", connection.client, connection.server, reason)
+            log.info("peer refused: %s to %s %s", flow.client, flow.server, reason)

@@ -1,10 +1,9 @@
 """IpsetFirewall: pinholes as entries of the set nfreaim_pin, which the rules of the nat table read.
 
-Opening, closing and narrowing are changes of the set, a few microseconds each however many are open. Only a
-destination that has no rule yet costs a replacement of the nat table, so rules are made ahead where that is
-possible and kept for a while. Order, always: rule of the destination, entry, verdict.
-The entries carry the whole pinhole: the kernel is the source of truth, closes each at its deadline whether or
-not a daemon runs, and a restarted daemon reads them back.
+Opening, closing and narrowing a pinhole changes the set: a few microseconds, however many are open. Only a
+destination without a rule costs a replacement of the nat table. The order is always: rule of the destination,
+set entry, verdict. An entry carries the whole pinhole. So the kernel closes it at its deadline whether or not
+a daemon runs, and a restarted daemon reads it back.
 """
 
 from __future__ import annotations
@@ -22,39 +21,43 @@ from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.ipset import PIN_SET, PinEntry, PinSet
-from nfreaim.host.netfilter.iptables import NatTable, pin_data, pin_destination
+from nfreaim.host.netfilter.ipset import PinEntry, PinSet, pin_data, pin_destination
+from nfreaim.host.netfilter.iptables import NatTable
+from nfreaim.host.netfilter.names import COMMENT, PIN_SET
 from nfreaim.host.pinholes.dnat_rules import DnatRules
-from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
+from nfreaim.host.pinholes.foreign_forwards import foreign_forwards
+from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
-_COMMENT: Final = re.compile(
-    r"nfreaim in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+)"
-    r" for=(?P<service>\S+) cookie=(?P<cookie>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)"
+# The words are those of running kernels, whatever the fields are called here. Entries of installations that
+# knew one protocol name none.
+_PINHOLE_COMMENT: Final = re.compile(
+    rf"{COMMENT} in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+) for=(?P<service>\S+)"
+    r" cookie=(?P<agreement>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)(?: proto=(?P<protocol>\S+))?"
 )
-_ANYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # the sets of the kernel know no /0
+_EVERYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # the kernel's sets know no /0
 
 
 class IpsetFirewall:
-    """A core.firewall.pinhole.Firewall. *clock* is that of the deadlines."""
+    """core.firewall.pinhole.Firewall. *clock* is that of the deadlines."""
 
-    def __init__(self, forwards: ForeignForwards, clock: Callable[[], float]) -> None:
-        self._forwards = forwards
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._foreign: list[range] = []
         self._clock = clock
         self._set = PinSet(PIN_SET)
         self._nat = NatTable()
         self._destinations = DnatRules(self._nat, clock)
-        self._leading: dict[Endpoint, Endpoint] = {}
+        self._destination_of: dict[Endpoint, Endpoint] = {}
 
-    def close(self) -> None:
+    def close_sockets(self) -> None:
         """Give the sockets back."""
         self._set.close()
         self._nat.close()
 
     # --- core.firewall.pinhole.Firewall ---
 
-    def put(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+    def open(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
         destination = _destination(pinhole)
-        data = pin_data(destination, self._destinations.ready(destination))
+        data = pin_data(destination, self._destinations.make_ready(destination))
         wanted = self._entries(pinhole, data)
         old = [] if earlier is None else self._entries(earlier, data)
         kept = {entry.network for entry in wanted}
@@ -71,12 +74,12 @@ class IpsetFirewall:
                 for entry in old:
                     self._set.add(entry)
             raise
-        self._lead(pinhole.outside, destination)
+        self._use(pinhole.outside, destination)
 
-    def drop(self, pinhole: Pinhole) -> None:
+    def close(self, pinhole: Pinhole) -> None:
         for entry in self._entries(pinhole):
             self._set.delete(entry)
-        destination = self._leading.pop(pinhole.outside, None)
+        destination = self._destination_of.pop(pinhole.outside, None)
         if destination is not None:
             self._destinations.release(destination)
 
@@ -88,19 +91,18 @@ class IpsetFirewall:
                 continue
             other = found.get(entry.outside)
             if other is not None:
-                both = other.peers and pinhole.peers  # who admits everybody has two entries
+                both = other.peers and pinhole.peers  # a pinhole for everybody has two entries
                 pinhole = replace(
                     pinhole, peers=tuple(sorted({*other.peers, *pinhole.peers})) if both else ()
                 )
             found[entry.outside] = pinhole
             destination, bucket = pin_destination(entry.data)
             self._destinations.found(destination, bucket)
-            self._lead(entry.outside, destination)
+            self._use(entry.outside, destination)
         return [*found.values()]
 
     def busy(self, outside: Endpoint) -> bool:
-        """Whether a socket of the router itself is there, or somebody else's rule forwards that port."""
-        return self._forwards.covers(outside.port) or _taken(outside)
+        return self.forwarded_by_others(outside.port) or _taken(outside)
 
     def prepare(self, host: str) -> None:
         self._destinations.prepare(Endpoint(host, 0))
@@ -110,35 +112,43 @@ class IpsetFirewall:
 
     # --- start and stop ---
 
-    def forward(self, forwards: Sequence[Forward]) -> None:
-        """Make these the configured forwards (see NatTable.forward). Raises BackendError."""
-        self._nat.forward(forwards)
+    def refresh_foreign_forwards(self) -> None:
+        """Read again which ports other rules forward; takes some milliseconds."""
+        self._foreign = foreign_forwards()
+
+    def forwarded_by_others(self, port: int) -> bool:
+        """Whether another rule than ours forwards TCP port *port* already."""
+        return any(port in ports for ports in self._foreign)
+
+    def set_forwards(self, forwards: Sequence[Forward]) -> None:
+        """Make these the configured forwards (see NatTable.set_forwards). Raises BackendError."""
+        self._nat.set_forwards(forwards)
 
     def forwards(self) -> Sequence[Forward]:
         """The forwards in the kernel. Raises BackendError."""
         return self._nat.forwards()
 
     def clear(self) -> None:
-        """Take every rule of ours out of the nat table; pinholes that are left lead nowhere.
+        """Take the daemon's rules out of the nat table; a pinhole that is still open leads nowhere then.
 
         Raises BackendError.
         """
-        self._nat.forward(())
+        self._nat.set_forwards(())
         self._nat.clear()
 
-    def _lead(self, outside: Endpoint, destination: Endpoint) -> None:
-        if outside not in self._leading:  # a pinhole never changes its inside endpoint
-            self._leading[outside] = destination
+    def _use(self, outside: Endpoint, destination: Endpoint) -> None:
+        if outside not in self._destination_of:  # a pinhole never changes its inside endpoint
+            self._destination_of[outside] = destination
             self._destinations.use(destination)
 
     def _entries(self, pinhole: Pinhole, data: int = 0) -> Sequence[PinEntry]:
-        """What stands for the pinhole in the set: one entry for each peer, or two for everybody."""
-        seconds = 0 if pinhole.session else max(1, math.ceil(pinhole.deadline - self._clock()))
-        networks = [(peer, 32) for peer in pinhole.peers] or _ANYBODY
+        """The pinhole's entries: one for each peer, or two for everybody."""
+        seconds = 0 if pinhole.standing else max(1, math.ceil(pinhole.deadline - self._clock()))
+        networks = [(peer, 32) for peer in pinhole.peers] or _EVERYBODY
         comment = (
-            f"nfreaim in={pinhole.inside} flow={pinhole.owner.client}>{pinhole.owner.server}"
-            f" for={pinhole.service} cookie={pinhole.cookie.hex()} until={pinhole.deadline:.3f}"
-            f" since={pinhole.since:.3f}"
+            f"{COMMENT} in={pinhole.inside} flow={pinhole.flow.client}>{pinhole.flow.server}"
+            f" for={pinhole.service} cookie={pinhole.agreement.hex()} until={pinhole.deadline:.3f}"
+            f" since={pinhole.since:.3f} proto={pinhole.protocol}"
         )
         return [
             PinEntry(pinhole.outside, network, length, seconds, data, pinhole.verify, comment)
@@ -147,13 +157,13 @@ class IpsetFirewall:
 
 
 def _destination(pinhole: Pinhole) -> Endpoint:
-    """Its host, and the port unless it is the outside one: most pinholes of a host share one rule."""
+    """Its inside host, and the port unless it is the outside one: most pinholes of a host share one rule."""
     address, port = pinhole.inside
     return Endpoint(address, 0 if port == pinhole.outside.port else port)
 
 
 def _parse(entry: PinEntry) -> Pinhole | None:
-    found = _COMMENT.fullmatch(entry.comment)
+    found = _PINHOLE_COMMENT.fullmatch(entry.comment)
     if found is None:
         return None
     try:
@@ -161,12 +171,13 @@ def _parse(entry: PinEntry) -> Pinhole | None:
             _endpoint(found["in"]),
             entry.outside,
             FlowId(_endpoint(found["client"]), _endpoint(found["server"])),
-            bytes.fromhex(found["cookie"]),
+            bytes.fromhex(found["agreement"]),
             found["service"],
             float(found["until"]),
             (entry.network,) if entry.length == 32 else (),
             float(found["since"]),
             entry.verify,
+            found["protocol"] or DEFAULT_PROTOCOL,
         )
     except ValueError:
         return None
@@ -180,7 +191,8 @@ def _endpoint(text: str) -> Endpoint:
 def _taken(outside: Endpoint) -> bool:
     """Whether a socket of the router's own has that port, on that address or on all.
 
-    Asked by trying to have it: /proc/net/tcp takes the kernel milliseconds, however few sockets there are.
+    Found out by an attempt to bind: /proc/net/tcp takes the kernel milliseconds, however few sockets there
+    are.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:

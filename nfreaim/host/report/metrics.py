@@ -1,37 +1,33 @@
-"""Metrics: what readers have to tell of themselves, in one process or in several. Counts nothing itself."""
+"""Metrics: what several engines and the peer gate tell, added up, and as a log line."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
-from nfreaim.core.address import FlowId
-from nfreaim.core.engine import Engine
+from nfreaim.core.counters import EngineStats
+
+NOTHING: Final = EngineStats(0, (), {})
 
 
-class Metrics(NamedTuple):
-    """What there is to tell of readers: flows that are known, those of changed length, counters by name."""
+class Readers(NamedTuple):
+    """What the processes that read tell: together, and a status document about each of several."""
 
-    flows: int
-    edited: tuple[FlowId, ...]
-    counters: dict[str, int]
+    stats: EngineStats
+    workers: Sequence[dict[str, Any]] = ()
 
-    @classmethod
-    def of(cls, engine: Engine) -> Metrics:
-        """Those of one engine."""
-        return cls(len(engine.flows), tuple(engine.flows.skewed), engine.counters.as_dict())
 
-    @classmethod
-    def total(cls, each: Iterable[Metrics]) -> Metrics:
-        """Those of several together."""
-        found = list(each)
-        counters: Counter[str] = Counter()
-        for one in found:
-            counters.update(one.counters)
-        edited = tuple(owner for one in found for owner in one.edited)
-        return cls(sum(one.flows for one in found), edited, dict(counters))
+def total(each: Iterable[EngineStats]) -> EngineStats:
+    """What several tell together."""
+    found = list(each)
+    counters: Counter[str] = Counter()
+    for stats in found:
+        counters.update(stats.counters)
+    edited = tuple(flow for stats in found for flow in stats.edited)
+    return EngineStats(sum(stats.flows for stats in found), edited, dict(counters))
 
-    def counted(self) -> str:
-        """The counters for a log line."""
-        return " ".join(f"{name}={value}" for name, value in self.counters.items() if value)
+
+def log_line(stats: EngineStats) -> str:
+    """The counters that are not zero."""
+    return " ".join(f"{name}={value}" for name, value in stats.counters.items() if value)

@@ -1,7 +1,7 @@
-"""``nfreaim status``: what is open right now. The daemon tells it; without one, the kernel is read instead.
+"""`nfreaim status`: what is open right now. The daemon tells it; without one, the kernel is read instead.
 
-The document never holds what a message says, who wrote it, or the cookie of a rendezvous, which is as good as
-a key to a direct IM.
+The document never holds what a message says, who wrote it, or the agreement of a pinhole, which may be all
+that a peer has to know to be let in.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import json
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,45 +20,36 @@ from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter import queue_stats
-from nfreaim.host.report.metrics import Metrics
+from nfreaim.host.report.metrics import Readers
 
-_TIMEOUT: Final = 10.0  # seconds
+_TIMEOUT_S: Final = 10.0
 
 Document = dict[str, Any]
 """Strings, numbers, lists and such documents; times in seconds. See the README for the keys."""
 
 
 def of_daemon(
-    pinholes: Iterable[Pinhole],
-    figures: Metrics,
-    forwards: Iterable[Forward],
-    uptime: float,
-    now: float,
-    workers: Sequence[Document] = (),
+    pinholes: Iterable[Pinhole], forwards: Iterable[Forward], readers: Readers, began: float, now: float
 ) -> Document:
-    """What a daemon, *uptime* seconds old, says of itself at the engine's time *now*.
-
-    workers  a document about each of several processes that read
-    """
+    """What a daemon that *began* at that time of the engine's clock says of itself *now*."""
     return {
         "version": __version__,
         "running": True,
-        "uptime": round(uptime, 1),
+        "uptime": round(now - began, 1),
         **_opened(pinholes, forwards, now),
-        "flows": {"known": figures.flows, "edited": [_flow(owner) for owner in figures.edited]},
-        "counters": figures.counters,
+        "flows": {"known": readers.stats.flows, "edited": [_flow(flow) for flow in readers.stats.edited]},
+        "counters": readers.stats.counters,
         "queues": _queues(),
-        "workers": list(workers),
+        "workers": list(readers.workers),
     }
 
 
 def of_kernel() -> Document:
     """The part that the kernel knows of this network namespace. Raises BackendError."""
-    from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
     from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
 
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    firewall = IpsetFirewall(ForeignForwards(), lambda: now)
+    firewall = IpsetFirewall(lambda: now)
     return {
         "version": __version__,
         "running": False,
@@ -81,7 +72,7 @@ def fetch(path: Path) -> Document | None:
     """What the daemon at socket *path* says; None if there is none. Raises BackendError."""
     chunks = []
     with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(_TIMEOUT)
+        link.settimeout(_TIMEOUT_S)
         try:
             link.connect(str(path))
             while chunk := link.recv(65536):
@@ -103,13 +94,13 @@ def fetch(path: Path) -> Document | None:
 
 
 def _lines(document: Document) -> Iterable[str]:
-    for hole in document["pinholes"]:
-        left = "while signed on" if hole["left"] is None else f"{hole['left']:.0f} s left"
-        peer = f", only from {' '.join(hole['peers'])}" if hole["peers"] else ""
-        client = hole["flow"]["client"]
+    for pinhole in document["pinholes"]:
+        remaining = "while connected" if pinhole["left"] is None else f"{pinhole['left']:.0f} s left"
+        peer = f", only from {' '.join(pinhole['peers'])}" if pinhole["peers"] else ""
         yield (
-            f"pinhole {hole['outside']} -> {hole['inside']} for {hole['service']} of {client}{peer}, {left}, "
-            f"open for {hole['age']:.0f} s"
+            f"pinhole {pinhole['outside']} -> {pinhole['inside']} for {pinhole['service']} "
+            f"of {pinhole['flow']['client']}{peer}, {remaining}, open for {pinhole['age']:.0f} s, "
+            f"{pinhole['protocol']}"
         )
     for forward in document["forwards"]:
         yield f"forward {forward}, as configured"
@@ -130,22 +121,23 @@ def _opened(pinholes: Iterable[Pinhole], forwards: Iterable[Forward], now: float
     return {
         "pinholes": [
             {
-                "outside": str(hole.outside),
-                "inside": str(hole.inside),
-                "service": hole.service,
-                "peers": list(hole.peers),
-                "age": round(now - hole.since, 1),
-                "left": None if hole.session else round(max(0.0, hole.deadline - now), 1),
-                "flow": _flow(hole.owner),
+                "outside": str(pinhole.outside),
+                "inside": str(pinhole.inside),
+                "protocol": pinhole.protocol,
+                "service": pinhole.service,
+                "peers": list(pinhole.peers),
+                "age": round(now - pinhole.since, 1),
+                "left": None if pinhole.standing else round(max(0.0, pinhole.deadline - now), 1),
+                "flow": _flow(pinhole.flow),
             }
-            for hole in sorted(pinholes, key=lambda hole: hole.deadline)
+            for pinhole in sorted(pinholes, key=lambda pinhole: pinhole.deadline)
         ],
         "forwards": [str(forward) for forward in forwards],
     }
 
 
-def _flow(owner: FlowId) -> dict[str, str]:
-    return {"client": str(owner.client), "server": str(owner.server)}
+def _flow(flow: FlowId) -> dict[str, str]:
+    return {"client": str(flow.client), "server": str(flow.server)}
 
 
 def _queues() -> list[dict[str, int]]:

@@ -1,7 +1,7 @@
-"""StatusServer: whoever connects to the status socket gets one JSON document, and nothing else.
+"""StatusServer: each connection to the status socket gets one JSON document, and nothing else.
 
-It never reads from a connection. Connections, their time and how often the document is made are bounded, and
-it may not wait for anybody: the loop that it lives in serves packets.
+It never reads from a connection. The number of connections, their time, and how often the document is made
+are bounded. It never waits, because the loop that it lives in serves packets.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from nfreaim.errors import BackendError, ConfigError
 
 log = logging.getLogger("nfreaim")
 
-_MOST: Final = 16  # connections at once; more wait in the backlog
-_PATIENCE: Final = 5.0  # seconds for a client to take it all
-_FRESH: Final = 0.5  # seconds that a document is given out again: making one takes time from packets
-_LONGEST: Final = 107  # bytes of a path, sockaddr_un
+_MOST_CLIENTS: Final = 16  # at once; more wait in the backlog
+_PATIENCE_S: Final = 5.0  # for a client to take it all
+_FRESH_S: Final = 0.5  # for so long a document is given out again: making one takes time from packets
+_LONGEST_PATH: Final = 107  # bytes, sockaddr_un
 
 
 class StatusServer:
@@ -48,13 +48,15 @@ class StatusServer:
         self._path, self._document, self._clock = path, document, clock
         self._group = _group_id(group)
         self._group_name = group
-        if len(os.fsencode(path)) > _LONGEST:
-            raise ConfigError(f"status_socket = {str(path)!r}: a socket's path has at most {_LONGEST} bytes")
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise ConfigError(
+                f"status_socket = {str(path)!r}: a socket's path has at most {_LONGEST_PATH} bytes"
+            )
         self._selector: selectors.BaseSelector | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._bound = self._made_directory = False
         self._clients: dict[socket.socket, tuple[float, memoryview]] = {}
-        self._text, self._since = b"", -_FRESH
+        self._text, self._since = b"", -_FRESH_S
         stack.callback(self._close)
         try:
             path.parent.mkdir(mode=0o700, parents=True)
@@ -77,7 +79,7 @@ class StatusServer:
             self._bound = True
             if self._group is not None:
                 self._give_to_group(self._group)
-            self._socket.listen(_MOST)
+            self._socket.listen(_MOST_CLIENTS)
         except OSError as error:
             raise BackendError(f"status_socket {self._path}: {error}; choose another") from error
 
@@ -87,7 +89,7 @@ class StatusServer:
         selector.register(self._socket, selectors.EVENT_READ, self._accept)
 
     def expire(self) -> None:
-        """Leave the clients whose time is over. Call it every second or so."""
+        """Close the connections whose time is over. Call it about every second."""
         now = self._clock()
         for client, (deadline, _) in list(self._clients.items()):
             if now >= deadline:
@@ -103,7 +105,7 @@ class StatusServer:
                 f"status_socket {self._path} exists and is no socket; choose another, or remove it"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-            # A full backlog (EAGAIN) is an answer, too: somebody listens.
+            # A full backlog (EAGAIN) is an answer as well: a program listens.
             if (code := probe.connect_ex(str(self._path))) not in (errno.ECONNREFUSED, errno.ENOENT):
                 reason = "another nfreaim serves it" if code in (0, errno.EAGAIN) else os.strerror(code)
                 raise BackendError(
@@ -130,7 +132,7 @@ class StatusServer:
             return
         client.setblocking(False)
         now = self._clock()
-        if now - self._since >= _FRESH:
+        if now - self._since >= _FRESH_S:
             try:
                 self._text = json.dumps(self._document(), indent=1).encode() + b"\n"
             except Exception:  # packets matter more than an answer
@@ -138,27 +140,27 @@ class StatusServer:
                 client.close()
                 return
             self._since = now
-        self._clients[client] = now + _PATIENCE, memoryview(self._text)
+        self._clients[client] = now + _PATIENCE_S, memoryview(self._text)
         assert self._selector is not None
         self._selector.register(client, selectors.EVENT_WRITE, partial(self._write, client))
-        if len(self._clients) >= _MOST:
+        if len(self._clients) >= _MOST_CLIENTS:
             self._selector.unregister(self._socket)
 
     def _write(self, client: socket.socket) -> None:
-        deadline, left = self._clients[client]
+        deadline, rest = self._clients[client]
         try:
-            left = left[client.send(left) :]
+            rest = rest[client.send(rest) :]
         except BlockingIOError:
             return
         except OSError:  # it did not want it all
-            left = left[:0]
-        self._clients[client] = deadline, left
-        if not left:
+            rest = rest[:0]
+        self._clients[client] = deadline, rest
+        if not rest:
             self._leave(client)
 
     def _leave(self, client: socket.socket) -> None:
         assert self._selector is not None
-        if len(self._clients) >= _MOST:
+        if len(self._clients) >= _MOST_CLIENTS:
             self._selector.register(self._socket, selectors.EVENT_READ, self._accept)
         del self._clients[client]
         self._selector.unregister(client)

@@ -12,16 +12,16 @@ from typing import Final
 
 from nfreaim.errors import BackendError
 
-_LAST_WORDS: Final = 5.0  # seconds that a program has to end once nobody waits for it any more
+_END_GRACE_S: Final = 5.0  # for a program to end by itself when its result is no longer wanted
 
 
 class BackgroundProgram:
-    """A program without input; what it writes is kept in memory (a disk may be full)."""
+    """A program without input. What it writes is kept in memory, because a disk may be full."""
 
-    def __init__(self, words: Sequence[str], seconds: float) -> None:
-        """Start it; *seconds* is what it may take. Raises BackendError."""
+    def __init__(self, words: Sequence[str], timeout_s: float) -> None:
+        """Start it. Raises BackendError."""
         self.words = list(words)
-        self._ends = time.monotonic() + seconds
+        self._ends = time.monotonic() + timeout_s
         self._files: list[int] = []
         try:
             self._files = [os.memfd_create("output"), os.memfd_create("errors")]
@@ -37,7 +37,7 @@ class BackgroundProgram:
             raise BackendError(f"{self.words[0]} did not start: {error}") from error
 
     def result(self) -> subprocess.CompletedProcess[str] | None:
-        """What came of it, or None as long as it runs. May be asked for once. Raises BackendError."""
+        """Its status and output, once, or None as long as it runs. Raises BackendError."""
         status = self._process.poll()
         if status is None:
             if time.monotonic() > self._ends:
@@ -49,9 +49,9 @@ class BackgroundProgram:
         return subprocess.CompletedProcess(self.words, status, *texts)
 
     def end(self) -> None:
-        """Let it finish, but not for long: it may hold a lock that others wait for."""
+        """Let it finish, and kill it after a few seconds: it may hold a lock that others wait for."""
         try:
-            self._process.wait(_LAST_WORDS)
+            self._process.wait(_END_GRACE_S)
         except subprocess.TimeoutExpired:
             self._kill()
         self._close()

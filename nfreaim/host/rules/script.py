@@ -1,61 +1,86 @@
-"""The static rules: finds and runs `nfreaim-rules`, the only place where they are defined.
+"""The rules script: finds and runs `nfreaim-rules`, the only place where the static rules are written down.
 
-This module may not know a single rule, nor start any other program.
+This module knows no rule but by what `nfreaim-rules show` prints, and starts no other program.
 """
+
+from __future__ import annotations
 
 import logging
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final
 
-from nfreaim.config import reading_queues
+from nfreaim.config import Config, reading_queues
 from nfreaim.errors import BackendError
+from nfreaim.host.netfilter.names import CHAIN, COMMENT, SERVER_CHAIN
 from nfreaim.host.rules.background import BackgroundProgram
+from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
-NAME = "nfreaim-rules"
-CHAIN = "NFREAIM"
-ABSENT = 3
+NAME: Final = "nfreaim-rules"
+ABSENT: Final = 3
 """Exit status of `nfreaim-rules show` when the rules are absent or incomplete."""
 
-TIMEOUT = 120.0
-"""Seconds; the script itself waits at most 30 for the lock of iptables at each of its steps."""
+TIMEOUT_S: Final = 120.0
+"""The script itself waits at most 30 s for the lock of iptables at each of its steps."""
 
-# Where interfaces and ports stand in what `show` says: every rule of a kind names the same.
-_PLACES = {
-    "to server": r" raw .*-A PREROUTING -i (\S+) .*--dports (\S+) -j NFREAIM$",
-    "from server": r" raw .*-A PREROUTING -i (\S+) .*--sports (\S+) -j NFREAIM_SERVER$",
-    "to client": r" mangle .*-A POSTROUTING -o (\S+) .*--sports (\S+) -j NFREAIM$",
-    "to home": r" mangle .*-A POSTROUTING -o (\S+) .*--dports (\S+) -j NFREAIM_SERVER$",
-    "from router": r" raw .*-A OUTPUT -o (\S+) .*--sports (\S+) -j NFREAIM_SERVER$",
-    "to router": r" mangle .*-A INPUT -i (\S+) .*--dports (\S+) -j NFREAIM_SERVER$",
-}
-_OF_PORTS = re.compile(
-    r" (raw|mangle) .*-A (\w+) -[io] (\S+) -p tcp"
-    r'(?: -m comment --comment "nfreaim (\S+)")? -m multiport --([sd]ports) (\S+) -j NFREAIM'
+# How `show` prints the rules that name interface, protocol and ports, one kind a line. A rule without a
+# comment is of a protocol that was given as --port. In each table every protocol has one rule of each kind
+# and interface.
+_KINDS: Final = (
+    ("lan", rf" raw .*-A PREROUTING -i (\S+) .*--dports (\S+) -j {CHAIN}$"),
+    ("lan", rf" raw .*-A PREROUTING -i (\S+) .*--sports (\S+) -j {SERVER_CHAIN}$"),
+    ("lan", rf" mangle .*-A POSTROUTING -o (\S+) .*--sports (\S+) -j {CHAIN}$"),
+    ("lan", rf" mangle .*-A POSTROUTING -o (\S+) .*--dports (\S+) -j {SERVER_CHAIN}$"),
+    ("wan", rf" raw .*-A OUTPUT -o (\S+) .*--sports (\S+) -j {SERVER_CHAIN}$"),
+    ("wan", rf" mangle .*-A INPUT -i (\S+) .*--dports (\S+) -j {SERVER_CHAIN}$"),
 )
-_FROM_WAN = r" nat .*-A PREROUTING -i (\S+) .*-j NFREAIM"
+_PROTOCOL: Final = re.compile(rf'--comment "{COMMENT} (\S+)"')
+_FROM_WAN: Final = rf" nat .*-A PREROUTING -i (\S+) .*-j {CHAIN}"
 
-_log = logging.getLogger(__name__)
-_PACKAGE = Path(__file__).resolve().parents[2]
+log = logging.getLogger(__name__)
+_PACKAGE: Final = Path(__file__).resolve().parents[2]
+
+Ports = Mapping[str, tuple[int, ...]]
+"""TCP ports of servers, by the name of the protocol."""
 
 
-class Settings(NamedTuple):
-    """What the rules are installed with: interfaces, TCP ports, queue number, processes that read."""
+@dataclass(frozen=True)
+class Settings:
+    """What the rules are installed with. Two are equal if the same rules come of them.
+
+    lan, wan  names of interfaces
+    queue     the NFQUEUE number
+    workers   processes that read
+    """
 
     lan: tuple[str, ...]
     wan: tuple[str, ...]
-    ports: tuple[int, ...]
+    ports: Ports
     queue: int
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        ports = {name: tuple(sorted(set(self.ports[name]))) for name in sorted(self.ports)}
+        object.__setattr__(self, "lan", tuple(sorted(set(self.lan))))
+        object.__setattr__(self, "wan", tuple(sorted(set(self.wan))))
+        object.__setattr__(self, "ports", ports)
 
-def named(
-    lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int, workers: int = 1
-) -> Settings:
-    """These settings, as ``settings`` finds them in the rules that are installed with them."""
-    return Settings(tuple(sorted({*lan})), tuple(sorted({*wan})), tuple(sorted({*ports})), queue, workers)
+    @classmethod
+    def of(cls, config: Config) -> Settings:
+        """Those that the configuration asks for."""
+        return cls(config.lan, config.wan, config.ports, config.queue, config.workers)
+
+    def words(self) -> list[str]:
+        """The options of `nfreaim-rules install`."""
+        pairs = [("--lan", name) for name in self.lan] + [("--wan", name) for name in self.wan]
+        pairs += [("--protocol", f"{name}:{_joined(ports)}") for name, ports in self.ports.items()]
+        pairs.append(("--queue", str(self.queue)))
+        if self.workers > 1:
+            pairs.append(("--workers", str(self.workers)))
+        return [word for pair in pairs for word in pair]
 
 
 def path() -> Path:
@@ -69,25 +94,12 @@ def path() -> Path:
     raise BackendError(f"the script {NAME} is missing from this installation; remedy: install nfreaim again")
 
 
-def arguments(
-    lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int, workers: int = 1
-) -> list[str]:
-    """The options of `nfreaim-rules install`: interfaces, TCP ports, queue number, processes that read."""
-    pairs = [("--lan", name) for name in lan] + [("--wan", name) for name in wan]
-    pairs += [("--port", str(port)) for port in ports] + [("--queue", str(queue))]
-    if workers > 1:
-        pairs.append(("--workers", str(workers)))
-    return [word for pair in pairs for word in pair]
-
-
-def install(
-    lan: Iterable[str], wan: Iterable[str], ports: Iterable[int], queue: int, workers: int = 1
-) -> None:
+def install(settings: Settings) -> None:
     """Install the rules in this network namespace, or replace those there; pinholes stay.
 
     An interface that does not exist is only logged: it may appear later. Raises BackendError.
     """
-    _checked(["install", *arguments(lan, wan, ports, queue, workers)])
+    _checked(["install", *settings.words()])
 
 
 def remove(force: bool = False) -> None:
@@ -100,8 +112,9 @@ def remove(force: bool = False) -> None:
 
 
 def shown() -> tuple[str, bool]:
-    """What there is of our rules, as the script shows it, and whether that is all of it, the accept in every
-    firewall in use included. Raises BackendError.
+    """What `show` prints, and whether the rules are complete, the accept in every firewall in use included.
+
+    Raises BackendError.
     """
     result = run(["show"])
     if result.returncode not in (0, ABSENT):
@@ -109,87 +122,94 @@ def shown() -> tuple[str, bool]:
     return result.stdout, result.returncode == 0
 
 
-def difference(shown: str, ports: Iterable[int], queue: int, workers: int = 1) -> str:
-    """What the installed rules, as *shown* by the script, do otherwise than these settings say, with the
-    remedy; "" if nothing.
+def difference(shown: str, wanted: Settings) -> str:
+    """In words, how the installed rules that are *shown* differ from *wanted*, and the remedy; else "".
 
-    A daemon that serves another queue than the rules fill would do nothing, and say nothing.
+    Interfaces are not compared. A daemon that serves another queue than the rules fill would do nothing, and
+    say nothing.
     """
     queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
-    read = {int(port) for text in re.findall(r"--dports ([\d,]+)", shown) for port in text.split(",")}
     spread = _spread(shown)
-    if queues != {queue}:
-        found = f"queue {', '.join(map(str, sorted(queues)))}, not {queue}"
-    elif spread != {_balance(queue, workers)}:
-        found = f"workers = {', '.join(str(_workers(each)) for each in sorted(spread))}, not {workers}"
-    elif not set(ports) <= read:
-        found = (
-            f"ports {', '.join(map(str, sorted(read)))}, not {', '.join(map(str, sorted(set(ports) - read)))}"
-        )
+    if queues != {wanted.queue}:
+        found = f"queue {', '.join(map(str, sorted(queues)))}, not {wanted.queue}"
+    elif spread != {_balance(wanted.queue, wanted.workers)}:
+        workers = ", ".join(str(_workers(each)) for each in sorted(spread))
+        found = f"workers = {workers}, not {wanted.workers}"
     else:
+        found = _ports_differ(_ports_read(shown), wanted.ports)
+    if not found:
         return ""
     return f"the installed rules are for {found}; install them again with the same settings, or remove them"
 
 
 def settings(shown: str) -> Settings | None:
-    """What the rules that are *shown* by the script were installed with; None if they contradict each other,
-    because some are missing."""
-    places = {
-        name: {tuple(re.findall(pattern, line)[0]) for line in shown.splitlines() if re.search(pattern, line)}
-        for name, pattern in _PLACES.items()
-    }
-    lans = {frozenset(places[name]) for name in ("to server", "from server", "to client", "to home")}
-    wans = {frozenset(interface for interface, *_ in places[name]) for name in ("from router", "to router")}
-    wans.add(frozenset(re.findall(_FROM_WAN, shown)))
+    """What the rules that are *shown* by the script were installed with.
+
+    None if they contradict each other, because some are missing.
+    """
+    interfaces: dict[str, set[frozenset[str]]] = {"lan": set(), "wan": set()}
+    ports: set[frozenset[tuple[str, str]]] = set()
+    for side, pattern in _KINDS:
+        found = _rules(shown, pattern)
+        interfaces[side].add(frozenset(interface for interface, _, _ in found))
+        for name in {interface for interface, _, _ in found}:
+            ports.add(frozenset((protocol, text) for interface, protocol, text in found if interface == name))
+    interfaces["wan"].add(frozenset(re.findall(_FROM_WAN, shown)))
     queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
-    spread = _spread(shown)
-    ports = {text for found in places.values() for _, text in found}
-    if not (len(lans) == len(wans) == len(queues) == len(ports) == 1 and all(lans) and all(wans)):
+    (lan, *other_lans), (wan, *other_wans) = interfaces["lan"], interfaces["wan"]
+    if other_lans or other_wans or not (lan and wan) or len(ports) != 1 or len(queues) != 1:
         return None
-    queue, workers = queues.pop(), 1
-    if spread != {""}:
-        workers = _workers(min(spread))
-        if spread != {_balance(queue, workers)}:
-            return None
-    lan = (interface for interface, _ in lans.pop())
-    numbers = map(int, ports.pop().split(","))
-    return named(lan, wans.pop(), numbers, queue, workers)
-
-
-def served(shown: str) -> dict[str, tuple[int, ...]] | None:
-    """The ports of each protocol in the rules that are *shown* by the script; None if some are missing.
-
-    Under "" are those that nobody named a protocol for: they belong to the default one.
-    """
-    places: dict[tuple[str, str, str], set[tuple[str, str, str]]] = {}
-    for table, chain, interface, protocol, side, ports in _OF_PORTS.findall(shown):
-        places.setdefault((table, chain, side), set()).add((interface, protocol, ports))
-    agreed = {frozenset((protocol, ports) for _, protocol, ports in rules) for rules in places.values()}
-    if len(places) != len(_PLACES) or len(agreed) != 1:
+    rules = ports.pop()
+    if len({protocol for protocol, _ in rules}) < len(rules):
         return None
-    named = agreed.pop()
-    found = {protocol: tuple(sorted(map(int, ports.split(",")))) for protocol, ports in named}
-    interfaces = [{interface for interface, *_ in rules} for rules in places.values()]
-    whole = all(
-        len(rules) == len(names) * len(found)
-        for rules, names in zip(places.values(), interfaces, strict=True)
-    )
-    return found if whole and len(found) == len(named) else None
+    queue, spread = queues.pop(), _spread(shown)
+    workers = _workers(min(spread))
+    if spread != {_balance(queue, workers)}:
+        return None
+    return Settings(tuple(lan), tuple(wan), _by_protocol(rules), queue, workers)
 
 
-def unserved(
-    found: Mapping[str, Iterable[int]], wanted: Mapping[str, Iterable[int]], default: str
-) -> dict[str, tuple[int, ...]]:
-    """By protocol, the *wanted* ports that rules with the *found* ones do not queue for it.
+def _rules(shown: str, pattern: str) -> list[tuple[str, str, str]]:
+    """Interface, protocol ("": not named) and ports of each rule of one kind."""
+    found = []
+    for line in shown.splitlines():
+        if rule := re.search(pattern, line):
+            protocol = _PROTOCOL.search(line)
+            found.append((rule[1], protocol[1] if protocol else "", rule[2]))
+    return found
 
-    default  the protocol that ports without a name belong to
-    """
-    queued = {(protocol or default, port) for protocol, ports in found.items() for port in ports}
-    lacking = {
-        protocol: tuple(sorted(port for port in ports if (protocol, port) not in queued))
-        for protocol, ports in wanted.items()
-    }
-    return {protocol: ports for protocol, ports in lacking.items() if ports}
+
+def _by_protocol(rules: frozenset[tuple[str, str]]) -> dict[str, tuple[int, ...]]:
+    """The ports of rules that are given as protocol and list of ports."""
+    ports: dict[str, tuple[int, ...]] = {}
+    for name, text in rules:
+        protocol = name or DEFAULT_PROTOCOL
+        ports[protocol] = ports.get(protocol, ()) + tuple(map(int, text.split(",")))
+    return ports
+
+
+def _ports_read(shown: str) -> dict[str, tuple[int, ...]]:
+    """The servers' ports of connections that the rules queue, by protocol."""
+    rules = [rule for _, pattern in _KINDS if "--dports" in pattern for rule in _rules(shown, pattern)]
+    return _by_protocol(frozenset((protocol, text) for _, protocol, text in rules))
+
+
+def _ports_differ(read: Ports, wanted: Ports) -> str:
+    """The first protocol of *wanted* whose ports the rules do not all queue for it, in words; else ""."""
+    for name, ports in wanted.items():
+        if lacking := set(ports) - set(read.get(name, ())):
+            if name not in read:
+                return f"{', '.join(sorted(read)) or 'no protocol'}, not {name}"
+            return f"ports {_listed(read[name])} of {name}, not {_listed(lacking)}"
+    return ""
+
+
+def _listed(ports: Sequence[int] | set[int]) -> str:
+    return ", ".join(map(str, sorted(ports)))
+
+
+def _joined(ports: Sequence[int]) -> str:
+    return ",".join(map(str, ports))
 
 
 def _balance(queue: int, workers: int) -> str:
@@ -199,13 +219,13 @@ def _balance(queue: int, workers: int) -> str:
 
 
 def _workers(spread: str) -> int:
-    """How many of them are spread over these queues."""
+    """How many workers share these queues."""
     first, _, last = spread.partition(":")
     return int(last) - int(first) + 1 if last else 1
 
 
 def _spread(shown: str) -> set[str]:
-    """What the rules for control connections say of that; several answers if they contradict each other."""
+    """The queues that control connections are spread over; several if the rules contradict each other."""
     return set(re.findall(r"--queue-balance (\S+)", shown)) or {""}
 
 
@@ -217,7 +237,7 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -225,8 +245,8 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def start(words: Sequence[str]) -> BackgroundProgram:
-    """The same beside the daemon: begin it, and ask for the result later. Raises BackendError."""
-    return BackgroundProgram(["/bin/sh", str(path()), *words], TIMEOUT)
+    """Start the script beside the daemon; ask for the result later. Raises BackendError."""
+    return BackgroundProgram(["/bin/sh", str(path()), *words], TIMEOUT_S)
 
 
 def _checked(words: Sequence[str]) -> None:
@@ -234,9 +254,9 @@ def _checked(words: Sequence[str]) -> None:
     if result.returncode != 0:
         raise BackendError(message(result.stderr))
     for line in result.stderr.splitlines():
-        _log.warning("%s", message(line).removeprefix("warning: "))
+        log.warning("%s", message(line).removeprefix("warning: "))
 
 
 def message(text: str) -> str:
     """What the script wrote to stderr, without its name."""
-    return text.strip().removeprefix(f"{NAME}: ") or f"{NAME} failed without a word"
+    return text.strip().removeprefix(f"{NAME}: ") or f"{NAME} failed without a message"

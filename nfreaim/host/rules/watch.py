@@ -1,82 +1,89 @@
-"""Watch: notices when somebody else removes, empties or gets around our rules and sets, and restores them.
+"""Watch: notices when another program removes, empties or bypasses our rules and sets, and restores them.
 
 A look every other second costs some hundred microseconds: sizes of the legacy tables, the generation of the
-nft rules, the presence of the sets. Only when something moved, the tables are read, and only when that says
-so, or others' rules changed, programs are run, beside the daemon: its packets never wait for them. What only
-the daemon knows (pinholes, entries of sets) it puts back by the *refills*. Knows no rule itself.
+nft rules, the presence of the sets. The tables are read only when a size changed. Programs are run only when
+that shows damage, or when other rules than ours changed, and they run beside the daemon, so that no packet
+waits. What only the daemon knows (pinholes, entries of sets) the *refills* put back. The rules themselves are
+nfreaim-rules' business.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from subprocess import CompletedProcess
-from typing import Final
+from typing import Final, NamedTuple
 
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.ipset import NetworkSet, Presence
-from nfreaim.host.netfilter.legacy_tables import OURS, LegacyTables, Ours, generation
+from nfreaim.host.netfilter.ipset import NetworkSet, SetPresence
+from nfreaim.host.netfilter.legacy_tables import LegacyTables, OurRules, generation
+from nfreaim.host.netfilter.names import CHAIN, SETS
 from nfreaim.host.rules import script
 from nfreaim.host.rules.background import BackgroundProgram
 
 log = logging.getLogger("nfreaim")
 
-_LOOK: Final = 2.0  # seconds between looks
-_READ: Final = 10.0  # between looks into the tables although no size has changed: a rule may be another
-_ASK: Final = 600.0  # between questions to nfreaim-rules although nothing has changed: so may have a policy
-_FOREIGN: Final = 10.0  # the least between such questions because others' rules changed
+_LOOK_EVERY_S: Final = 2.0
+_READ_EVERY_S: Final = 10.0  # reads the tables although no size has changed: a rule may be another
+_ASK_EVERY_S: Final = 600.0  # asks nfreaim-rules although nothing has changed: a policy may be another
+_FOREIGN_EVERY_S: Final = 10.0  # at most so often because other rules than ours changed
 _AT_ONCE: Final = 5  # restorations in a row that come at once and are logged
-_BACKOFF: Final = (5.0, 300.0)  # between those after them: at first, each time twice as long, at the most
-_QUIET: Final = 600.0  # without a restoration, then the row begins anew
-_NAMED: Final = 6  # so many damages are named in a log line
+_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 5.0, 300.0  # before those after them, each time twice as long
+_QUIET_S: Final = 600.0  # without a restoration; then the row begins anew
+_NAMED: Final = 6  # damages named in a log line
 
 Refill = Callable[[], Sequence[object]]
-"""Puts back what only the daemon knows of, and returns it. Raises BackendError."""
+"""Puts back what only the daemon knows, and returns what it put back. Raises BackendError."""
 
 _Steps = Generator[BackgroundProgram, "CompletedProcess[str]", None]
 
 
-class Watch:
-    """One look after the other; programs that are run meanwhile are taken up by the next ``tick``.
+class Refills(NamedTuple):
+    """What the daemon does about damage.
 
-    settings  what the rules were installed with
-    serves    ports, queue and workers of the daemon
-    sets      names of the sets that have to exist
-    lan       the set of inside networks, which the rules fill
-    entries   refills that are cheap, called at each look
-    forwards  the refill that reads the nat table, called when it has changed
+    entries   called at each look, because it is cheap
+    forwards  reads the nat table; called when that has changed
     restored  told when the rules were away and are back
-    now       the daemon's clock
+    """
+
+    entries: Sequence[Refill]
+    forwards: Refill
+    restored: Callable[[float], None]
+
+
+class Watch:
+    """Looks from time to time; a program that runs meanwhile is taken up by a later ``tick``.
+
+    installed  what the rules are installed with
+    served     what the daemon serves; its interfaces do not count
+    inside     the set of inside networks, which the rules fill
+    now        the daemon's clock
     """
 
     def __init__(
         self,
-        settings: script.Settings,
-        serves: tuple[Sequence[int], int, int],
-        sets: Iterable[str],
-        lan: NetworkSet,
-        entries: Sequence[Refill],
-        forwards: Refill,
-        restored: Callable[[float], None],
+        installed: script.Settings,
+        served: script.Settings,
+        inside: NetworkSet,
+        refills: Refills,
         now: float,
     ) -> None:
-        self._settings = settings
-        self._serves = serves
-        self._sets = list(sets)
-        self._lan = lan
-        self._entries, self._forwards, self._restored_rules = entries, forwards, restored
-        self._tables, self._presence = LegacyTables(), Presence()
+        self._settings = installed
+        self._served = served
+        self._inside = inside
+        self._refills = refills
+        self._tables, self._presence = LegacyTables(), SetPresence()
         self._running: BackgroundProgram | None = None
         self._steps: _Steps | None = None
         self._now = self._next = now
         self._restored = self._restore_at = self._foreign_at = 0.0
-        self._read_at, self._ask_at = now + _READ, now + _ASK
+        self._read_at, self._ask_at = now + _READ_EVERY_S, now + _ASK_EVERY_S
         self._row = 0
         self._said = ""
         self._sizes: dict[str, bytes] = {}
         self._generation: int | None = None
-        self._known = Ours({}, ())
+        self._known = OurRules({}, ())
         self._rebase()
 
     @property
@@ -98,15 +105,15 @@ class Watch:
             if self._steps is not None:
                 self._proceed()
             elif now >= self._next:
-                self._next = now + _LOOK
+                self._next = now + _LOOK_EVERY_S
                 self._look()
         except BackendError as error:
             self._steps = self._running = None
             self._postpone()
             self._say(f"our rules cannot be looked after or restored: {error}; remedy: {self._remedy()}")
-        except Exception:  # a mistake of ours, and no reason to leave the packets alone
+        except Exception:  # a mistake of ours must not end the daemon, which serves packets
             self._steps = self._running = None
-            self._next = now + _ASK
+            self._next = now + _ASK_EVERY_S
             log.exception("looking after our rules failed")
 
     def _look(self) -> None:
@@ -117,7 +124,7 @@ class Watch:
         damage = self._lost_sets()
         if moved or reading:
             damage += self._known.changed(self._tables.ours())
-            self._read_at = now + _READ
+            self._read_at = now + _READ_EVERY_S
         if damage:
             if now >= self._restore_at:
                 self._begin(self._restore(damage))
@@ -127,13 +134,13 @@ class Watch:
         self._sizes, self._generation = sizes, generated
         self._report(self._refill("nat" in moved or reading), [])
         if foreign or asking:
-            self._foreign_at, self._ask_at = now + _FOREIGN, now + _ASK
+            self._foreign_at, self._ask_at = now + _FOREIGN_EVERY_S, now + _ASK_EVERY_S
             self._begin(self._question())
 
     def _lost_sets(self) -> list[str]:
-        lost = [f"set {name} missing" for name in self._sets if not self._presence.of(name)]
-        if not lost and not self._lan.filled():
-            lost = [f"set {self._lan.name} empty"]
+        lost = [f"set {name} missing" for name in SETS if not self._presence.of(name)]
+        if not lost and not self._inside.filled():
+            lost = [f"set {self._inside.name} empty"]
         return lost
 
     def _question(self) -> _Steps:
@@ -141,7 +148,7 @@ class Watch:
         shown = yield script.start(["show"])
         damage = [line for line in shown.stdout.splitlines() if line.startswith("not installed:")]
         for variant in _variants(shown.stdout):
-            saved = yield BackgroundProgram([f"{variant}-save", "-t", "filter"], script.TIMEOUT)
+            saved = yield BackgroundProgram([f"{variant}-save", "-t", "filter"], script.TIMEOUT_S)
             damage += _damaged(variant, saved.stdout.splitlines())
         if damage:
             yield from self._restore(damage)
@@ -150,23 +157,23 @@ class Watch:
         shown = yield script.start(["show"])
         found = script.settings(shown.stdout)
         if shown.returncode == 0 and found is not None and found != self._settings:
-            log.info("the rules were installed anew: %s", " ".join(script.arguments(*found)))
-            if problem := script.difference(shown.stdout, *self._serves):
+            log.info("the rules were installed anew: %s", " ".join(found.words()))
+            if problem := script.difference(shown.stdout, self._served):
                 self._say(f"{problem}; and restart the daemon")
             self._settings = found
             self._rebase()
             return
-        done = yield script.start(["install", *script.arguments(*self._settings)])
+        done = yield script.start(["install", *self._settings.words()])
         if done.returncode:
             raise BackendError(script.message(done.stderr))
         self._postpone()
         self._rebase()
-        self._restored_rules(self._now)
+        self._refills.restored(self._now)
         self._report(self._refill(True), damage)
 
     def _refill(self, forwards: bool) -> list[object]:
-        """Everything that was put back."""
-        refills = [*self._entries, self._forwards] if forwards else self._entries
+        """Call the refills; returns everything that they put back."""
+        refills = [*self._refills.entries, self._refills.forwards] if forwards else self._refills.entries
         return [item for refill in refills for item in refill()]
 
     def _report(self, refilled: list[object], damage: list[str]) -> None:
@@ -184,19 +191,21 @@ class Watch:
             log.debug("%s", text)
             self._say(
                 "somebody keeps changing our rules: they are restored less and less often, in the end every "
-                f"{_BACKOFF[1]:g} s; remedy: find out who does it, and have it done before nfreaim's rules"
+                f"{_BACKOFF_MOST_S:g} s; remedy: find out who does it, "
+                "and have it done before nfreaim's rules"
             )
 
     def _postpone(self) -> None:
         """When the next restoration may begin."""
-        first, most = _BACKOFF
-        self._row = self._row + 1 if self._now - self._restored < _QUIET else 1
+        self._row = self._row + 1 if self._now - self._restored < _QUIET_S else 1
         self._restored = self._now
         over = self._row - _AT_ONCE
-        self._restore_at = self._now + (min(most, first * 2**over) if over >= 0 else 0.0)
+        self._restore_at = self._now + (
+            min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2**over) if over >= 0 else 0.0
+        )
 
     def _rebase(self) -> None:
-        """What is there now is what has to be there."""
+        """Take what is there now for what has to be there."""
         self._sizes, self._generation = self._tables.sizes(), generation()
         self._known = self._tables.ours()._replace(misplaced=())
 
@@ -216,19 +225,19 @@ class Watch:
             self._steps = self._running = None
 
     def _say(self, text: str) -> None:
-        """Once, until something else is to be said."""
+        """Log an error, unless it is the one that was logged last."""
         if text != self._said:
             log.error("%s", text)
         self._said = text
 
     def _remedy(self) -> str:
-        return f"{script.NAME} install {' '.join(script.arguments(*self._settings))}"
+        return f"{script.NAME} install {' '.join(self._settings.words())}"
 
 
 def _variants(shown: str) -> list[str]:
     """The programs whose filter table has our accept, but for the one that speaks to the legacy tables."""
     legacy = {line.split()[0] for line in shown.splitlines() if re.match(r"\S+ +raw ", line)}
-    accepts = re.findall(rf"^(\S+) +filter .*-A FORWARD -j {OURS}$", shown, re.MULTILINE)
+    accepts = re.findall(rf"^(\S+) +filter .*-A FORWARD -j {CHAIN}$", shown, re.MULTILINE)
     return [variant for variant in dict.fromkeys(accepts) if variant not in legacy]
 
 
@@ -236,8 +245,8 @@ def _damaged(variant: str, saved: Sequence[str]) -> list[str]:
     """What is wrong with our accept in a filter table, saved by the program *variant*."""
     forwarding = [line for line in saved if line.startswith("-A FORWARD ")]
     damage = []
-    if forwarding and not forwarding[0].endswith(f" {OURS}"):
-        damage.append(f"{variant} filter: jump FORWARD > {OURS} not in its place")
-    if forwarding and not any(line.startswith(f"-A {OURS} ") for line in saved):
-        damage.append(f"{variant} filter: chain {OURS} changed")
+    if forwarding and not forwarding[0].endswith(f" {CHAIN}"):
+        damage.append(f"{variant} filter: jump FORWARD > {CHAIN} not in its place")
+    if forwarding and not any(line.startswith(f"-A {CHAIN} ") for line in saved):
+        damage.append(f"{variant} filter: chain {CHAIN} changed")
     return damage

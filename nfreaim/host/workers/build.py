@@ -1,6 +1,6 @@
-"""Divided: the daemon where several processes read: the owner of everything else, and its workers.
+"""The daemon with several workers: its main process has everything but the control connections.
 
-What a worker is made of stands in host.workers.worker.
+A daemon with one process is made in host.daemon; a worker in host.workers.worker.
 """
 
 from __future__ import annotations
@@ -13,89 +13,86 @@ from typing import Any, Final
 from nfreaim.config import Config
 from nfreaim.core.verdict import ACCEPT, DROP, Verdicts
 from nfreaim.errors import BackendError
-from nfreaim.host.control import ControlPlane, Greetings, PinholeReaper
-from nfreaim.host.loop import TICK, Every, Loop, clock
+from nfreaim.host.control import ControlPlane, PinholeReaper
+from nfreaim.host.loop import TICK_S, Every, Loop, clock
 from nfreaim.host.netfilter.packet_queue import PacketQueue
-from nfreaim.host.report.metrics import Metrics
-from nfreaim.host.state.layout import forget_others
+from nfreaim.host.report.metrics import Readers
+from nfreaim.host.state.state_files import remove_other_parts
 from nfreaim.host.workers.shared_page import SharedPage
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers, Supervisor
-from nfreaim.host.workers.worker import WorkerConfig
 
 log = logging.getLogger("nfreaim")
 
-_SUPERVISE: Final = 0.2  # between looks at the workers; one that is gone is noticed at once by its link
+_SUPERVISE_EVERY_S: Final = 0.2  # a worker that ends is noticed at once, because its socket closes
 
 
 def build(
-    config: Config,
-    greetings: Greetings,
-    temporary: bool,
-    signals: socket.socket,
-    stack: ExitStack,
+    config: Config, rules_go_with_us: bool, signals: socket.socket, stack: ExitStack
 ) -> tuple[ControlPlane, Loop]:
-    """The control connections in workers, everything else here; the gate has a queue of its own."""
+    """Start the workers; returns the main process's parts. The peer gate has a queue of its own.
+
+    rules_go_with_us  the rules are removed when the daemon ends
+    """
     page = SharedPage.make()
     stack.callback(page.close)
 
-    def figures() -> tuple[Metrics, list[dict[str, Any]]]:
-        return workers.figures()
+    def readers() -> Readers:
+        return workers.readers()
 
-    owner = ControlPlane(config, PublishingJournal(page), figures, stack)
-    answers = RequestHandlers(owner.pinholes, owner.kernel, page)
-
-    def welcome(number: int) -> WorkerConfig:
-        return WorkerConfig(config, config.reading[number - 1])
-
-    workers = Supervisor(config.reading, answers, page, welcome, temporary, ("--log-level", config.log_level))
-    queue = PacketQueue(config.queue, _Nobody(), clock, owner.gate)
-    stack.callback(owner.report_counters)
+    control = ControlPlane(config, PublishingJournal(page), readers, stack)
+    backend = control.backend
+    handlers = RequestHandlers(control.pinholes, backend.queue, page)
+    workers = Supervisor(config, handlers, page, rules_go_with_us)
+    queue = PacketQueue(config.queue, _NoReader(), clock, control.gate)
+    stack.callback(control.log_counters)
     queue.open()
-    stack.callback(_close, owner, queue, temporary)
-    forget_others(config.state_dir, config.workers)
-    owner.kernel.prepare()
-    owner.begin(greetings, stack)
-    answers.publish()
+    stack.callback(_close, control, queue, rules_go_with_us)
+    remove_other_parts(config.state_dir, config.workers)
+    backend.prepare()
+    control.begin(stack)
+    handlers.publish()
+    if backend.queue.load():
+        handlers.publish_followed()
     stack.callback(workers.stop)
 
-    def gate() -> None:
-        queue.serve()  # no longer than a turn: workers wait for answers
+    def serve_gate() -> None:
+        queue.serve()  # no longer than a turn, because workers wait for answers
 
-    workers.start(queue.fileno(), gate)
-    warden = PinholeReaper(owner.pinholes, owner.kernel, config.engine.poll, config.engine.grace)
+    workers.start(queue.fileno(), serve_gate)
+    reaper = PinholeReaper(control.pinholes, backend.conntrack, config.engine)
 
     def tick() -> None:
-        warden.tick()
-        answers.publish()
+        reaper.tick()
+        handlers.publish()
 
-    loop = Loop(signals, owner.report)
-    loop.serve(queue, gate)
-    owner.attach(loop, answers.publish)
+    loop = Loop(signals, control.log_everything)
+    loop.serve(queue, serve_gate)
+    control.attach(loop, handlers.publish)
     workers.attach(loop.selector)
-    loop.chore("tick", Every(lambda: TICK, tick))
-    loop.must(Every(lambda: _SUPERVISE, workers.tick))
-    return owner, loop
+    loop.chore("tick", Every(lambda: TICK_S, tick))
+    loop.must(Every(lambda: _SUPERVISE_EVERY_S, workers.tick))
+    return control, loop
 
 
-class _Nobody:
-    """In place of an engine: who reads a queue that no control connection comes by."""
+class _NoReader:
+    """In place of an engine, for a queue that gets no control connections."""
 
     def passes(self, raw: bytes, from_inside: bool, now: float) -> bool:
         return False
 
-    def consider(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
-        # Rules of an earlier installation may hand us some, until they are replaced.
+    def process_slow(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
+        # Rules of an earlier installation may queue some here until they are replaced.
         return [(token, DROP if skewed else ACCEPT)]
 
 
-def _close(owner: ControlPlane, queue: PacketQueue, temporary: bool) -> None:
-    """The workers have ended: close the pinholes, and what they left open."""
+def _close(control: ControlPlane, queue: PacketQueue, rules_go_with_us: bool) -> None:
+    """After the workers have ended: close the pinholes, and leave queue and sets as they have to be."""
     queue.serve()
-    owner.pinholes.close_all("daemon stopped")
+    control.pinholes.close_all("daemon stopped")
     queue.close()
     try:
-        if temporary:
-            owner.kernel.forget_all()
-        owner.kernel.take_back()
-    except BackendError as error:  # somebody removed the rules meanwhile
+        if rules_go_with_us:
+            control.backend.store.forget_all()
+        control.backend.queue.queue_everything()
+    except BackendError as error:  # another program removed the rules meanwhile
         log.warning("%s", error)

@@ -1,7 +1,8 @@
-"""RemotePinholes: the table of pinholes as a reader has it that is not its owner (core.nat.Pinholes).
+"""RemotePinholes and the like: what the main process has, as a worker asks for it.
 
-Every rule and every number is the owner's; here is only asked, and remembered until the page says that it has
-changed. What cannot be asked is refused: the proposal passes as it came. Decides nothing.
+Every rule and every cap is applied by the main process. A worker remembers an answer until the shared page
+says that something has changed. If there is no answer a request counts as refused, so the message passes
+unchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Iterable, Set
 from typing import Any, cast
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.backend import Followed, QueueControl
+from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.errors import BackendError
@@ -22,11 +24,11 @@ log = logging.getLogger("nfreaim")
 
 
 class RemotePinholes:
-    """Asks by *link*, but only what *page* does not answer. *policy* is what the owner has, too."""
+    """core.backend.Pinholes. Asks by *rpc* what *page* does not answer; *policy* is everybody's."""
 
-    def __init__(self, policy: PinholePolicy, link: RpcClient, page: SharedPage) -> None:
+    def __init__(self, policy: PinholePolicy, rpc: RpcClient, page: SharedPage) -> None:
         self.policy = policy
-        self._link = link
+        self._rpc = rpc
         self._page = page
         self._changes = 0
         self._insides: frozenset[Endpoint] = frozenset()
@@ -35,18 +37,18 @@ class RemotePinholes:
     def __len__(self) -> int:
         return self._page[Slot.PINHOLES]
 
-    def sessions(self) -> bool:
-        return self._page[Slot.SESSIONS] > 0
+    def has_standing(self) -> bool:
+        return self._page[Slot.STANDING] > 0
 
-    def owners(self) -> Set[FlowId]:
-        found: Set[FlowId] = self._asked("owners", otherwise=frozenset()) if len(self) else frozenset()
+    def flows(self) -> Set[FlowId]:
+        found: Set[FlowId] = self._asked("flows", otherwise=frozenset()) if len(self) else frozenset()
         return found
 
     def tended(self) -> Set[FlowId]:
-        return frozenset()  # the owner looks after them
+        return frozenset()  # the main process looks after them
 
     def leads_to(self, inside: Endpoint) -> bool:
-        changes = self._page[Slot.CHANGES]
+        changes = self._page[Slot.PINHOLE_CHANGES]
         if changes != self._changes:  # every new connection asks this, and few things change it
             found = self._asked("insides", otherwise=None)
             if found is not None:
@@ -58,37 +60,37 @@ class RemotePinholes:
         return found
 
     def prepare(self, host: str) -> None:
-        self._link.tell("prepare", host)
+        self._rpc.notify("prepare", host)
 
-    def open(self, owner: FlowId, expectation: Expectation, host: str, address: str, now: float) -> Pinhole:
+    def open(self, flow: FlowId, expectation: Expectation, origin: Origin, now: float) -> Pinhole:
         try:
-            return cast(Pinhole, self._link.call("open", owner, expectation, host, address, now))
+            return cast(Pinhole, self._rpc.request("open", flow, expectation, origin, now))
         except BackendError as error:
-            # It may come to be opened all the same, and nobody would be told of it.
-            self.close(owner, expectation.cookie, "nobody was told of it")
+            # The request may still be carried out, and the pinhole would be announced to nobody.
+            self.close(flow, expectation.agreement, "nobody was told of it")
             raise Refused(str(error)) from error
 
-    def agreed(self, owner: FlowId, cookie: bytes, now: float) -> None:
+    def accepted(self, flow: FlowId, agreement: bytes, now: float) -> None:
         if len(self):
-            self._link.tell("agreed", owner, cookie, now)
+            self._rpc.notify("accepted", flow, agreement, now)
 
-    def close(self, owner: FlowId, cookie: bytes, reason: str) -> None:
-        self._link.tell("close", owner, cookie, reason)
+    def close(self, flow: FlowId, agreement: bytes, reason: str) -> None:
+        self._rpc.notify("close", flow, agreement, reason)
 
-    def close_owner(self, owner: FlowId, reason: str) -> None:
+    def close_flow(self, flow: FlowId, reason: str) -> None:
         if len(self):
-            self._link.tell("close_owner", owner, reason)
+            self._rpc.notify("close_flow", flow, reason)
 
     def close_all(self, reason: str) -> None:
-        """Nothing: the pinholes are the owner's, and outlive a reader."""
+        """Nothing: the pinholes belong to the main process, and outlive a worker."""
 
     def expire(self, now: float) -> None:
-        self._link.flush()
+        self._rpc.flush()
 
     def _asked(self, name: str, *arguments: object, otherwise: object) -> Any:
-        """The owner's answer, or *otherwise* if there is none."""
+        """The answer, or *otherwise* if there is none."""
         try:
-            answer = self._link.call(name, *arguments)
+            answer = self._rpc.request(name, *arguments)
         except BackendError as error:
             log.log(logging.DEBUG if self._failing else logging.WARNING, "%s", error)
             self._failing = True
@@ -97,22 +99,34 @@ class RemotePinholes:
         return answer
 
 
-class RemoteServers:
-    """Which servers the readers follow together (core.queue_sets.News), asked for when *page* says so."""
+class RemoteQueueControl:
+    """core.backend.QueueControl. Followed servers concern every worker, so they are the main process's."""
 
-    def __init__(self, link: RpcClient, page: SharedPage) -> None:
-        self._link = link
+    def __init__(self, own: QueueControl, rpc: RpcClient) -> None:
+        self.offload = own.offload
+        self.undo_offload = own.undo_offload
+        self._rpc = rpc
+
+    def queue_server(self, followed: Followed) -> None:
+        self._rpc.request("queue_server", followed)
+
+
+class RemoteFollowed:
+    """core.backend.News: the servers that all workers follow, asked for when *page* says so."""
+
+    def __init__(self, rpc: RpcClient, page: SharedPage) -> None:
+        self._rpc = rpc
         self._page = page
         self._known = 0
 
-    def __call__(self) -> Iterable[tuple[Endpoint, float]]:
-        generation = self._page[Slot.FOLLOWED]
-        if generation == self._known:
+    def __call__(self) -> Iterable[tuple[Followed, float]]:
+        changes = self._page[Slot.FOLLOWED_CHANGES]
+        if changes == self._known:
             return ()
         try:
-            found = cast("list[tuple[Endpoint, float]]", self._link.call("followed"))
+            found = cast("list[tuple[Followed, float]]", self._rpc.request("followed"))
         except BackendError as error:
             log.warning("%s", error)
             return ()
-        self._known = generation
+        self._known = changes
         return found

@@ -1,11 +1,11 @@
-"""RPC: requests of a worker to the main process, which owns the pinholes, over a pair of sockets.
+"""RPC: requests of a worker to the main process, which has the pinholes, over a pair of sockets.
 
-One message each way is one datagram of a SOCK_SEQPACKET pair: a request is (number, name, arguments), its
-answer (number, outcome, value); number 0 asks for no answer. Late answers are told apart by their number.
+Each message is one datagram of a SOCK_SEQPACKET pair. A request is (number, name, arguments), its answer
+(number, outcome, value); number 0 asks for no answer. A late answer is recognised by its number.
 
-Messages are pickles. Whoever makes a receiver unpickle something of his choice runs code in it; here both
-ends are the same program of the same version, started by one another, with the same user and capabilities
-and nobody else at the socket. A reader that is broken into could change the firewall without this.
+Messages are pickles. A sender of pickles can run code in the receiver. Here that gives it nothing: both ends
+are the same program with the same user and capabilities, one started by the other, and no other process has
+the socket. A worker that is broken into could change the firewall without it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from nfreaim.errors import BackendError
 
 log = logging.getLogger("nfreaim")
 
-PATIENCE: Final = 2.0
-"""Seconds that a request may take; the packets of the reader wait meanwhile."""
+PATIENCE_S: Final = 2.0
+"""That a request may take; the worker's packets wait meanwhile."""
 
-_IMPATIENCE: Final = 0.02
+_IMPATIENCE_S: Final = 0.02  # the same after a request that was not answered
 
 ONE_WAY: Final = 0
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 
 LARGEST: Final = 4 << 20
-"""Bytes of a message: figures with 16384 edited connections, or what as many pinholes lead to, have 1 MiB."""
+"""Bytes of a message: the statistics of 16384 edited connections have 1 MiB, as many endpoints less."""
 
 _BACKLOG: Final = 4096  # messages that want no answer and found no room
 _SO_SNDBUFFORCE: Final = 32
@@ -42,17 +42,17 @@ class Gone(BackendError):
     """The other end has closed the connection."""
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a link."""
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
-        roomy(end)
+        allow_large_messages(end)
     return ends
 
 
-def roomy(end: socket.socket) -> None:
-    """Let large messages through."""
-    with suppress(OSError):  # smaller ones still work
+def allow_large_messages(end: socket.socket) -> None:
+    """Make the socket's buffer large enough."""
+    with suppress(OSError):  # smaller messages still work
         end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, LARGEST)
 
 
@@ -73,7 +73,7 @@ def reply(end: socket.socket, number: int, outcome: str, value: Any) -> None:
 
 
 class RpcClient:
-    """The reader's end. Nothing here waits for longer than its patience."""
+    """The worker's end. Nothing here waits for longer than its patience."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -90,11 +90,11 @@ class RpcClient:
         """Give the socket back."""
         self._socket.close()
 
-    def call(self, name: str, *arguments: Any, patience: float = PATIENCE) -> Any:
-        """The owner's answer. Raises Refused if it refuses, BackendError if it fails or does not answer."""
+    def request(self, name: str, *arguments: Any, patience: float = PATIENCE_S) -> Any:
+        """The answer. Raises Refused if it is a refusal, BackendError if there was an error or no answer."""
         self._number += 1
-        # One that has not answered the last question yet is not waited for again, packet after packet.
-        first = min(patience, _IMPATIENCE) if self._silent else patience
+        # If the last request was not answered, packets do not wait so long again.
+        first = min(patience, _IMPATIENCE_S) if self._silent else patience
         until = time.monotonic() + first
         try:
             self._send_backlog(first)
@@ -116,8 +116,8 @@ class RpcClient:
             raise BackendError(value)
         return value
 
-    def tell(self, name: str, *arguments: Any, keep: bool = True) -> None:
-        """Say something that needs no answer, at once or, with *keep*, when there is room. Never raises."""
+    def notify(self, name: str, *arguments: Any, keep: bool = True) -> None:
+        """Send what needs no answer, at once or, with *keep*, when there is room. Never raises."""
         data = pickle.dumps((ONE_WAY, name, arguments))
         if keep:
             self._backlog.append(data)
@@ -130,16 +130,16 @@ class RpcClient:
             if len(self._backlog) > _BACKLOG:
                 self._backlog.popleft()
                 if not self._lost:
-                    log.warning("the daemon's first process does not listen: it will find out by itself")
+                    log.warning("the daemon's first process does not listen: it will notice by itself")
                 self._lost = True
 
     def flush(self) -> None:
-        """Send what had no room before, if there is some now. Never raises."""
+        """Send what found no room before, if there is room now. Never raises."""
         with suppress(OSError):
             self._send_backlog(0.0)
 
     def gone(self) -> bool:
-        """Whether the other end has gone. Throws late answers away."""
+        """Whether the other end has gone. Reads late answers and forgets them."""
         self._socket.settimeout(0.0)
         try:
             while True:

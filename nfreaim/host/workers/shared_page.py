@@ -1,7 +1,7 @@
-"""SharedPage: a few numbers that one process writes and others read without asking. Decides nothing.
+"""SharedPage: numbers in shared memory that the main process writes and the workers read without asking.
 
-An anonymous file (memfd) of one page, mapped by all: the owner of the pinholes writes, the readers map it for
-reading only. Each number is eight bytes, aligned, so that it is read as a whole. Layout: see ``Slot``.
+An anonymous file (memfd) of one page. The main process maps it for writing, the workers for reading only.
+Each number is eight bytes, aligned, so that it is read as a whole. The layout is in ``Slot``.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ _SIZE: Final = mmap.PAGESIZE
 
 
 class Slot(IntEnum):
-    """What is at which place, in native 64-bit words."""
+    """Index of each number, in native 64-bit words."""
 
     PINHOLES = 0
     """How many are open."""
-    SESSIONS = 1
-    """1 if any of them is open for a whole session, else 0."""
-    CHANGES = 2
-    """Of what is open: another number says that the pinholes may lead elsewhere."""
-    FOLLOWED = 3
-    """Of the followed servers: another number says that there may be others."""
+    STANDING = 1
+    """1 if any of them is a standing one, else 0."""
+    PINHOLE_CHANGES = 2
+    """Another number than before: pinholes were opened or closed."""
+    FOLLOWED_CHANGES = 3
+    """Another number than before: servers were followed anew."""
 
 
 class SharedPage:
-    """The mapping of *handle*, a file that has been made by ``make``, for reading or for writing, too.
+    """A mapping of *handle*, the file of a page that ``make`` made.
 
-    view  a descriptor to hand to readers: it allows no writing, where the page was made
+    view  the descriptor to hand to readers; it allows no writing
     """
 
     def __init__(self, handle: int, write: bool = False) -> None:
@@ -41,7 +41,7 @@ class SharedPage:
 
     @classmethod
     def make(cls) -> SharedPage:
-        """A new page full of zeroes. It is inherited by no process but those that are handed it."""
+        """A new page, all zeroes. Only processes that are handed its descriptor inherit it."""
         handle = os.memfd_create("nfreaim", os.MFD_CLOEXEC)
         os.ftruncate(handle, _SIZE)
         return cls(handle, write=True)

@@ -1,7 +1,7 @@
-"""Supervisor: the processes that read, as their owner has them: started, answered, started anew, ended.
+"""Supervisor: starts the workers, answers them, restarts those that end, and stops all.
 
-A worker is a program of its own, started by exec: it inherits nothing but its end of a link and the page, so
-that a new one can take a dead one's place at any time. What it may ask is what ``RequestHandlers`` offers.
+A worker is a program of its own, started by exec. It inherits nothing but its end of a socket pair and the
+shared page, so a new one can replace a dead one at any time. What it may request is in ``RequestHandlers``.
 """
 
 from __future__ import annotations
@@ -12,79 +12,92 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from selectors import EVENT_READ, BaseSelector, DefaultSelector
 from typing import Any, Final, Protocol
 
+from nfreaim.config import Config
 from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.backend import Followed
+from nfreaim.core.counters import EngineStats
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.helper import Refused
 from nfreaim.errors import BackendError
 from nfreaim.host.loop import clock
 from nfreaim.host.report.journal import Journal
-from nfreaim.host.report.metrics import Metrics
-from nfreaim.host.workers.rpc import DONE, FAILED, LARGEST, ONE_WAY, REFUSED, Gone, pair, receive, reply
+from nfreaim.host.report.metrics import NOTHING, Readers, total
+from nfreaim.host.workers.rpc import (
+    DONE,
+    FAILED,
+    LARGEST,
+    ONE_WAY,
+    REFUSED,
+    Gone,
+    receive,
+    reply,
+    socket_pair,
+)
 from nfreaim.host.workers.shared_page import SharedPage, Slot
 
 log = logging.getLogger("nfreaim")
 
-_START: Final = 60.0  # seconds for a process to come up, on a busy machine
-_STOP: Final = 10.0  # seconds for all to end
-_LAST: Final = 1.0  # seconds for one that has closed its link
-_LONG: Final = 60.0  # seconds of life, then an end is no longer one of a row
-_FAILURES: Final = 5  # ends in a row of one worker
-_FIRST, _MOST = 0.2, 5.0  # seconds before a start, after the first such end and at most
-_TURN: Final = 64  # messages of one worker, then the others and everything else have their turn
+_START_TIMEOUT_S: Final = 60.0  # for all to come up, on a busy machine
+_STOP_TIMEOUT_S: Final = 10.0  # for all to end
+_LINK_CLOSE_GRACE_S: Final = 1.0  # for a process to end that has closed its socket
+_STABLE_AFTER_S: Final = 60.0  # an end after so long a life does not count as one of a row
+_MOST_FAILURES: Final = 5  # ends in a row of one worker
+_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.2, 5.0  # before a restart
+_TURN: Final = 64  # messages of one worker before the others and everything else have their turn
 
 
 class PublishingJournal(Journal):
-    """Whom the table of pinholes tells: the log, and the page, that something has changed."""
+    """The log, and the shared page: it says that pinholes were opened or closed."""
 
     def __init__(self, page: SharedPage) -> None:
         self._page = page
 
     def opened(self, pinhole: Pinhole) -> None:
-        self._page[Slot.CHANGES] += 1
+        self._page[Slot.PINHOLE_CHANGES] += 1
         super().opened(pinhole)
 
     def closed(self, pinhole: Pinhole, reason: str) -> None:
-        self._page[Slot.CHANGES] += 1
+        self._page[Slot.PINHOLE_CHANGES] += 1
         super().closed(pinhole, reason)
 
 
-class Servers(Protocol):
-    """The followed servers, as host.linux_backend has them."""
+class FollowedServers(Protocol):
+    """The part of host.netfilter.queue_control that workers share."""
 
-    def divert(self, server: Endpoint) -> None: ...
+    def queue_server(self, followed: Followed) -> None: ...
 
-    def diverted(self) -> list[tuple[Endpoint, float]]: ...
+    def followed(self) -> list[tuple[Followed, float]]: ...
 
 
 class RequestHandlers:
-    """What workers may ask of the owner, by name; the arguments are those of core.nat.Pinholes and Kernel."""
+    """What workers may request, by name; the arguments are those of the methods in core.backend."""
 
-    def __init__(self, pinholes: PinholeTable, servers: Servers, page: SharedPage) -> None:
+    def __init__(self, pinholes: PinholeTable, servers: FollowedServers, page: SharedPage) -> None:
         self._pinholes = pinholes
         self._servers = servers
         self._page = page
         self._names: dict[str, Callable[..., Any]] = {
             "open": pinholes.open,
-            "agreed": pinholes.agreed,
+            "accepted": pinholes.accepted,
             "close": pinholes.close,
-            "close_owner": pinholes.close_owner,
+            "close_flow": pinholes.close_flow,
             "prepare": pinholes.prepare,
             "inside_of": pinholes.inside_of,
-            "owners": self._owners,
+            "flows": self._flows,
             "insides": self._insides,
-            "divert": self._divert,
-            "followed": self._followed,
+            "queue_server": self._queue_server,
+            "followed": servers.followed,
         }
 
-    def to(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+    def handle(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
         """Outcome and value, see host.workers.rpc. Raises nothing."""
         try:
             return DONE, self._names[name](*arguments)
@@ -101,25 +114,26 @@ class RequestHandlers:
     def publish(self) -> None:
         """Bring the page up to date. Call it after everything that may have opened or closed a pinhole."""
         self._page[Slot.PINHOLES] = len(self._pinholes)
-        self._page[Slot.SESSIONS] = int(self._pinholes.sessions())
+        self._page[Slot.STANDING] = int(self._pinholes.has_standing())
 
-    def _owners(self) -> frozenset[FlowId]:
-        return frozenset(self._pinholes.owners())
+    def publish_followed(self) -> None:
+        """Have the workers ask for the followed servers."""
+        self._page[Slot.FOLLOWED_CHANGES] += 1
+
+    def _flows(self) -> frozenset[FlowId]:
+        return frozenset(self._pinholes.flows())
 
     def _insides(self) -> frozenset[Endpoint]:
         return frozenset(self._pinholes.insides())
 
-    def _divert(self, server: Endpoint) -> None:
-        self._servers.divert(server)
-        self._page[Slot.FOLLOWED] += 1
-
-    def _followed(self) -> list[tuple[Endpoint, float]]:
-        return self._servers.diverted()
+    def _queue_server(self, followed: Followed) -> None:
+        self._servers.queue_server(followed)
+        self.publish_followed()
 
 
 @dataclass
 class _Worker:
-    """One of them, and its present life."""
+    """One worker, and the process that runs as it now."""
 
     number: int
     queue: int
@@ -130,46 +144,37 @@ class _Worker:
     failures: int = 0
     start_at: float = 0.0
     why: str = ""
-    figures: Metrics = field(default_factory=lambda: Metrics(0, (), {}))
-    earlier: Metrics = field(default_factory=lambda: Metrics(0, (), {}))
+    stats: EngineStats = NOTHING
+    earlier: EngineStats = NOTHING
 
 
 class Supervisor:
-    """The workers for *queues*, a number for each; none runs yet.
+    """The workers for *config*, one for each of its reading queues; none runs yet.
 
-    answers  to what they ask
-    welcome  what each is to know when it begins, by its number: anything that can be pickled
-    temporary  the rules end with the daemon
-    options  of its command line
+    rules_go_with_us  the rules are removed when the daemon ends, so nobody will go on with its flows
     """
 
     def __init__(
-        self,
-        queues: Iterable[int],
-        answers: RequestHandlers,
-        page: SharedPage,
-        welcome: Callable[[int], Any],
-        temporary: bool,
-        options: Iterable[str],
+        self, config: Config, handlers: RequestHandlers, page: SharedPage, rules_go_with_us: bool
     ) -> None:
-        self._answers = answers
+        self._config = config
+        self._handlers = handlers
         self._page = page
-        self._welcome = welcome
-        self._temporary = temporary
-        self._options = list(options)
+        self._rules_go_with_us = rules_go_with_us
         self._stopping = False
         self._selector: BaseSelector = DefaultSelector()
         self._buffer = bytearray(LARGEST)
-        self._workers = [_Worker(number, queue) for number, queue in enumerate(queues, 1)]
+        self._workers = [_Worker(number, queue) for number, queue in enumerate(config.reading, 1)]
 
     def start(self, other: int, meanwhile: Callable[[], None]) -> None:
-        """Start all, and wait until each serves its queue; *meanwhile* is called if descriptor *other* is
-        readable. Raises BackendError if one cannot begin.
+        """Start all, and wait until each serves its queue. Raises BackendError if one cannot begin.
+
+        Meanwhile, *meanwhile* is called whenever descriptor *other* is readable.
         """
         self._selector.register(other, EVENT_READ, meanwhile)
         for worker in self._workers:
             self._begin(worker)
-        until = time.monotonic() + _START
+        until = time.monotonic() + _START_TIMEOUT_S
         while not all(worker.ready for worker in self._workers):
             self._serve_some(self._selector, max(0.0, until - time.monotonic()))
             for worker in self._workers:
@@ -177,7 +182,7 @@ class Supervisor:
                     raise BackendError(f"worker {worker.number} cannot begin: {worker.why}")
             if time.monotonic() >= until:
                 raise BackendError(
-                    f"the workers did not come up within {_START:.0f} s: the machine is too busy"
+                    f"the workers did not come up within {_START_TIMEOUT_S:.0f} s: the machine is too busy"
                 )
 
     def attach(self, selector: BaseSelector) -> None:
@@ -189,21 +194,21 @@ class Supervisor:
         self._selector = selector
 
     def tick(self) -> None:
-        """Start anew who has ended. Call it often. Raises BackendError if one goes on ending."""
+        """Restart workers that have ended. Call it often. Raises BackendError if one goes on ending."""
         now = clock()
         for worker in self._workers:
             if worker.process is not None and worker.process.poll() is not None:
-                self._serve(worker)  # what it said last comes before the end of its link
+                self._serve(worker)  # its last messages come before the end of its socket
             if worker.process is None and now >= worker.start_at:
-                if worker.failures >= _FAILURES:
+                if worker.failures >= _MOST_FAILURES:
                     raise BackendError(
-                        f"worker {worker.number} ended {_FAILURES} times in a row: {worker.why}"
+                        f"worker {worker.number} ended {_MOST_FAILURES} times in a row: {worker.why}"
                     )
                 log.warning("worker %d has ended and is started anew: %s", worker.number, worker.why)
                 self._begin(worker)
 
     def stop(self) -> None:
-        """End all, and answer them meanwhile. Who does not end in time is killed."""
+        """Stop all, and answer them meanwhile. Those that do not end in time are killed."""
         self._stopping = True
         with DefaultSelector() as selector:
             running = [worker for worker in self._workers if worker.process is not None]
@@ -213,33 +218,34 @@ class Supervisor:
                     selector.register(worker.link, EVENT_READ, partial(self._serve, worker))
                 worker.process.terminate()
             self._selector = selector
-            until = time.monotonic() + _STOP
+            until = time.monotonic() + _STOP_TIMEOUT_S
             while any(worker.link for worker in running) and time.monotonic() < until:
                 self._serve_some(selector, until - time.monotonic())
         for worker in running:
             if worker.process is not None:
                 _end(worker.process, until)
 
-    def figures(self) -> tuple[Metrics, list[dict[str, Any]]]:
-        """What they told last, together, and a document about each."""
-        told = [Metrics.total([worker.figures, worker.earlier]) for worker in self._workers]
+    def readers(self) -> Readers:
+        """What they told last."""
+        told = [total([worker.stats, worker.earlier]) for worker in self._workers]
         each = [
             {
                 "number": worker.number,
                 "queue": worker.queue,
                 "pid": worker.process.pid if worker.process is not None else None,
-                "flows": worker.figures.flows,
-                "packets": figures.counters.get("packets", 0),
+                "flows": worker.stats.flows,
+                "packets": stats.counters.get("packets", 0),
             }
-            for worker, figures in zip(self._workers, told, strict=True)
+            for worker, stats in zip(self._workers, told, strict=True)
         ]
-        return Metrics.total(told), each
+        return Readers(total(told), each)
 
     def _begin(self, worker: _Worker) -> None:
-        ours, theirs = pair()
+        ours, theirs = socket_pair()
         ours.setblocking(False)
-        words = ["worker", str(theirs.fileno()), str(self._page.view), str(worker.number), *self._options]
-        # Not from the working directory, where anybody may have put a package of our name.
+        words = ["worker", str(theirs.fileno()), str(self._page.view), str(worker.number)]
+        words += ["--log-level", self._config.log_level]
+        # Not from the working directory, which may hold another package of our name.
         paths = os.pathsep.join(path for path in sys.path if path)
         try:
             worker.process = subprocess.Popen(
@@ -247,7 +253,7 @@ class Supervisor:
                 env={**os.environ, "PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._page.view),
-                start_new_session=True,  # a terminal's Ctrl-C is for the owner, who ends us all
+                start_new_session=True,  # a terminal's Ctrl-C is for the main process, which stops all
             )
         except OSError as error:
             ours.close()
@@ -258,20 +264,20 @@ class Supervisor:
         self._selector.register(ours, EVENT_READ, partial(self._serve, worker))
 
     def _ended(self, worker: _Worker) -> None:
-        """Its process has ended, or has closed the link, which is the same."""
-        self._leave(worker)
+        """Its process has ended, or has closed its socket, which means the same."""
+        self._close_link(worker)
         if worker.process is not None:
-            _end(worker.process, time.monotonic() + _LAST)
+            _end(worker.process, time.monotonic() + _LINK_CLOSE_GRACE_S)
             worker.why = worker.why or f"exit status {worker.process.returncode}"
             worker.process = None
-        # Flows and edited ones are gone with it; what it counted has happened.
-        worker.earlier = Metrics.total([worker.earlier, Metrics(0, (), worker.figures.counters)])
-        worker.figures = Metrics(0, (), {})
+        # Its flows are gone with it; what it counted has happened.
+        worker.earlier = total([worker.earlier, NOTHING._replace(counters=worker.stats.counters)])
+        worker.stats = NOTHING
         now = clock()
-        worker.failures = worker.failures + 1 if now - worker.began < _LONG else 1
-        worker.start_at = now + min(_MOST, _FIRST * 2 ** (worker.failures - 1))
+        worker.failures = worker.failures + 1 if now - worker.began < _STABLE_AFTER_S else 1
+        worker.start_at = now + min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2 ** (worker.failures - 1))
 
-    def _leave(self, worker: _Worker) -> None:
+    def _close_link(self, worker: _Worker) -> None:
         if worker.link is not None:
             with suppress(KeyError, ValueError):
                 self._selector.unregister(worker.link)
@@ -284,7 +290,7 @@ class Supervisor:
             key.data()
 
     def _serve(self, worker: _Worker) -> None:
-        """Answer what *worker* has asked."""
+        """Answer the requests of *worker*."""
         for _ in range(_TURN):
             if worker.link is None:
                 return
@@ -299,23 +305,23 @@ class Supervisor:
 
     def _answer(self, worker: _Worker, number: int, name: str, arguments: tuple[Any, ...]) -> None:
         outcome: tuple[str, Any] = DONE, None
-        if name == "figures":
-            (worker.figures,) = arguments
+        if name == "stats":
+            (worker.stats,) = arguments
         elif name == "ready":
             worker.ready = True
         elif name == "failed":
             (worker.why,) = arguments
-        elif name == "welcome":
-            outcome = DONE, self._welcome(worker.number)
+        elif name == "config":
+            outcome = DONE, self._config
         elif name == "last":  # it ends: whether nobody will go on with its flows
-            outcome = DONE, self._stopping and self._temporary
+            outcome = DONE, self._stopping and self._rules_go_with_us
         else:
-            outcome = self._answers.to(name, arguments)
+            outcome = self._handlers.handle(name, arguments)
         if number == ONE_WAY or worker.link is None:
             return
         try:
             reply(worker.link, number, *outcome)
-        except OSError as error:  # it has gone, or takes nothing: then it does without
+        except OSError as error:  # it has ended, or reads nothing
             log.warning("worker %d was not answered: %s", worker.number, error)
 
 

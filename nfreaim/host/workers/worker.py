@@ -1,8 +1,8 @@
-"""Worker: one of several processes that read, from its first request to its end.
+"""Worker: one of several processes that read packets, from its first request to its end.
 
-It serves one queue with an engine of its own. Pinholes, followed servers and everything else of which there
-is one belong to the owner, who is asked by the link. When the owner is gone it ends as by SIGTERM: what is
-signed on is kept for the next life.
+It serves one queue with an engine of its own. Pinholes, followed servers and everything else that exists once
+are the main process's, which is asked by RPC. When the main process is gone a worker ends as by SIGTERM, and
+established flows are kept for the next daemon.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import logging
 import socket
 import time
 from contextlib import ExitStack
-from typing import Final, NamedTuple
+from typing import Final
 
 from nfreaim.config import Config
-from nfreaim.core.address import Endpoint
 from nfreaim.core.engine import Engine
-from nfreaim.core.helper import HelperFactory
 from nfreaim.errors import BackendError
 from nfreaim.host.check import capabilities
 from nfreaim.host.linux_backend import LinuxBackend
@@ -24,42 +22,22 @@ from nfreaim.host.loop import Every, Loop, clock, stop_signals
 from nfreaim.host.netfilter.packet_queue import PacketQueue
 from nfreaim.host.reader import Reader
 from nfreaim.host.report.journal import Journal
-from nfreaim.host.report.metrics import Metrics
-from nfreaim.host.state.layout import part
-from nfreaim.host.state.state_directory import StateDirectory
-from nfreaim.host.workers.remote import RemotePinholes, RemoteServers
-from nfreaim.host.workers.rpc import RpcClient, roomy
+from nfreaim.host.state.state_files import part
+from nfreaim.host.workers.remote import RemoteFollowed, RemotePinholes, RemoteQueueControl
+from nfreaim.host.workers.rpc import RpcClient, allow_large_messages
 from nfreaim.host.workers.shared_page import SharedPage
 
 log = logging.getLogger("nfreaim")
 
-_WELCOME: Final = 60.0  # seconds until the owner has time for us
-_BIND: Final = 2.0  # seconds for an earlier process to leave the queue
-_RETRY: Final = 0.05
-_TOLD: Final = 1.0  # seconds between figures
-_LOOK: Final = 2.0  # seconds between looks at the entries of our skewed flows
+_CONFIG_TIMEOUT_S: Final = 60.0  # for the main process to answer the first request
+_BIND_TIMEOUT_S: Final = 2.0  # for an earlier process to leave the queue
+_BIND_RETRY_S: Final = 0.05
+_TELL_EVERY_S: Final = 1.0  # the statistics
+_LOOK_EVERY_S: Final = 2.0  # at the set entries of our skewed flows
 
 
-class WorkerConfig(NamedTuple):
-    """What a worker is to know: the settings, and its queue."""
-
-    config: Config
-    queue: int
-
-
-class _Kernel(LinuxBackend):
-    """This machine, where others read, too. Followed servers are the owner's, who is asked by *link*."""
-
-    def __init__(self, state: StateDirectory, link: RpcClient, stack: ExitStack) -> None:
-        super().__init__(state, stack, alone=False)
-        self._link = link
-
-    def divert(self, server: Endpoint) -> None:
-        self._link.call("divert", server)
-
-
-def serve(link_handle: int, page_handle: int, number: int, helper: HelperFactory) -> None:
-    """Be worker *number*, with the inherited ends of link and page. Raises BackendError."""
+def serve(link_handle: int, page_handle: int, number: int) -> None:
+    """Be worker *number*, with the inherited ends of socket and page. Raises BackendError."""
     capabilities.require()
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
@@ -68,59 +46,67 @@ def serve(link_handle: int, page_handle: int, number: int, helper: HelperFactory
         except OSError as error:
             raise BackendError("a worker is started by nfreaim run --workers N, by nobody else") from error
         stack.callback(page.close)
-        roomy(end)
-        link = RpcClient(end)
-        stack.callback(link.close)
+        allow_large_messages(end)
+        rpc = RpcClient(end)
+        stack.callback(rpc.close)
         try:
-            _serve(link, page, number, helper, signals, stack)
+            _Worker(rpc, page, number, stack).run(signals)
         except BackendError as error:
-            link.tell("failed", str(error))
+            rpc.notify("failed", str(error))
             raise
 
 
-def _serve(
-    link: RpcClient,
-    page: SharedPage,
-    number: int,
-    helper: HelperFactory,
-    signals: socket.socket,
-    stack: ExitStack,
-) -> None:
-    config, queue_number = link.call("welcome", patience=_WELCOME)
-    kernel = _Kernel(part(config.state_dir, number, config.workers), link, stack)
-    pinholes = RemotePinholes(config.pinholes, link, page)
-    helpers = dict.fromkeys(config.ports, helper)
-    news = RemoteServers(link, page)
-    engine = Engine(helpers, pinholes, kernel, Journal(), config.engine, news)
-    reader = Reader(engine, kernel, _bound(queue_number, engine))
-    loop = Loop(signals, lambda: None)
+class _Worker:
+    """Its parts; *stack* unmakes them."""
 
-    def heard() -> None:
-        if link.gone():
-            log.warning("the daemon's first process has gone")
-            loop.stopped = True
+    def __init__(self, rpc: RpcClient, page: SharedPage, number: int, stack: ExitStack) -> None:
+        config: Config = rpc.request("config", patience=_CONFIG_TIMEOUT_S)
+        self._rpc = rpc
+        self._stack = stack
+        self._backend = LinuxBackend(part(config.state_dir, number, config.workers), stack, alone=False)
+        self._engine = Engine(
+            config.helpers(),
+            RemotePinholes(config.pinholes, rpc, page),
+            self._backend.for_engine(RemoteQueueControl(self._backend.queue, rpc)),
+            Journal(),
+            config.engine,
+            RemoteFollowed(rpc, page),
+        )
+        self._reader = Reader(self._engine, self._backend, _bound(config.reading[number - 1], self._engine))
 
-    def close() -> None:
+    def run(self, signals: socket.socket) -> None:
+        """Read packets until a signal comes or the main process is gone."""
+        loop = Loop(signals, lambda: None)
+
+        def hear() -> None:
+            if self._rpc.gone():
+                log.warning("the daemon's first process has gone")
+                loop.stopped = True
+
+        self._stack.callback(self._close)
+        self._reader.restore()
+        loop.serve(self._rpc, hear)
+        self._reader.attach(loop)
+        loop.chore("look", Every(lambda: _LOOK_EVERY_S, self._backend.store.put_back))
+        loop.chore("tell", Every(lambda: _TELL_EVERY_S, self._tell))
+        self._rpc.notify("ready")
+        loop.run()
+
+    def _tell(self) -> None:
+        self._rpc.notify("stats", self._engine.stats(), keep=False)
+
+    def _close(self) -> None:
         try:
-            last = bool(link.call("last"))
+            last = bool(self._rpc.request("last"))
         except BackendError:  # the rules stay, and another daemon will come
             last = False
-        reader.close(cut=last)
-        link.tell("figures", Metrics.of(engine), keep=False)
-
-    stack.callback(close)
-    reader.restore()
-    loop.serve(link, heard)
-    reader.attach(loop)
-    loop.chore("look", Every(lambda: _LOOK, kernel.put_back_skewed))
-    loop.chore("tell", Every(lambda: _TOLD, lambda: link.tell("figures", Metrics.of(engine), keep=False)))
-    link.tell("ready")
-    loop.run()
+        self._reader.close(reset_skewed=last)
+        self._tell()
 
 
 def _bound(number: int, engine: Engine) -> PacketQueue:
-    """The queue, once an earlier process that is about to end has left it."""
-    until = time.monotonic() + _BIND
+    """The queue, bound once an earlier process that is about to end has left it."""
+    until = time.monotonic() + _BIND_TIMEOUT_S
     while True:
         queue = PacketQueue(number, engine, clock)
         try:
@@ -129,4 +115,4 @@ def _bound(number: int, engine: Engine) -> PacketQueue:
         except BackendError:
             if time.monotonic() >= until:
                 raise
-        time.sleep(_RETRY)
+        time.sleep(_BIND_RETRY_S)

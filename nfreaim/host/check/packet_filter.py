@@ -1,0 +1,122 @@
+"""Checks of the packet filter: our rules, and others' rules that stop packets before or behind them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from nfreaim.errors import BackendError
+from nfreaim.host.check.answer import Check, Checks
+from nfreaim.host.check.commands import json_from, networks_of, run, which
+from nfreaim.host.netfilter import nftables
+from nfreaim.host.netfilter.names import CHAINS, LAN_SET, VERIFIED_CHAIN
+from nfreaim.host.rules import script
+
+_JUMPS: Final = (
+    ("raw", "PREROUTING"),
+    ("raw", "OUTPUT"),
+    ("mangle", "POSTROUTING"),
+    ("mangle", "INPUT"),
+    ("mangle", "FORWARD"),
+)
+
+
+def our_rules(settings: script.Settings, reinstall: str) -> Checks:
+    """Whether they are there, whole, and those of *settings*; *reinstall* is the command for it."""
+    if os.geteuid() != 0:
+        return
+    shown = script.run(["show"])
+    if shown.returncode not in (0, script.ABSENT):
+        raise BackendError(shown.stderr.strip())
+    lines = shown.stdout.splitlines()
+    present = [line for line in lines if not line.startswith("not installed:")]
+    missing = " ".join(line.partition(":")[2] for line in lines if line.startswith("not installed:")).split()
+    if not present:
+        yield Check("warn", "rules are not installed", f"{reinstall} (nfreaim run does it for its own time)")
+        return
+    if missing:
+        yield Check("FAIL", f"rules incomplete, missing: {', '.join(missing)}", reinstall)
+    elif found := script.difference(shown.stdout, settings):
+        yield Check("FAIL", found.partition(";")[0], reinstall)
+    else:
+        yield Check("ok", "rules installed: chains, jumps and sets")
+    for variant in ("iptables-legacy", "iptables-nft"):
+        if any(line.split()[:2] == [variant, "filter"] for line in present):
+            yield Check("ok", f"the {variant} firewall accepts pinholes")
+    members = {line.split()[1] for line in present if line.startswith(f"{LAN_SET} ")}
+    strange = {network for name in settings.lan for network in networks_of(name)} - members
+    if strange:
+        yield Check("warn", f"inside networks unknown to the rules: {', '.join(sorted(strange))}", reinstall)
+
+
+def legacy_neighbours(reinstall: str) -> Checks:
+    """Rules behind our queue jumps; packets that are queued never reach them."""
+    if which("iptables-legacy-save") is None or os.geteuid() != 0:
+        return
+    saved = run(["iptables-legacy-save"])
+    if saved.returncode != 0:
+        yield Check("FAIL", f"legacy tables not readable: {saved.stderr.strip()}", "modprobe ip_tables")
+        return
+    yield Check("ok", "legacy tables readable")
+    for place, rule in behind_jump(saved.stdout):
+        yield Check(
+            "warn",
+            f"{place}: queued packets never reach {rule!r}",
+            reinstall,
+        )
+
+
+def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
+    """(place, rule) of each foreign rule behind our jumps in the chains of raw and mangle.
+
+    `saved` is the output of iptables-legacy-save.
+    """
+    table, passed = "", set[tuple[str, str]]()
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        for place in _JUMPS:
+            if table != place[0] or not line.startswith(f"-A {place[1]} "):
+                continue
+            target = line.rpartition(" -j ")[2]
+            if target == VERIFIED_CHAIN:
+                continue  # it comes first, and queues nothing
+            if target in CHAINS:
+                passed.add(place)
+            elif place in passed:
+                yield " ".join(place), line
+
+
+def native_rules(wan: Collection[str]) -> Checks:
+    """Native nftables rules that stop pinholes' connections, or take packets that belong to us."""
+    if which("nft") is None or os.geteuid() != 0:
+        return
+    ruleset = nftables.Ruleset(json_from(["nft", "-j", "list", "ruleset"]))
+    # A FORWARD chain that iptables-nft can read is the business of the rules script.
+    managed = "*filter" in run(["iptables-nft-save"]).stdout.split() if which("iptables-nft-save") else False
+    found = False
+    for obstacle in ruleset.obstacles(wan):
+        place = f"nftables chain {obstacle.family} {obstacle.table} {obstacle.chain}"
+        if managed and (obstacle.family, obstacle.table, obstacle.chain) == ("ip", "filter", "FORWARD"):
+            continue
+        found = True
+        if obstacle.certain:
+            yield Check("FAIL", f"{place} drops pinhole connections", obstacle.remedy)
+        else:
+            yield Check("warn", f"{place} has drop rules; if one of them hits pinholes", obstacle.remedy)
+    if not found:
+        yield Check("ok", "no native nftables chain stops pinholes")
+    for chain in ruleset.redirectors():
+        yield Check(
+            "warn",
+            f"nft and legacy NAT are both in use: chain {chain} may claim the port of a pinhole",
+            "keep its port forwards out of the range of pinholes (40000-40999 unless configured) and off the "
+            "ports that clients listen on",
+        )
+    for name in ruleset.flowtables:
+        yield Check(
+            "warn",
+            f"flowtable {name}: offloaded connections bypass the queue",
+            "leave out the signalling ports",
+        )

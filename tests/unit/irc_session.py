@@ -1,0 +1,231 @@
+"""A scripted router, one IRC connection through it, and what clients say: for the tests of IRC's helper.
+
+The session forwards as strictly as can be: every byte before the offset from which the helper wants to wait
+has left, and what has left cannot be edited any more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from nfreaim.core.address import Direction, Endpoint
+from nfreaim.core.helper import Expectation, Refused, Report
+from nfreaim.core.tcp.offsets import Edit, OffsetMap
+from nfreaim.helpers.irc import IrcHelper
+
+C2S, S2C = Direction.ORIGINAL, Direction.REPLY
+INSIDE, OUTSIDE, SERVER = "10.0.0.5", "203.0.113.1", "203.0.113.9"
+NEIGHBOUR = "10.0.0.6"
+# The addresses above as DCC writes them.
+OWN, ROUTER, OTHER = b"167772165", b"3405803777", b"167772166"
+SIGN_ON = b"NICK alice\r\nUSER alice 0 * :Alice\r\n"
+WELCOME = b":irc.example.test 001 alice :Welcome to the Internet Relay Network\r\n"
+
+
+_CLIENT_END, _SERVER_END = Endpoint(INSIDE, 40123), Endpoint(SERVER, 6667)
+
+
+def dcc(text: bytes, to: bytes = b"bob", command: bytes = b"PRIVMSG") -> bytes:
+    return b"%s %s :\x01DCC %s\x01\r\n" % (command, to, text)
+
+
+SEND = dcc(b"SEND file.bin %s 5500 3000" % OWN)
+SENT = SEND.replace(OWN, ROUTER)
+TAGS = b"@label=7;+draft/x=\\:y "
+LONG_TAGS = b"@t=" + b"x" * 2000 + b" "
+
+# What a client says, and what must leave of it in place of its own address.
+OFFERS = [
+    SEND,
+    dcc(b"CHAT chat %s 5501" % OWN),
+    dcc(b"TSEND file.bin %s 5500 3000" % OWN),
+    dcc(b"SSEND file.bin %s 5500 3000" % OWN),
+    dcc(b"SCHAT chat %s 5500" % OWN),
+    dcc(b'SEND "a long file.bin" %s 5500 3000' % OWN),
+    dcc(b'SEND "167772165 5501" %s 5500 3000' % OWN),
+    dcc(b"SEND 167772165 %s 5500 3000" % OWN),
+    dcc(b"SEND file.bin %s 5500" % OWN),
+    dcc(b"SEND file.bin %s 5500 3000 17" % OWN),  # answers a passive offer
+    dcc(b"SEND  file.bin   %s   5500  3000" % OWN),
+    dcc(b"send file.bin %s 5500 3000" % OWN, command=b"privmsg"),
+    dcc(b"SEND file.bin %s 5500 3000" % OWN, command=b"NOTICE"),
+    dcc(b"SEND file.bin %s 5500 3000" % OWN, to=b"#channel"),
+    b":alice!alice@example.test " + SEND,
+    TAGS + SEND,
+    TAGS + b":alice " + SEND,
+    LONG_TAGS + SEND,
+    SEND.replace(b"\r\n", b"\n"),
+    SEND.replace(b"\x01\r\n", b"\r\n"),  # the closing byte is often forgotten
+    SEND.replace(b":\x01", b"\x01"),
+]
+PROSE = [
+    b"PRIVMSG bob :hello\r\n",
+    b"PRIVMSG bob :DCC SEND file.bin %s 5500 3000\r\n" % OWN,
+    b"PRIVMSG bob :look: \x01DCC SEND file.bin %s 5500 3000\x01\r\n" % OWN,
+    b"PRIVMSG bob :\x01ACTION waves\x01\r\n",
+    b"PRIVMSG bob :\x01PING 167772165 5500\x01\r\n",
+    b"PRIVMSG #channel :%s\r\n" % (b"x" * 400),
+    b"JOIN #channel\r\n",
+    b"TOPIC #channel :\x01DCC SEND file.bin %s 5500 3000\x01\r\n" % OWN,
+    b"\r\n",
+    b"\xff\xfe\x80\r\n",
+    b"PRIVMSG\r\n",
+]
+UNFIT = [
+    dcc(b"SEND file.bin 10.0.0.5 5500 3000"),
+    dcc(b"SEND file.bin ::1 5500 3000"),
+    dcc(b"SEND file.bin 0167772165 5500 3000"),
+    dcc(b"SEND file.bin 167772165 05500 3000"),
+    dcc(b"SEND file.bin 167772165 abc 3000"),
+    dcc(b"SEND file.bin 167772165 65536 3000"),
+    dcc(b"SEND file.bin 167772165 5500x 3000"),
+    dcc(b"SEND file.bin 4294967296 5500 3000"),
+    dcc(b"SEND file.bin 99999999999 5500 3000"),
+    dcc(b"SEND my file.bin %s 5500 3000" % OWN),
+    dcc(b'SEND "my file.bin %s 5500 3000' % OWN),
+    dcc(b"SEND fi\0le.bin %s 5500 3000" % OWN),
+    dcc(b"SEND fi\rle.bin %s 5500 3000" % OWN),
+    dcc(b"SEND"),
+    dcc(b"CHAT chat"),
+    dcc(b"RESUME file.bin 5500 1000"),
+    dcc(b"RESUME file.bin 0 1000 17"),
+    dcc(b"ACCEPT file.bin 5500 1000"),
+    dcc(b"CLOSE"),
+    dcc(b"XSEND file.bin %s 5500 3000" % OWN),
+    b"PRIVMSG bob :\x01DCC\x01\r\n",
+]
+
+
+@dataclass
+class ScriptedNat:
+    """Answers what it is told to, and writes down what it is asked.
+
+    moved     outside port by inside port, where they differ
+    pinholes  by outside endpoint, what they lead to
+    refusal   why nothing may be opened, if so
+    """
+
+    server_inside: bool = False
+    moved: dict[int, int] = field(default_factory=dict)
+    pinholes: dict[Endpoint, Endpoint] = field(default_factory=dict)
+    refusal: str = ""
+    ready: int = 0
+    expected: list[Expectation] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    over: list[str] = field(default_factory=list)
+    buffered: int = 0
+    left: list[int] = field(default_factory=lambda: [0, 0])
+    inside: Endpoint = _CLIENT_END
+    outside: Endpoint = _SERVER_END
+
+    def established(self) -> None:
+        self.ready += 1
+
+    def expect(self, expectation: Expectation) -> Endpoint:
+        if self.refusal:
+            raise Refused(self.refusal)
+        self.expected.append(expectation)
+        port = expectation.inside.port
+        outside = Endpoint(OUTSIDE, self.moved.get(port, port))
+        self.pinholes[outside] = expectation.inside
+        return outside
+
+    def withdraw(self, agreement: bytes, reason: str) -> None:
+        raise AssertionError("IRC has no way to end one agreement")
+
+    def withdraw_all(self, reason: str) -> None:
+        self.over.append(reason)
+        self.pinholes.clear()
+
+    def accepted(self, agreement: bytes) -> None:
+        raise AssertionError("IRC has no way to accept without connecting")
+
+    def has_pinholes(self) -> bool:
+        return bool(self.pinholes)
+
+    def has_standing(self) -> bool:
+        return False
+
+    def inside_of(self, announced: Endpoint) -> Endpoint | None:
+        return self.pinholes.get(announced)
+
+    def is_ours(self, address: str) -> bool:
+        return address == OUTSIDE
+
+    def reached(self) -> Endpoint:
+        raise Refused("the client is inside")
+
+    def is_home(self, host: str) -> bool:
+        return False
+
+    def watch_server(self, server: Endpoint) -> None:
+        raise AssertionError("IRC redirects nobody")
+
+    def set_buffered(self, size: int) -> None:
+        self.buffered = size
+
+    def editable(self, direction: Direction, start: int) -> bool:
+        return start >= self.left[direction]
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def count(self, counter: str) -> None:
+        self.counts[counter] += 1
+
+
+class Session:
+    """One connection: ``say`` is the client's, ``hear`` the server's; each returns what left of it so far."""
+
+    def __init__(self, nat: ScriptedNat | None = None, midstream: bool = False) -> None:
+        self.nat = nat or ScriptedNat()
+        self.helper = IrcHelper(midstream)
+        self.seen = [bytearray(), bytearray()]
+        self.edits: tuple[list[Edit], list[Edit]] = ([], [])
+        self.holds: list[int] = []
+
+    def signed_on(self) -> Session:
+        self.feed(C2S, SIGN_ON)
+        self.feed(S2C, WELCOME)
+        assert self.helper.established
+        return self
+
+    def say(self, data: bytes, *cuts: int) -> bytes:
+        return self._feed(C2S, data, cuts)
+
+    def hear(self, data: bytes, *cuts: int) -> bytes:
+        return self._feed(S2C, data, cuts)
+
+    def reasons(self) -> list[str]:
+        """Why each message became what it became."""
+        return [report.reason for report in self.nat.reports]
+
+    def _feed(self, direction: Direction, data: bytes, cuts: tuple[int, ...]) -> bytes:
+        before = len(self._rendered(direction))
+        for low, high in pairwise([0, *cuts, len(data)]):
+            self.feed(direction, data[low:high])
+        return self._rendered(direction)[before:]
+
+    def feed(self, direction: Direction, segment: bytes) -> int | None:
+        """One segment; from which offset on the helper wants to wait."""
+        start = len(self.seen[direction])
+        self.seen[direction] += segment
+        end = start + len(segment)
+        hold = None
+        if not self.helper.skips(direction, segment, start, self.nat):
+            scan = self.helper.scan(direction, segment, start, self.nat)
+            if scan is not None:
+                for edit in scan.edits:
+                    assert self.nat.left[direction] <= edit.start < edit.end <= end
+                    self.edits[direction].append(edit)
+                hold = scan.hold
+        self.nat.left[direction] = end if hold is None else max(min(hold, end), self.nat.left[direction])
+        if hold is not None and hold < end:
+            self.holds.append(hold)
+        return hold
+
+    def _rendered(self, direction: Direction) -> bytes:
+        return OffsetMap(self.edits[direction]).render(bytes(self.seen[direction]), 0)
