@@ -15,6 +15,7 @@ from nfreaim.core.engine import Engine
 from nfreaim.core.firewall import peer_gate
 from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.flow import Flow
 from nfreaim.core.resume import KeptFlows
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.tcp.segment import Segment

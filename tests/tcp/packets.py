@@ -213,13 +213,23 @@ class Packet:
         return self
 
     def changed(
-        self, *, seq: int | None = None, flags: int | None = None, payload: bytes | None = None
+        self,
+        *,
+        seq: int | None = None,
+        ack: int | None = None,
+        flags: int | None = None,
+        window: int | None = None,
+        payload: bytes | None = None,
     ) -> Packet:
         """The packet with what is given in place of what it had; lengths and checksums fit."""
         head = bytearray(self.raw[: self.start])
-        payload = self.payload if payload is None else payload
-        tcp = self.tcp
-        head[2:4] = (len(head) + len(payload)).to_bytes(2, "big")
-        head[tcp + 4 : tcp + 8] = ((self.seq if seq is None else seq) % WRAP).to_bytes(4, "big")
-        head[tcp + 13] = self.flags if flags is None else flags
-        return Packet(checked(bytes(head) + payload))
+        data = self.payload if payload is None else payload
+        head[2:4] = (len(head) + len(data)).to_bytes(2, "big")
+        for at, size, value in ((4, 4, seq), (8, 4, ack), (13, 1, flags), (14, 2, window)):
+            if value is not None:
+                head[self.tcp + at : self.tcp + at + size] = (value % 2 ** (8 * size)).to_bytes(size, "big")
+        return Packet(checked(bytes(head) + data))
+
+    def fragmentable(self) -> Packet:
+        """The packet without the don't-fragment bit."""
+        return Packet(checked(self.raw[:6] + bytes([self.raw[6] & ~0x40]) + self.raw[7:]))

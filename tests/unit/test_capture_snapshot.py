@@ -4,11 +4,11 @@ import struct
 from pathlib import Path
 
 import pytest
-from tests.captures import write_pcap
-from tests.judge import tshark_fields
-from tests.pcapng import enhanced, interface, obsolete, section, simple
 
 from nfreaim.capture import Capture
+from tests.tcp.captures import write_pcap
+from tests.tcp.pcapng import enhanced, interface, obsolete, section, simple
+from tests.tcp.tshark import tshark_fields
 
 
 def saved(capture: Capture, target: Path) -> bytes:

@@ -14,7 +14,6 @@ from tests.golden import load
 from tests.oscar.redirect import AT_HOME, naming
 from tests.tcp.packets import packed, packet
 from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire
-from tests.unit.test_server_flows import GOOD
 from tests.unit.wires import HomeWire
 
 GOLDEN = load()

@@ -19,7 +19,6 @@ from tests.oscar.tlv import tlv
 from tests.tcp.packets import PSH_ACK, packet
 from tests.unit.fakes import Router, Wire
 from tests.unit.restarts import TEXT, opened, pause, restarted, unread
-from tests.unit.test_recognition import RECEIVED
 from tests.unit.wires import PROPOSAL, Numbered
 
 GOLDEN = packets()

@@ -246,7 +246,7 @@ def test_the_end_removes_the_socket_and_the_directory_made_for_it(tmp_path: Path
 def test_the_document_and_its_text_name_the_protocol_and_no_agreement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(status.queue_stats, "queues", list)
+    monkeypatch.setattr("nfreaim.host.netfilter.queue_stats.queues", list)
     flow = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 7777))
     inside, outside = Endpoint("10.0.0.5", 5000), Endpoint("203.0.113.1", 40000)
     standing = Pinhole(inside, outside, flow, b"agreed", "chat", math.inf, since=90.0, protocol="one")
