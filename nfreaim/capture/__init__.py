@@ -1,8 +1,9 @@
 """Packet captures, read and rewritten without loss: classic pcap and pcapng.
 
-An unchanged capture is saved byte for byte as it was read, and a change touches its own frame's record only:
-options, comments, unknown blocks, time stamps and byte order stay. This package may not look behind the first
-byte of an IPv4 header, repair a checksum, or decide what a frame should become.
+An unchanged capture is saved byte for byte as it was read. A change touches its own frame's record, and what
+the file says of lengths elsewhere: options, comments, unknown blocks, time stamps and byte order stay. This
+package may not look behind the first byte of an IPv4 header, repair a checksum, or decide what a frame should
+become.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ class Capture:
     def _patches(self) -> Iterator[tuple[int, int, bytes]]:
         """(start, end, new bytes) of every stretch of the file that changes."""
         growth: dict[_Section, int] = {}
+        sizes: dict[_Section, dict[int, int]] = {}
         for number, data in self._replaced.items():
             section, slot = self._find(number)
             if len(data) == slot.size:
@@ -133,8 +135,9 @@ class Capture:
             record = section.resized(slot, data)
             yield slot.start, slot.end, record
             growth[section] = growth.get(section, 0) + len(record) - (slot.end - slot.start)
+            sizes.setdefault(section, {})[slot.start] = len(data)
         for section, more in growth.items():
-            yield from section.grown(more)
+            yield from section.grown(more, sizes[section])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the capture in the format it was read in. Raises CaptureError if that fails."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from nfreaim.capture.slot import MAX_FRAME, CutShort, Damaged, Slot, wire_length
@@ -21,6 +21,7 @@ PCAP_MAGIC: Final = {
 }
 _PCAP_HEADER: Final = 24
 _PCAP_RECORD: Final = 16
+_SNAPLEN: Final = 16
 
 
 class Classic:
@@ -61,5 +62,8 @@ class Classic:
         lengths = struct.pack(f"{self._order}II", len(data), wire_length(slot, data))
         return self._raw[slot.start : slot.start + 8] + lengths + data
 
-    def grown(self, more: int) -> Iterator[tuple[int, int, bytes]]:
-        return iter(())  # the file header tells no length
+    def grown(self, more: int, sizes: Mapping[int, int]) -> Iterator[tuple[int, int, bytes]]:
+        """The patch to the snapshot length, which readers cut frames to, if one of *sizes* exceeds it."""
+        (snaplen,) = struct.unpack_from(f"{self._order}I", self._raw, _SNAPLEN)
+        if 0 < snaplen < max(sizes.values()):
+            yield _SNAPLEN, _SNAPLEN + 4, struct.pack(f"{self._order}I", max(sizes.values()))

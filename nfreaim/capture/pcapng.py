@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from nfreaim.capture.slot import MAX_FRAME, CutShort, Damaged, Slot, wire_length
@@ -23,6 +23,7 @@ _UNKNOWN_LENGTH: Final = 0xFFFF_FFFF_FFFF_FFFF  # of a section whose writer coul
 
 
 class _Interface(NamedTuple):
+    start: int
     link: int
     snaplen: int
     ticks: int  # per second
@@ -41,6 +42,7 @@ class Blocks:
             raise Damaged(start + 8, f"byte order magic {raw[start + 8 : start + 12].hex()}")
         self._order = order
         self._interfaces: list[_Interface] = []
+        self._simple = False
         if self._end_of_block(start) < start + 28:
             raise Damaged(start, "a section header block of less than 28 bytes")
         major, minor = self._unpack("HH", start + 12)
@@ -59,6 +61,7 @@ class Blocks:
             if kind == _IDB:
                 self._interfaces.append(self._interface(position, end))
             elif kind in (_EPB, _SPB, _OPB):
+                self._simple |= kind == _SPB
                 self.slot(position)
                 self.offsets.append(position)
             elif kind in _NUMBERED:
@@ -99,7 +102,7 @@ class Blocks:
             elif code == _OPT_TSOFFSET and size == 8:
                 (offset,) = self._unpack("q", position)
             position += size + -size % 4
-        return _Interface(link, snaplen, ticks, offset)
+        return _Interface(start, link, snaplen, ticks, offset)
 
     def slot(self, start: int) -> Slot | None:
         kind, total = self._unpack("II", start)
@@ -143,9 +146,25 @@ class Blocks:
         total = struct.pack(f"{self._order}I", len(body) + 12)
         return self._raw[slot.start : slot.start + 4] + total + body + total
 
-    def grown(self, more: int) -> Iterator[tuple[int, int, bytes]]:
-        """The patch to the section's own length, unless it is left open."""
+    def grown(self, more: int, sizes: Mapping[int, int]) -> Iterator[tuple[int, int, bytes]]:
+        """The patches to the section's own length, unless that is left open, and to the snapshot lengths of
+        interfaces that *sizes*, by where the frame's block starts, exceed."""
         at = self._start + 16
         (length,) = self._unpack("Q", at)
         if length != _UNKNOWN_LENGTH:
             yield at, at + 8, struct.pack(f"{self._order}Q", (length + more) % 2**64)
+        largest: dict[int, int] = {}
+        for start, size in sizes.items():
+            number = self._number(start)
+            largest[number] = max(size, largest.get(number, 0))
+        for number, size in largest.items():
+            interface = self._interfaces[number]
+            # The length of a frame in a simple packet block is not written down, but follows from this one.
+            if 0 < interface.snaplen < size and not (self._simple and number == 0):
+                at = interface.start + 12
+                yield at, at + 4, struct.pack(f"{self._order}I", size)
+
+    def _number(self, start: int) -> int:
+        """The interface of the packet block at *start*."""
+        (kind,) = self._unpack("I", start)
+        return 0 if kind == _SPB else self._unpack("H" if kind == _OPB else "I", start + 8)[0]

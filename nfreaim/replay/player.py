@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final, NamedTuple
 
-from nfreaim import protocols
-from nfreaim.capture import Capture, Frame
-from nfreaim.capture.link_layer import network_offset
+from nfreaim.capture import Capture, Frame, network_offset
 from nfreaim.core.address import FlowId, flow_id, reverse
 from nfreaim.core.backend import Followed
 from nfreaim.core.engine import Engine
@@ -22,6 +20,7 @@ from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, SYN, Segment, distance, wrap
 from nfreaim.core.tcp.stream import FAR
 from nfreaim.core.verdict import Verdicts
+from nfreaim.protocols import Ports, by_port, limited, usual_ports
 from nfreaim.replay.outcome import Message, Replay
 from nfreaim.replay.renumbering import Renumbering
 
@@ -34,22 +33,22 @@ def replay(
     capture: Capture,
     inside: IPv4Network,
     outside: str,
-    ports: Mapping[str, Sequence[int]] | None = None,
+    protocols: Mapping[str, Sequence[int]] | None = None,
     midstream: bool = False,
 ) -> Replay:
     """Play *capture* through the engine and let it hold, frame by frame, what would have left.
 
     inside     the network behind the router: of clients, of servers, or of both
     outside    the router's outside address; written into messages whatever it is, a private one included
-    ports      the protocols that are read, and their servers' ports, inside as well as outside; a client that
-               is redirected to another is followed there. None: the default protocol on its usual ports
+    protocols  those that are read, and their servers' ports, inside as well as outside; a client that is
+               redirected to another is followed there. None: the default protocol on its usual ports
     midstream  read flows whose beginning is not in the capture, too
 
     A packet behind a gap in its stream is offered again when the gap is filled, as its sender would do. One
     whose gap is never filled keeps its bytes, and so does all the rest of its flow. Where an edit changes a
     length, all later frames of its flow have the numbers of the edited stream.
     """
-    chosen = {name: tuple(numbers) for name, numbers in (ports or protocols.usual_ports()).items()}
+    chosen = {name: tuple(numbers) for name, numbers in (protocols or usual_ports()).items()}
     return _Player(capture, NullConntrack(outside, inside), chosen, midstream).play()
 
 
@@ -71,9 +70,7 @@ class _Player(NullWatcher):
     ends     the sequence number behind the last byte that it has seen in order, for each direction
     """
 
-    def __init__(
-        self, capture: Capture, router: NullConntrack, ports: protocols.Ports, midstream: bool
-    ) -> None:
+    def __init__(self, capture: Capture, router: NullConntrack, ports: Ports, midstream: bool) -> None:
         self._capture = capture
         self._inside = router.inside
         self._ports = ports
@@ -87,9 +84,9 @@ class _Player(NullWatcher):
         self._ends: dict[bytes, int] = {}
         self._renumbering = Renumbering()
         self._queue = NullQueueControl()
-        policy = protocols.limited(PinholePolicy(announce=router.outside), ports, {})
+        policy = limited(PinholePolicy(announce=router.outside), ports, {})
         self._engine = Engine(
-            helpers=protocols.by_port(ports),
+            helpers=by_port(ports),
             pinholes=PinholeTable(policy, NullFirewall(), self),
             backend=null_backend(router, self._queue),
             watcher=self,

@@ -60,6 +60,26 @@ def test_ports_that_are_named_replace_the_default(capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["changed"] == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        ("--protocol oscar", 2),
+        ("--protocol oscar:443,5190", 2),
+        ("--protocol oscar:443", 0),
+        ("--protocol irc:5190", 0),
+        ("--protocol irc --protocol oscar", 2),
+        ("--protocol irc --port 5190", 2),
+    ],
+)
+def test_protocols_that_are_named_replace_the_default(
+    options: str, changed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(CASE.before, *NETWORKS, *options.split(), "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["changed"] == changed
+    assert {message["protocol"] for message in told["messages"]} == ({"oscar"} if changed else set())
+
+
 def test_network_may_be_written_as_a_host_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(CASE.before, "--inside", "10.0.0.1/24", "--outside", CASE.outside) == 0
     assert "2 changed" in capsys.readouterr().out
@@ -77,6 +97,9 @@ def test_network_may_be_written_as_a_host_of_it(capsys: pytest.CaptureFixture[st
         ([CASE.before, "--inside", "10.0.0.0/24", "--outside", "router"], ["--outside router", "write one"]),
         ([CASE.before, *NETWORKS, "--port", "70000"], ["--port 70000", "65535"]),
         ([CASE.before, *NETWORKS, "--port", "aim"], ["--port aim", "65535"]),
+        ([CASE.before, *NETWORKS, "--protocol", "aim"], ["no protocol 'aim'", "known are oscar"]),
+        ([CASE.before, *NETWORKS, "--protocol", "oscar:0"], ["'0' is no port", "65535"]),
+        ([CASE.before, *NETWORKS, "--protocol", "oscar", "--port", "1"], ["older spelling", "--port"]),
     ],
 )
 def test_bad_input_is_one_line_with_cause_and_remedy(

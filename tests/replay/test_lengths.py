@@ -99,7 +99,9 @@ def check_numbers(before: Frames, after: Frames) -> None:
         if not one.flags & SYN
     }
     for old, new in zip(segments(before), segments(after), strict=True):
-        ways = (old.direction, old.seq, new.seq), (reverse(old.direction), old.ack, new.ack)
+        ways = [(reverse(old.direction), old.ack, new.ack)]
+        if new.payload or not old.payload:  # what is left of no byte stands one ahead, to be answered
+            ways.append((old.direction, old.seq, new.seq))
         for direction, was, now in ways:
             if old.flags & SYN:
                 assert was == now
@@ -111,13 +113,12 @@ def check_numbers(before: Frames, after: Frames) -> None:
 
 
 @either_end
-@pytest.mark.parametrize("timestamps", [False, True])
 @pytest.mark.parametrize(
     "how",
     ["", "coalesced", "bytewise", "random", "duplicates", "reorder", "random reorder", "random duplicates"],
 )
-def test_conversation_in_whatever_segments(how: str, timestamps: bool, inside: str, tmp_path: Path) -> None:
-    frames = conversation(timestamps=timestamps).frames
+def test_conversation_in_whatever_segments(how: str, inside: str, tmp_path: Path) -> None:
+    frames = conversation(timestamps="random" in how).frames
     for seed, step in enumerate(how.split()):
         frames = recut(frames, step, seed)
     source = tmp_path / "in.pcap"
