@@ -77,7 +77,7 @@ $(STAMP): pyproject.toml | bootstrap
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python -m tests.lab.demo
+	@$(BIN)/python -m demo
 
 test: lint types unit lab
 
@@ -86,7 +86,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)
-	$(BIN)/mypy --strict nfreaim
+	$(BIN)/mypy --strict
 
 unit: $(STAMP)
 	@scripts/bootstrap test
@@ -111,11 +111,11 @@ fuzz: $(STAMP)
 # One fault after another under load. SOAK_SEED repeats the order of an earlier campaign, not its timing.
 soak: $(STAMP)
 	@scripts/bootstrap test
-	$(BIN)/python -m tests.soak $(SOAK_SECONDS) $(SOAK_SEED)
+	$(BIN)/python -m stress.soak $(SOAK_SECONDS) $(SOAK_SEED)
 
 # Floods, 20,000 sessions and 1,000 rendezvous, each beside a client that must not notice.
 load: $(STAMP)
-	@$(BIN)/python -m tests.lab.load
+	@$(BIN)/python -m stress.load
 
 # mitmproxy needs a virtual environment of its own: it pins what others pin otherwise. Left out where it does not install.
 bench: $(STAMP)

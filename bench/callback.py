@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Network
+from typing import Protocol
 
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.policy import PinholePolicy
@@ -19,15 +20,15 @@ from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.null import NullConntrack, NullFirewall, NullWatcher, null_backend
 from nfreaim.helpers.oscar import OSCAR
 from nfreaim.host.netfilter.packet_queue import PacketQueue
-from tests.captures import ACK, PSH, SYN, tcp_frame
 from tests.golden import load
 from tests.oscar.flap import numbered
 from tests.oscar.signon import HOST_ONLINE, SIGNON, hello
+from tests.tcp.packets import ACK, PSH, SYN
+from tests.tcp.packets import packet as tcp_packet
 
 ROUNDS = 15
 REPEAT = 20_000
 CLIENT, SERVER = ("10.0.0.5", 41134), ("203.0.113.9", 5190)
-_ETHERNET = 14
 
 
 class Packet:
@@ -49,18 +50,25 @@ class Packet:
         pass
 
 
-def flow() -> tuple[PacketQueue, Callable[[str, bytes], Packet]]:
+class Maker(Protocol):
+    """Makes the next packet that one side of a flow sends."""
+
+    def __call__(self, side: str, payload: bytes, flags: int = ACK | PSH) -> Packet: ...
+
+
+def flow() -> tuple[PacketQueue, Maker]:
     """A queue with one signed-on flow, and a maker of that flow's next packets."""
     backend = null_backend(NullConntrack("203.0.113.1", IPv4Network("10.0.0.0/24")))
     table = PinholeTable(PinholePolicy(), NullFirewall(), NullWatcher())
     engine = Engine({SERVER[1]: OSCAR}, table, backend, NullWatcher())
     queue = PacketQueue(0, engine, partial(time.clock_gettime, time.CLOCK_BOOTTIME))
-    ends = {"client": [1000, CLIENT, SERVER], "server": [9000, SERVER, CLIENT]}
+    ends = {"client": (CLIENT, SERVER), "server": (SERVER, CLIENT)}
+    seqs = {"client": 1000, "server": 9000}
 
     def packet(side: str, payload: bytes, flags: int = ACK | PSH) -> Packet:
-        end, other = ends[side], ends["server" if side == "client" else "client"]
-        raw = tcp_frame(end[1], end[2], end[0], other[0] if flags & ACK else 0, flags, payload)[_ETHERNET:]
-        end[0] = (end[0] + len(payload) + bool(flags & SYN)) & 0xFFFFFFFF
+        ack = seqs["server" if side == "client" else "client"] if flags & ACK else 0
+        raw = tcp_packet(*ends[side], seqs[side], ack, flags, payload)
+        seqs[side] += len(payload) + bool(flags & SYN)
         return Packet(raw, 0 if side == "client" else 4)
 
     for step in (

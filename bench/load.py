@@ -28,6 +28,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bench import ends, gauge
@@ -111,25 +112,30 @@ def ftp(address: str, port: int, size: int, listen: int) -> dict[str, float]:
         return {"seconds": time.perf_counter() - begin}
 
 
+@dataclass(slots=True)
+class Link:
+    """A client's connection: number of the frame in flight, since when, and how many bytes are missing."""
+
+    socket: socket.socket
+    frame: int = 1
+    since: float = 0.0
+    missing: int = 0
+
+
 def talk(address: str, port: int, clients: int, seconds: float, pid: int) -> dict[str, float]:
-    links = {}
+    links: dict[int, Link] = {}
     poll = select.epoll()
     for _ in range(clients):
         link = signed_on(address, port)
         link.setblocking(False)
-        links[link.fileno()] = [
-            link,
-            1,
-            0.0,
-            0,
-        ]  # socket, number of the frame in flight, since, bytes missing
+        links[link.fileno()] = Link(link)
         poll.register(link, select.EPOLLIN)
-    size, trips, clock = ends.MESSAGE, [], time.perf_counter
+    size, trips, clock = ends.MESSAGE, list[float](), time.perf_counter
     begin, end = clock() + 0.2 + WARM * clients, math.inf
     used = 0.0
     for state in links.values():
-        state[2], state[3] = clock(), size
-        state[0].send(ends.message(1))
+        state.since, state.missing = clock(), size
+        state.socket.send(ends.message(1))
     now = 0.0
     while now < end:
         if now >= begin and end == math.inf:
@@ -137,18 +143,18 @@ def talk(address: str, port: int, clients: int, seconds: float, pid: int) -> dic
             trips.clear()
         for number, _ in poll.poll(1.0):
             state = links[number]
-            state[3] -= len(state[0].recv(state[3]))
+            state.missing -= len(state.socket.recv(state.missing))
             now = clock()
-            if state[3] == 0:
-                trips.append(now - state[2])
-                state[1] += 1
-                state[2], state[3] = now, size
-                state[0].send(ends.message(state[1]))
+            if state.missing == 0:
+                trips.append(now - state.since)
+                state.frame += 1
+                state.since, state.missing = now, size
+                state.socket.send(ends.message(state.frame))
         now = clock()
     used = gauge.cpu_of(pid) - used if pid else 0.0
-    stuck = sum(now - state[2] > 1.0 for state in links.values())
+    stuck = sum(now - state.since > 1.0 for state in links.values())
     for state in links.values():
-        state[0].close()
+        state.socket.close()
     trips.sort()
     p50, p99 = (trips[min(len(trips) - 1, len(trips) * part // 100)] for part in (50, 99))
     return {"trips": len(trips), "seconds": now - begin, "p50": p50, "p99": p99, "stuck": stuck, "cpu": used}

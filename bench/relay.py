@@ -11,6 +11,7 @@ import resource
 import socket
 import struct
 import sys
+from functools import partial
 
 _SO_ORIGINAL_DST = 80
 
@@ -23,7 +24,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: tuple[str, int] | None
+    target: tuple[str, int] | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     try:
         link = writer.get_extra_info("socket")
@@ -46,7 +47,7 @@ async def _relay(
 async def main(port: int, peer_port: int, target: tuple[str, int]) -> None:
     """Relay until killed; "ready" on stdout when the ports are open."""
     servers = [
-        await asyncio.start_server(lambda r, w, t=to: _relay(r, w, t), "", number, backlog=4096)
+        await asyncio.start_server(partial(_relay, to), "", number, backlog=4096)
         for number, to in ((port, None), (peer_port, target))
     ]
     print("ready", flush=True)

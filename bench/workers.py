@@ -52,7 +52,7 @@ def available() -> dict[str, Contender]:
     }
 
 
-def talk(lab: Lab, clients: int, process: Process | None) -> Figures:
+def talk(clients: int, lab: Lab, name: str, process: Process | None) -> Figures:
     """Text messages to and fro, one in flight per client; the processes run where there is room."""
     gauge.pin(process, *sorted(os.sched_getaffinity(0)))
     figures = paths.talked(lab, clients, SECONDS, process)
@@ -64,7 +64,7 @@ SCENARIOS = tuple(
     Scenario(
         f"h: messages, {clients} clients",
         "1/s",
-        lambda lab, name, process, clients=clients: talk(lab, clients, process),
+        partial(talk, clients),
         True,
     )
     for clients in (200, 2000)

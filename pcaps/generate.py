@@ -16,7 +16,7 @@ from typing import NamedTuple
 from nfreaim.capture import Capture
 from pcaps import icq, scenes
 from pcaps.scenes import ROUTER_A, ROUTER_B, Scene
-from tests.captures import write_pcap
+from tests.tcp.captures import write_pcap
 
 FOLDER = Path(__file__).parent / "oscar"
 LAN_A, LAN_B = "10.0.0.0/24", "192.168.7.0/24"

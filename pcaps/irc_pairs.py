@@ -15,8 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.captures import Tcp
+
 from pcaps.scenes import ALICE, AMY, ROUTER_A
-from tests.captures import SYN, Conversation, Frames, Side, Tcp, read_frames, write_pcap
+from tests.tcp.captures import Conversation, Frames, Side, read_frames, write_pcap
+from tests.tcp.packets import SYN
 
 FOLDER = Path(__file__).parent / "irc"
 PORT = 6667

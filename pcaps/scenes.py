@@ -22,12 +22,12 @@ from pcaps.wire import (
     to_client,
     to_host,
 )
-from tests.captures import Conversation, Frames
 from tests.oscar.flap import numbered
 from tests.oscar.rendezvous import ACCEPT, GET_FILE, SEND_FILE, TALK, USE_RELAY, VERIFIED_IP
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, hello
 from tests.oscar.tlv import tlv
 from tests.oscar.values import ip4
+from tests.tcp.captures import Conversation, Frames
 
 SERVER = ("203.0.113.9", 5190)
 ALICE, AMY, CAROL = "10.0.0.5", "10.0.0.6", "192.168.7.5"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from nfreaim.capture import Capture, network_offset
+from nfreaim.capture import Capture
+from nfreaim.capture.link_layer import network_offset
 from nfreaim.core.tcp.segment import FIN, RST, SYN, Segment
 from tests.fuzz import damaged, peers
 from tests.fuzz.ends import ENDS
@@ -21,7 +22,8 @@ from tests.oscar.fields import announcing
 from tests.oscar.flap import CLIENT, SERVER
 from tests.oscar.redirect import HOME, REDIRECTS, naming
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
-from tests.unit.fakes import OUTSIDE, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import OUTSIDE
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDERS: Final = (ROOT / "pcaps" / "oscar", ROOT.parent / "shared" / "pcaps")
@@ -29,7 +31,7 @@ GOLDEN: Final = golden_packets()
 REGRESSIONS: Final = Path(__file__).parent / "regressions"
 LONGEST: Final = 16384
 """Of what a fuzzer makes, in bytes: longer inputs only cost time."""
-OWN: Final = {"gate": peers, "records": damaged}
+OWN: Final[dict[str, Any]] = {"gate": peers, "records": damaged}
 """Targets with a format of their own."""
 _CHUNK: Final = (160, 12000)  # steps and bytes of one part of a capture
 
@@ -65,7 +67,7 @@ def scripts() -> Iterator[tuple[str, Program]]:
                 steps += [send(slot, 1, data, 7), send(slot, 0, own, 30), Step(Kind.TICK, 0, 0, False, (40,))]
                 steps += [Step(Kind.AGAIN, slot, way, False, (300, 200, 0)) for way in (0, 1)]
                 yield f"{name}-{slot}-cut", Program(0, tuple(steps))
-    for offer, relayed in (
+    for name, shown in (
         ("send-file-proposal", "send-file-proposal-received"),
         ("icq-status", "icq-buddy-arrival"),
         ("icq-reverse-connect", "icq-reverse-connect-received"),

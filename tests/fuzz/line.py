@@ -9,15 +9,14 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count, takewhile
-from typing import Final
+from typing import Final, Literal
 
 from nfreaim.core.address import Endpoint
-from nfreaim.core.tcp.segment import FIN, RST
 from tests.oscar.fields import Field, Reader
 from tests.oscar.flap import SERVER, frames_of
-from tests.unit.fakes import ones_sum, packet, payload_at, tcp_at
+from tests.tcp.judge import same_headers, same_place
+from tests.tcp.packets import ACK, RST, SYN, Packet, Rest, near, packet, payload_at
 
-_DF: Final = 0x40
 Moves = Callable[[], Iterable[tuple[Endpoint, Endpoint]]]
 """The endpoints that may be exchanged for others on a line, as the pinholes that ever were say."""
 
@@ -84,21 +83,11 @@ class Line:
 
     def offset(self, seq: int) -> int:
         """The stream offset of a sequence number: the nearest to what came last."""
-        last = len(self.reader.data)
-        return last + ((seq - self.base - last + 2**31) & 0xFFFFFFFF) - 2**31
+        return near(seq - self.base, len(self.reader.data))
 
     def packet(self, at: int, ack: int, flags: int, data: bytes = b"", options: bytes = b"") -> bytes:
-        seq = (self.base + at) & 0xFFFFFFFF
-        return packet(
-            self.here,
-            self.there,
-            seq,
-            ack & 0xFFFFFFFF,
-            flags,
-            data,
-            tcp_options=options,
-            window=self.window,
-        )
+        rest = Rest(tcp_options=options, window=self.window)
+        return packet(self.here, self.there, self.base + at, ack, flags, data, **rest)
 
     def resume(self, skewed: bool) -> None:
         """The daemon starts again and goes on with the flow. Edits that changed no length are forgotten."""
@@ -135,12 +124,12 @@ class Line:
             if out is not raw:
                 same_place(raw, out)
             return
-        start = payload_at(raw)
-        at = self.offset(int.from_bytes(raw[tcp_at(raw) + 4 : tcp_at(raw) + 8], "big"))
+        came = Packet(raw)
+        start, at = came.start, self.offset(came.seq)
         if out is not raw:
             same_place(raw, out)
             self._changed(at, raw[start:], out[start:], moves)
-        elif self.edits and not raw[tcp_at(raw) + 13] & RST:  # what a reset carries is no part of the stream
+        elif self.edits and not came.flags & RST:  # what a reset carries is no part of the stream
             for x, value in self.edits.items():
                 if at <= x < at + len(raw) - start:
                     assert raw[start + x - at] == value, f"byte {x} left edited, and as it came this time"
@@ -169,14 +158,14 @@ class Line:
 
     def offered(self, ack: int, window: int) -> None:
         """Its receiver says so much."""
-        place = ((ack - self.base - self.out_end + 2**31) & 0xFFFFFFFF) - 2**31
+        place = near(ack - self.base - self.out_end, 0)
         if place <= 0x10000 and not self.blind:  # else nobody believes it
             self.edge = max(self.edge or 0, self.out_end + place + window)
 
     def _fits(self, raw: bytes, out: bytes) -> None:
         """Nothing is sent for beyond the window by what an edit added, but for a probe at its very edge."""
-        at, tcp = self._place(out), tcp_at(raw)
-        added = raw[tcp + 4 : tcp + 8] != out[tcp + 4 : tcp + 8] or len(raw) != len(out)
+        at = self._place(out)
+        added = Packet(raw).seq != Packet(out).seq or len(raw) != len(out)
         if at is not None and added and self.edge is not None and at != self.edge:
             assert at + len(out) - payload_at(out) <= self.edge, "more is sent than the window takes"
 
@@ -196,25 +185,23 @@ class Line:
 
     def _place(self, out: bytes) -> int | None:
         """Where the data of *out* stand in what leaves; None without any."""
-        tcp = tcp_at(out)
-        if out[tcp + 13] & 6 or payload_at(out) == len(out):
+        one = Packet(out)
+        if one.flags & (SYN | RST) or not one.payload:
             return None
-        at = int.from_bytes(out[tcp + 4 : tcp + 8], "big") - self.base
-        return self.out_end + ((at - self.out_end + 2**31) & 0xFFFFFFFF) - 2**31
+        return near(one.seq - self.base, self.out_end)
 
     def acknowledges(self, raw: bytes, other: Line) -> bool:
         """Whether the receiver of *raw*, which sends *other*, can have sent what it acknowledges."""
-        tcp = tcp_at(raw)
-        if not raw[tcp + 13] & 0x10:
+        one = Packet(raw)
+        if not one.flags & ACK:
             return False
-        ack = (int.from_bytes(raw[tcp + 8 : tcp + 12], "big") - other.base + 2**31) & 0xFFFFFFFF
-        return 0 <= ack - 2**31 <= max(len(other.sent), other.out_end) + 1
+        return 0 <= near(one.ack - other.base, 0) <= max(len(other.sent), other.out_end) + 1
 
     def compare(self, reached: Endpoint, moves: Moves) -> None:
         """With the server inside: what left in all against what came in all, frame by frame."""
         if not self.steady or self.blind or (self.resumed and self.reader.broken):
             return
-        out = bytes(takewhile(lambda byte: byte is not None, map(self.left.get, count())))
+        out = bytes(self.left[x] for x in takewhile(self.left.__contains__, count()))
         came = bytes(self.reader.data)
         at = 0
         for before, after in zip(frames_of(came), frames_of(out), strict=False):
@@ -247,6 +234,14 @@ class Line:
         assert new == expected, f"a frame left as {new.hex()} that came as {old.hex()}"
 
 
+ORDERS: Final[dict[str, tuple[Literal["big", "little"], ...]]] = {
+    "little32": ("little",),
+    "port32": ("big",),
+    "port": ("big", "little"),
+    "~port": ("big", "little"),
+}
+
+
 def candidates(name: str, old: bytes, moves: Iterable[tuple[Endpoint, Endpoint]]) -> list[bytes]:
     """What may stand in a field in place of *old*."""
     size, flip = len(old), bytes(byte ^ 255 for byte in old)
@@ -257,47 +252,10 @@ def candidates(name: str, old: bytes, moves: Iterable[tuple[Endpoint, Endpoint]]
             found.append(two)
         elif name == "~ip" and flip == one:
             found.append(bytes(byte ^ 255 for byte in two))
-        elif name in ("port", "port32", "little32", "~port"):
+        elif name in ORDERS:
             value = flip if name == "~port" else old
-            for order in (
-                ("little",) if name == "little32" else ("big",) if name == "port32" else ("big", "little")
-            ):
+            for order in ORDERS[name]:
                 if value == before.port.to_bytes(size, order):
                     new = after.port.to_bytes(size, order)
                     found.append(bytes(byte ^ 255 for byte in new) if name == "~port" else new)
     return found
-
-
-def same_place(raw: bytes, out: bytes) -> None:
-    """Nothing but payload and TCP checksum differ, and the checksum is as right or wrong as it was."""
-    tcp, start = tcp_at(raw), payload_at(raw)
-    assert len(out) == len(raw), "the length changed"
-    assert out[: tcp + 16] == raw[: tcp + 16], "more than payload and TCP checksum changed"
-    assert out[tcp + 18 : start] == raw[tcp + 18 : start], "more than payload and TCP checksum changed"
-    assert error(out) == error(raw), "the checksum was right before, or wrong in another way"
-    assert out != raw, "a packet that did not change is written back"
-
-
-def same_headers(raw: bytes, out: bytes) -> None:
-    """What no translation of sequence numbers may touch."""
-    tcp, start = tcp_at(raw), payload_at(raw)
-    assert out != raw, "a packet that did not change is written back"
-    assert len(out) == int.from_bytes(out[2:4], "big"), "the length in the IP header is wrong"
-    assert out[:2] + out[4:6] + out[8:10] + out[12:tcp] == raw[:2] + raw[4:6] + raw[8:10] + raw[12:tcp]
-    allowed = {raw[6]} | ({raw[6] & ~_DF} if len(out) > len(raw) else set())
-    assert (out[6] in allowed, out[7]) == (True, raw[7]), "fragmentation"
-    flags = {raw[tcp + 13], raw[tcp + 13] & ~FIN}  # a FIN that does not fit into the window comes again
-    assert out[tcp + 13] in flags, "flags"
-    for low, high in ((0, 4), (12, 13), (14, 16), (18, 20)):
-        assert out[tcp + low : tcp + high] == raw[tcp + low : tcp + high], "ports, window or urgent pointer"
-    assert payload_at(out) == start, "the options have another size"
-    assert error(out) == error(raw), "the checksum was right before, or wrong in another way"
-    assert ones_sum(out[:tcp]) % 0xFFFF == ones_sum(raw[:tcp]) % 0xFFFF, "the IP checksum"
-    if b"\x05" not in raw[tcp + 20 : start]:
-        assert out[tcp + 20 : start] == raw[tcp + 20 : start], "options changed"
-
-
-def error(raw: bytes) -> int:
-    """By how much the TCP checksum is wrong."""
-    tcp = tcp_at(raw)
-    return ones_sum(raw[12:20] + b"\0\6" + (len(raw) - tcp).to_bytes(2, "big") + raw[tcp:]) % 0xFFFF

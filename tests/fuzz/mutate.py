@@ -270,5 +270,6 @@ def mutated(target: str, data: bytes, limit: int, seed: int) -> bytes:
     """The input of *target*, mutated."""
     rng = random.Random(seed)
     if target in OWN:
-        return OWN[target].mutated(data, limit, rng)
+        made: bytes = OWN[target].mutated(data, limit, rng)
+        return made
     return packet(data, limit, rng) if target == "segment" else program(data, limit, rng)

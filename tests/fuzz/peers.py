@@ -19,9 +19,8 @@ from nfreaim.core.greeting import Greeting, length, match
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment
 from nfreaim.core.verdict import Verdict
 from nfreaim.helpers.oscar.peer_greetings import greetings
-from tests.fuzz.line import error
 from tests.oscar.peer_headers import oft
-from tests.unit.fakes import PSH_ACK, packet
+from tests.tcp.packets import PSH_ACK, checksum_error, near, packet
 from tests.unit.peer_link import COOKIE, FakeGatehouse, odc
 
 LISTENERS: Final = (Endpoint("10.0.0.5", 5190), Endpoint("10.0.0.6", 4443))
@@ -151,7 +150,7 @@ class Peers:
             return
         out = Segment.parse(verdict.payload or raw)
         assert out is not None
-        place = (out.seq - link.isn - 1 + 2**31 & 0xFFFFFFFF) - 2**31
+        place = near(out.seq - link.isn - 1, 0)
         if out.flags & RST:
             if place == len(link.received):
                 link.hangs_up()
@@ -188,7 +187,7 @@ class Peers:
             assert verdict.payload != raw
             out = Segment.parse(verdict.payload)
             assert out is not None
-            assert not error(out.raw), "the checksum of what the gate makes"
+            assert not checksum_error(out.raw), "the checksum of what the gate makes"
             assert out.raw[12:20] == raw[12:20]
             assert out.start == len(out.raw), "the gate made up data"
             assert out.flags & RST or out.flags & SYN
@@ -250,9 +249,9 @@ def mutated(data: bytes, limit: int, rng: random.Random) -> bytes:
         elif what < 0.65:
             steps[at:at] = steps[max(0, at - rng.choice((1, 2, 4))) : at]
         else:
-            step = bytearray(steps[at % len(steps)])
+            damaged = bytearray(steps[at % len(steps)])
             place = rng.randrange(SIZE)
-            step[place] = rng.choice((step[place] ^ 1, step[place] + 1 & 255, rng.randrange(256)))
-            steps[at % len(steps)] = bytes(step)
+            damaged[place] = rng.choice((damaged[place] ^ 1, damaged[place] + 1 & 255, rng.randrange(256)))
+            steps[at % len(steps)] = bytes(damaged)
     head = data[:1] if rng.random() < 0.95 else rng.randbytes(1)
     return (head + b"".join(steps))[:limit]

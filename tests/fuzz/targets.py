@@ -13,13 +13,13 @@ from nfreaim.helpers.oscar.flap import MAX_FRAME, FlapReader, Frame
 from tests.fuzz import damaged
 from tests.fuzz.conversation import Conversation
 from tests.fuzz.failures import silence
-from tests.fuzz.line import error
 from tests.fuzz.numbers import numbered
 from tests.fuzz.peers import Peers
 from tests.fuzz.program import Program
 from tests.fuzz.world import World
 from tests.oscar.flap import frames_of, number_of, runs_on
-from tests.unit.fakes import ones_sum
+from tests.tcp.judge import same_checksums
+from tests.tcp.packets import checksum_error
 
 
 def segment(data: bytes) -> None:
@@ -44,7 +44,7 @@ def segment(data: bytes) -> None:
         patched = found.patched(found.start + at, new)
         assert patched.raw[: found.tcp + 16] == raw[: found.tcp + 16]
         assert patched.raw[found.start :] == payload[:at] + new + payload[at + count :]
-        assert error(patched.raw) == error(raw)
+        assert checksum_error(patched.raw) == checksum_error(raw)
     grown = payload[:at] + new * 2 + payload[at + count :]
     if found.start + len(grown) > 0xFFFF:
         return
@@ -63,8 +63,7 @@ def segment(data: bytes) -> None:
         )
     )
     assert again.raw[again.start :] == grown
-    assert error(rebuilt.raw) == error(raw)
-    assert ones_sum(rebuilt.raw[: found.tcp]) % 0xFFFF == ones_sum(raw[: found.tcp]) % 0xFFFF
+    same_checksums(raw, rebuilt.raw)
 
 
 def same_zero(raw: bytes, tcp: int) -> list[bytes]:

@@ -25,9 +25,11 @@ from nfreaim.helpers.oscar.proposal import Proposal
 from nfreaim.helpers.oscar.session import OscarHelper
 from nfreaim.layers.oscar_messages import RdvTag
 from tests.fuzz import corpus, mutate
-from tests.fuzz.program import Kind, Program, Step
+from tests.fuzz.ends import ENDS
+from tests.fuzz.program import Kind, Program, Step, send
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.world import World
+from tests.oscar.signon import CLIENT_SIGNON
 
 MUTATIONS = {"segment": 1500, "flap": 100, "helper": 60, "engine": 60, "gate": 400, "records": 300}
 PARTS = 4
@@ -172,7 +174,7 @@ def anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         PinholeTable, "_check", lambda self, wanted, _: check(self, wanted, wanted.inside.address)
     )
-    monkeypatch.setattr("nfreaim.core.nat.FlowNat.inside", property(lambda _: corpus.ENDS[1][0]))
+    monkeypatch.setattr("nfreaim.core.nat.FlowNat.inside", property(lambda _: ENDS[1][0]))
 
 
 def wrong_redirect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,12 +214,12 @@ WRONGS: list[Callable[[pytest.MonkeyPatch], None]] = [
 def inputs() -> list[bytes]:
     """What shows each of them."""
     offer, status = corpus.GOLDEN["send-file-proposal"], corpus.GOLDEN["icq-status"]
-    send, signed_on = corpus.send, corpus.signed_on
+    signed_on = corpus.signed_on
     programs = [
         [*signed_on(0), send(0, 0, offer), Step(Kind.AGAIN, 0, 0, False, (120, 100, 0))],
         [*signed_on(0), send(0, 0, status)],
         [*signed_on(0), send(0, 0, offer.replace(b"\x0a\0\0\5", b"\x0a\0\0\6"))],
-        [*signed_on(0)[:2], send(0, 0, corpus.CLIENT_SIGNON), send(0, 0, offer)],
+        [*signed_on(0)[:2], send(0, 0, CLIENT_SIGNON), send(0, 0, offer)],
         [*signed_on(0), send(0, 0, offer[:40], lost=True), send(0, 0, offer[40:])],
     ]
     wanted = ("home-", "window-", "lie-", "off-", "resumed-")

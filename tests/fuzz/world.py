@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from ipaddress import IPv4Address
-from typing import Any, Final
+from typing import Final
 
 from nfreaim.core.address import Endpoint, FlowId, flow_id
 from nfreaim.core.engine import Engine
@@ -22,7 +23,6 @@ from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, RST, SYN, Segment
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import BackendError
-from nfreaim.helpers.oscar import OSCAR
 from nfreaim.helpers.oscar.peer_greetings import greetings
 from nfreaim.helpers.oscar.session import OscarHelper
 from tests.fuzz.ends import ANNOUNCED, ENDS, OUTSIDES
@@ -31,21 +31,23 @@ from tests.fuzz.line import Line
 from tests.fuzz.numbers import RENEWALS, Numbers
 from tests.fuzz.program import Kind, Program, Step
 from tests.oscar.flap import CLIENT, SERVER
-from tests.unit.fakes import CAPS, PSH_ACK, Router, guarded_table, kept_bytes
+from tests.tcp.packets import PSH_ACK
+from tests.unit.fakes import CAPS, Router, guarded_table, kept_bytes
+from tests.unit.fakes import SERVER as OSCAR
 from tests.unit.fakes import SERVER as OSCAR_SERVER
 
 SEGMENT: Final = 1400
 HOLD: Final = 0.030
 MOST: Final = 2000
 """Packets of one execution before what is sent is no longer cut."""
-SMALL: Final[dict[str, Any]] = {
-    "per_flow": 2,
-    "per_host": 2,
-    "total": 3,
-    "caps": dict.fromkeys(CAPS, ("icq_per_host", 1)),
-    "rate_per_host": 4,
-    "rate_total": 6,
-}
+SMALL: Final = PinholePolicy(
+    per_flow=2,
+    per_host=2,
+    total=3,
+    caps=dict.fromkeys(CAPS, ("icq_per_host", 1)),
+    rate_per_host=4,
+    rate_total=6,
+)
 
 
 class World:
@@ -66,16 +68,16 @@ class World:
             limits=FlowLimits(flows=2, half_open=2) if small else FlowLimits(flows=16, half_open=16),
             hold_packets=3 if small else 64,
         )
-        caps = SMALL if small else {"caps": CAPS}
         ports = range(40000, 40003) if small else range(40000, 40032)
         announce = ANNOUNCED if settings & 2 else None
-        self.policy = PinholePolicy(ports=ports, announce=announce, **caps)
+        self.policy = replace(SMALL if small else PinholePolicy(), ports=ports, announce=announce)
         self.router = Router(self.settings, self.policy, OscarHelper)
         self.kernel, self.firewall = self.router.kernel, self.router.firewall
         self._open, self.puts = self.firewall.open, list[Pinhole]()
         self.firewall.open = self.put  # type: ignore[method-assign]
         self.kernel.undo_offload = self.reclaim  # type: ignore[method-assign]
         self.engine = self.router.engine
+        self.pinholes = self.router.pinholes
         if settings & 32:
             self.kernel.outside = OUTSIDES[3]
         self.kernel.reached_at = Endpoint("198.51.100.200", 45190)
@@ -164,10 +166,10 @@ class World:
             change = gone.discard if step.flag else gone.add
             change(FlowId(*ENDS[step.slot]))
         elif kind is Kind.CLAIM:
-            pinholes = list(self.engine.pinholes)
+            pinholes = list(self.pinholes)
             if pinholes:
                 pinhole = pinholes[numbers[0] % len(pinholes)]
-                self.engine.pinholes.claimed(pinhole.outside, f"192.0.2.{numbers[1]}", self.now)
+                self.pinholes.claimed(pinhole.outside, f"192.0.2.{numbers[1]}", self.now)
         elif kind is Kind.MOVE:
             self.kernel.outside = OUTSIDES[numbers[0] % len(OUTSIDES)]
         elif kind is Kind.LIE:
@@ -296,7 +298,7 @@ class World:
             self.lost = dict(kernel.protected)
             kernel.kept.clear()
             kernel.noted.clear()
-        table = guarded_table(self.policy, self.firewall, self.router.watcher)
+        self.pinholes = table = guarded_table(self.policy, self.firewall, self.router.watcher)
         self.engine = Engine(
             {OSCAR_SERVER.port: OSCAR}, table, kernel.backend, self.router.watcher, self.settings
         )
@@ -366,7 +368,7 @@ class World:
         assert len(engine.flows) <= limits.flows + len(engine.flows.skewed)
         assert len(engine.flows.half_open) <= limits.half_open
         assert len(engine.pinholes) <= policy.total
-        hosts = [pinhole.inside.address for pinhole in engine.pinholes]
+        hosts = [pinhole.inside.address for pinhole in self.pinholes]
         assert all(hosts.count(host) <= policy.per_host for host in set(hosts)), "more than per_host"
         held = 0
         for stream in engine.flows.streams.values():

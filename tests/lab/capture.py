@@ -15,60 +15,25 @@ from types import TracebackType
 
 from tests.lab.namespace import socket_in
 from tests.lab.net import Lab
+from tests.tcp.packets import Packet
 
 _ETH_P_ALL, _PACKET_OUTGOING = 3, 4
 _SO_TIMESTAMPNS = 35
 
 
-@dataclass(frozen=True)
-class Packet:
-    """One TCP packet: its time, whether it was leaving by that interface, its bytes from the IP header on."""
+@dataclass(frozen=True, slots=True)
+class Passed(Packet):
+    """A TCP packet, when it passed, and whether it was leaving by that interface."""
 
     time: float
     leaving: bool
-    data: bytes
-
-    @property
-    def tcp(self) -> int:
-        """Where the TCP header begins."""
-        return (self.data[0] & 15) * 4
-
-    @property
-    def ports(self) -> tuple[int, int]:
-        """Source and destination port."""
-        source, destination = struct.unpack_from("!HH", self.data, self.tcp)
-        return source, destination
-
-    @property
-    def seq(self) -> int:
-        """Sequence number."""
-        return int.from_bytes(self.data[self.tcp + 4 : self.tcp + 8])
-
-    @property
-    def payload(self) -> bytes:
-        """What TCP carries."""
-        return self.data[self.tcp + (self.data[self.tcp + 12] >> 4) * 4 :]
-
-    def checksums(self) -> tuple[int, int]:
-        """Sums over the IP header and over the TCP segment: 0 and 0 if both checksums are right."""
-        head, segment = self.data[: self.tcp], self.data[self.tcp :]
-        pseudo = self.data[12:20] + struct.pack("!HH", socket.IPPROTO_TCP, len(segment))
-        return _sum(head), _sum(pseudo + segment)
-
-
-def _sum(data: bytes) -> int:
-    data += b"\0" * (len(data) % 2)
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
 
 
 class Capture:
     """Collects the TCP packets of one interface until it is closed; a context manager."""
 
     def __init__(self, lab: Lab, node: str, interface: str) -> None:
-        self.packets: list[Packet] = []
+        self.packets: list[Passed] = []
         self._socket = socket_in(lab, node, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -102,4 +67,4 @@ class Capture:
                 stamp = seconds + nanoseconds / 1e9
                 if stamp > self._end:
                     return
-                self.packets.append(Packet(stamp, address[2] == _PACKET_OUTGOING, data[:size]))
+                self.packets.append(Passed(data[:size], stamp, address[2] == _PACKET_OUTGOING))

@@ -103,7 +103,7 @@ class _Filter:
         number = self._library.seccomp_syscall_resolve_name(name.encode())
         if number == -1:  # a call that this libseccomp has not heard of
             return
-        array = (_Compare * len(compare))(*compare)
+        array = (_Compare * len(compare))(*(_Compare(*fields) for fields in compare))
         code = self._library.seccomp_rule_add_array(self._context, action, number, len(compare), array)
         assert code == 0, (name, code)
 

@@ -274,7 +274,7 @@ def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
     reply = "-r 10.0.0.9 -q 198.51.100.7 --reply-port-src 5190 --reply-port-dst 40000"
     shell(f"conntrack -I {ends} {reply} --state TIME_WAIT --timeout 60")
     shell("ipset add nfreaim_skew 198.51.100.7,tcp:40000,10.0.0.9")
-    stream = {"base": 1, "next": 0, "scale": None, "before": 0, "edits": []}
+    stream: dict[str, object] = {"base": 1, "next": 0, "scale": None, "before": 0, "edits": []}
     key = key_of(owner)
     record = {"key": key.hex(), "server_inside": True, "streams": [stream, stream]}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

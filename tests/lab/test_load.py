@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.lab.load import QUEUE, SILENT, beside, flood, overflow, watch
+from stress.load import QUEUE, SILENT, beside, flood, overflow, watch
 from tests.lab.net import SERVER, WAN
 
 

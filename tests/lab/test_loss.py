@@ -52,7 +52,7 @@ def test_edited_stream_arrives_exactly(lossy: Lab, changes: dict[str, object], s
     """
     impair.sack(lossy, selective)
     plan = Plan(frames=80, redirects=2 * EDITS, largest=300, pause=0.005)
-    serving = Plan(**(asdict(plan) | changes))  # type: ignore[arg-type]
+    serving = Plan(**(asdict(plan) | changes))
     calling = Plan(frames=120, largest=300, pause=0.005, seed=2, buffer=serving.buffer)
     _, client = home_flow(lossy, server_plan=serving, client_plan=calling).exact(180.0)
     print(f"{client['rewritten']} redirects rewritten, {client['left']} left, {client['seconds']} s")

@@ -67,12 +67,16 @@ def left_alone(made: Scene, client: Client, other: Client) -> bool:
     return block.address(2) == "10.0.0.5"
 
 
+def answers(client: Client) -> int:
+    return len(client.call("received", family=1, subtype=0x0F)["bodies"])
+
+
 def talk(client: Client, times: int) -> None:
     """Questions to the server, and its answers, with the pauses that people make."""
     for _ in range(times):
-        count = len(client.call("received", family=1, subtype=0x0F)["bodies"])
+        count = answers(client)
         client.call("send_snac", family=1, subtype=0x0E, body="")
-        eventually(lambda seen=count: len(client.call("received", family=1, subtype=0x0F)["bodies"]) > seen)
+        eventually(lambda: answers(client) > count)  # noqa: B023
         time.sleep(1.1)
 
 

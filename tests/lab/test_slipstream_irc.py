@@ -24,7 +24,8 @@ from tests.lab.irc_server import PORT, IrcServer
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
 from tests.lab.scene import Scene, eventually, scene
-from tests.lab.slipstream import exactly, same
+from tests.lab.slipstream import same
+from tests.lab.sockets import exactly
 
 WANTED = 6000  # what the attacks want to have opened
 SIGN_ON = b"NICK alice\r\nUSER alice 0 * :alice\r\n"

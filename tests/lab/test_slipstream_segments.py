@@ -16,12 +16,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.capture import Capture
-from tests.lab.forged import ACK, DATA, FIN, PSH, RST, SYN, URG, Forger, cut, fragment, mss
+from tests.lab.forged import Forger
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
 from tests.lab.scene import eventually
 from tests.lab.slipstream import HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, proposal, same
 from tests.lab.sockets import exactly
+from tests.tcp.packets import ACK, FIN, PSH_ACK, RST, SYN, URG, cut, fragment, mss
 
 CLIENT, SERVER = ("10.0.0.66", 40666), ("203.0.113.66", 5190)
 HTTP = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -40,7 +41,7 @@ class Talk:
 
     def say(self, data: bytes) -> None:
         """The client sends; the server's kernel receives exactly that, and answers with its own part."""
-        self.client.send(DATA, data)
+        self.client.send(PSH_ACK, data)
         assert same(exactly(self.server, len(data)), data)
         before = len(self.client.got)
         self.server.sendall(SERVER_PART)
@@ -108,7 +109,7 @@ def test_fragments_that_overlap(hostile: Hostile, session_wins: bool) -> None:
     """Whichever copy a receiver believes: the kernel throws both away, before anybody reads them."""
     with talking(hostile) as talk, Capture(hostile.made.lab, "A", "p-amy") as wire:
         one, two = (OTHER, SESSION) if session_wins else (SESSION, OTHER)
-        whole, again = talk.client.made(DATA, one), talk.client.made(DATA, two)
+        whole, again = talk.client.made(PSH_ACK, one), talk.client.made(PSH_ACK, two)
         talk.client(
             fragment(whole, 77, 0, whole[20:60], more=True),
             fragment(again, 77, 16, again[36:76], more=True),
@@ -116,25 +117,25 @@ def test_fragments_that_overlap(hostile: Hostile, session_wins: bool) -> None:
         )
         talk.say(HTTP)
         talk.session()
-        eventually(lambda: len([p for p in wire.packets if p.data[4:6] == b"\0\x4d"]) >= 3)
+        eventually(lambda: len([p for p in wire.packets if p.ident == 77]) >= 3)
 
 
 def test_tiny_fragments_with_a_session_at_a_boundary(hostile: Hostile) -> None:
     with talking(hostile) as talk, Capture(hostile.made.lab, "A", "p-amy") as wire:
         data = HTTP[:12] + SIGN_ON + HOST_ONLINE + MALLORY  # 20 bytes of TCP, then 12: a boundary of 8
-        pieces = cut(talk.client.made(DATA, data), 78, 8)
+        pieces = cut(talk.client.made(PSH_ACK, data), 78, 8)
         assert any(piece[20:].startswith(SIGN_ON[:8]) for piece in pieces)
         talk.client(*reversed(pieces))
         assert same(exactly(talk.server, len(data)), data)
         talk.client.seq += len(data)
         talk.session()
-        eventually(lambda: len([p for p in wire.packets if p.data[4:6] == b"\0\x4e"]) >= len(pieces))
+        eventually(lambda: len([p for p in wire.packets if p.ident == 78]) >= len(pieces))
 
 
 def test_retransmission_with_a_session_in_place_of_other_bytes(hostile: Hostile) -> None:
     with talking(hostile) as talk:
         talk.say(OTHER)
-        talk.client(talk.client.made(DATA, SESSION, off=-len(SESSION)))
+        talk.client(talk.client.made(PSH_ACK, SESSION, off=-len(SESSION)))
         passed(hostile, talk, SIGN_ON)
         talk.silent()
         talk.session()
@@ -144,7 +145,7 @@ def test_retransmission_with_other_bytes_in_place_of_a_sign_on(hostile: Hostile)
     with talking(hostile) as talk:
         talk.say(SIGN_ON)
         longer = HTTP + SESSION  # its first bytes are old, the rest is new
-        talk.client(talk.client.made(DATA, longer, off=-len(SIGN_ON)))
+        talk.client(talk.client.made(PSH_ACK, longer, off=-len(SIGN_ON)))
         talk.client.seq += len(longer) - len(SIGN_ON)
         new = longer[len(SIGN_ON) :]
         assert same(exactly(talk.server, len(new)), new)
@@ -154,8 +155,8 @@ def test_retransmission_with_other_bytes_in_place_of_a_sign_on(hostile: Hostile)
 def test_session_behind_a_hole_that_other_bytes_fill(hostile: Hostile) -> None:
     with talking(hostile) as talk:
         before = hostile.made.queued()
-        talk.client(talk.client.made(DATA, SESSION, off=len(HTTP)))
-        talk.client(talk.client.made(DATA, SESSION, off=3))
+        talk.client(talk.client.made(PSH_ACK, SESSION, off=len(HTTP)))
+        talk.client(talk.client.made(PSH_ACK, SESSION, off=3))
         talk.say(HTTP)
         talk.session()
         assert hostile.made.queued() >= before + 3
@@ -164,7 +165,7 @@ def test_session_behind_a_hole_that_other_bytes_fill(hostile: Hostile) -> None:
 def test_urgent_data_that_the_receiver_takes_out_of_the_stream(hostile: Hostile) -> None:
     with talking(hostile) as talk:
         # Its program reads a session from its first byte on: the one before is urgent, and comes apart.
-        talk.client.send(PSH | ACK | URG, b"!" + SIGN_ON, urgent=1)
+        talk.client.send(PSH_ACK | URG, b"!" + SIGN_ON, urgent=1)
         eventually(lambda: select.select([], [], [talk.server], 0)[2])
         assert talk.server.recv(1, socket.MSG_OOB) == b"!"
         assert exactly(talk.server, len(SIGN_ON)) == SIGN_ON
@@ -174,7 +175,7 @@ def test_urgent_data_that_the_receiver_takes_out_of_the_stream(hostile: Hostile)
 @pytest.mark.parametrize("early", [HTTP, SIGN_ON], ids=["other bytes", "sign-on"])
 def test_data_in_the_syn(hostile: Hostile, early: bytes) -> None:
     with connecting(hostile) as (client, listener):
-        client(client.made(SYN, early, options=mss(1460)))
+        client(client.made(SYN, early, tcp_options=mss(1460)))
         answer = client.await_packet(lambda flags, _: flags == SYN | ACK)
         client.seq, client.ack, client.got = client.seq + 1, answer.seq + 1, b""
         client.send(ACK)
@@ -187,7 +188,7 @@ def test_data_in_the_syn(hostile: Hostile, early: bytes) -> None:
 def test_data_before_the_answer_to_the_syn(hostile: Hostile) -> None:
     with connecting(hostile) as (client, listener):
         before = hostile.made.queued()
-        client(client.made(SYN, options=mss(1460)), client.made(DATA, SIGN_ON, off=1, ack=1))
+        client(client.made(SYN, tcp_options=mss(1460)), client.made(PSH_ACK, SIGN_ON, off=1, ack=1))
         answer = client.await_packet(lambda flags, _: flags == SYN | ACK)
         client.seq, client.ack, client.got = client.seq + 1, answer.seq + 1, b""
         client.send(ACK)
@@ -211,7 +212,7 @@ def test_first_bytes_whose_checksum_is_wrong(hostile: Hostile, first: bytes) -> 
     """The receiver has never seen them, and gets others in their place."""
     with talking(hostile) as talk:
         before = hostile.made.queued()
-        talk.client(talk.client.made(DATA, first, damage=1))
+        talk.client(talk.client.made(PSH_ACK, first, damage=1))
         eventually(lambda: hostile.made.queued() > before)
         talk.silent()
         if first == HTTP:
@@ -226,7 +227,7 @@ def test_sequence_jumps(hostile: Hostile) -> None:
         before = hostile.made.queued()
         jumps = [1, 1460, MIB, 3 * MIB, 5 * MIB, 2**30, 2**31 - 1, 2**31, -MIB, -5 * MIB]
         for jump in jumps:
-            talk.client(talk.client.made(DATA, SESSION, off=jump))
+            talk.client(talk.client.made(PSH_ACK, SESSION, off=jump))
         eventually(lambda: hostile.made.queued() >= before + len(jumps))
         talk.silent()
         talk.say(HTTP)
@@ -242,7 +243,7 @@ def test_session_that_goes_on_behind_a_reset(hostile: Hostile) -> None:
         with pytest.raises(ConnectionResetError):
             talk.server.recv(1)
         before = hostile.made.queued()
-        talk.client(talk.client.made(DATA, MALLORY))
+        talk.client(talk.client.made(PSH_ACK, MALLORY))
         eventually(lambda: hostile.made.queued() > before)
         assert not hostile.pinholes()
 
@@ -267,7 +268,7 @@ def serving(hostile: Hostile) -> Iterator[tuple[Forger, socket.socket, threading
 def served(hostile: Hostile) -> Iterator[tuple[Forger, socket.socket]]:
     """The same, connected."""
     with serving(hostile) as (server, client, dialling):
-        server.accept(options=mss(1460))
+        server.accept(tcp_options=mss(1460))
         dialling.join()
         yield server, client
 
@@ -279,16 +280,16 @@ def converse(server: Forger, client: socket.socket) -> None:
         client.sendall(part)
         server.await_bytes(before + len(part))
         assert same(server.got[before:], part)
-        server.send(DATA, SERVER_PART)
+        server.send(PSH_ACK, SERVER_PART)
         assert same(exactly(client, len(SERVER_PART)), SERVER_PART)
 
 
 def test_server_that_answers_the_syn_with_a_session(hostile: Hostile) -> None:
     with serving(hostile) as (server, client, dialling):
         syn = server.await_packet(lambda flags, _: flags & (SYN | ACK) == SYN)
-        server.peer = (socket.inet_ntoa(syn.data[12:16]), syn.ports[0])
+        server.peer = syn.source
         server.ack = syn.seq + 1
-        server(server.made(SYN | ACK, SERVER_PART, options=mss(1460)))
+        server(server.made(SYN | ACK, SERVER_PART, tcp_options=mss(1460)))
         server.seq += 1
         dialling.join()
         converse(server, client)
@@ -298,12 +299,11 @@ def test_server_that_answers_the_syn_with_a_syn(hostile: Hostile) -> None:
     """Both ends think that the other one is the server."""
     with serving(hostile) as (server, client, dialling):
         syn = server.await_packet(lambda flags, _: flags & (SYN | ACK) == SYN)
-        server.peer = (socket.inet_ntoa(syn.data[12:16]), syn.ports[0])
+        server.peer = syn.source
         server.ack = syn.seq + 1
-        server.send(SYN, options=mss(1460))
+        server.send(SYN, tcp_options=mss(1460))
         server.await_packet(lambda flags, _: flags & (SYN | ACK) == SYN | ACK)
-        server.send(SYN | ACK, off=-1)
-        server.seq -= 1
+        server(server.made(SYN | ACK, off=-1))
         dialling.join()
         converse(server, client)
 
@@ -312,19 +312,19 @@ def test_server_that_answers_the_syn_with_a_syn(hostile: Hostile) -> None:
 def test_server_whose_fragments_overlap(hostile: Hostile, session_wins: bool) -> None:
     with served(hostile) as (server, client), Capture(hostile.made.lab, "A", "wan") as wire:
         one, two = (OTHER, SESSION) if session_wins else (SESSION, OTHER)
-        whole, again = server.made(DATA, one), server.made(DATA, two)
+        whole, again = server.made(PSH_ACK, one), server.made(PSH_ACK, two)
         server(
             fragment(whole, 79, 0, whole[20:60], more=True),
             fragment(again, 79, 16, again[36:76], more=True),
             fragment(again, 79, 56, again[76:], more=False),
         )
         converse(server, client)
-        eventually(lambda: len([p for p in wire.packets if p.data[4:6] == b"\0\x4f"]) >= 3)
+        eventually(lambda: len([p for p in wire.packets if p.ident == 79]) >= 3)
 
 
 def test_server_that_sends_tiny_fragments(hostile: Hostile) -> None:
     with served(hostile) as (server, client):
-        server(*cut(server.made(DATA, SESSION), 80, 8))
+        server(*cut(server.made(PSH_ACK, SESSION), 80, 8))
         server.seq += len(SESSION)
         assert same(exactly(client, len(SESSION)), SESSION)
         converse(server, client)
@@ -332,12 +332,12 @@ def test_server_that_sends_tiny_fragments(hostile: Hostile) -> None:
 
 def test_server_that_repeats_its_bytes_as_others(hostile: Hostile) -> None:
     with served(hostile) as (server, client):
-        server(server.made(DATA, SESSION, off=len(HTTP)))  # behind a hole
-        server.send(DATA, OTHER)
+        server(server.made(PSH_ACK, SESSION, off=len(HTTP)))  # behind a hole
+        server.send(PSH_ACK, OTHER)
         assert exactly(client, len(HTTP)) == HTTP
         rest = exactly(client, len(OTHER) - len(HTTP))
         assert rest in (OTHER[len(HTTP) :], SESSION[: len(rest)])
-        server(server.made(DATA, SESSION, off=-len(SESSION)))
+        server(server.made(PSH_ACK, SESSION, off=-len(SESSION)))
         converse_from(server, client)
 
 
@@ -345,7 +345,7 @@ def converse_from(server: Forger, client: socket.socket) -> None:
     """The same, after bytes that may still be on their way: those are skipped."""
     client.sendall(HTTP)
     server.await_bytes(len(HTTP))
-    server.send(DATA, SERVER_PART)
+    server.send(PSH_ACK, SERVER_PART)
     data = b""
     while not data.endswith(SERVER_PART):
         data += exactly(client, 1)
@@ -354,11 +354,11 @@ def converse_from(server: Forger, client: socket.socket) -> None:
 
 def test_server_that_sends_urgent_data_jumps_and_then_a_reset(hostile: Hostile) -> None:
     with served(hostile) as (server, client):
-        server.send(PSH | ACK | URG, b"!" + SERVER_PART, urgent=1)
+        server.send(PSH_ACK | URG, b"!" + SERVER_PART, urgent=1)
         assert exactly(client, len(SERVER_PART)) == SERVER_PART
         for jump in (MIB, 5 * MIB, 2**31, -5 * MIB):
-            server(server.made(DATA, SESSION, off=jump), server.made(RST | ACK, off=jump))
+            server(server.made(PSH_ACK, SESSION, off=jump), server.made(RST | ACK, off=jump))
         converse(server, client)
-        server(server.made(RST | ACK), server.made(DATA, SERVER_PART), server.made(FIN | ACK))
+        server(server.made(RST | ACK), server.made(PSH_ACK, SERVER_PART), server.made(FIN | ACK))
         with pytest.raises(ConnectionResetError):
             client.recv(1)

@@ -12,17 +12,19 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
 from tests.lab.capture import Capture
-from tests.lab.forged import ACK, DATA, FIN, RST, SYN, End, Forger, Sender, mss, segment
+from tests.lab.forged import Forger, Sender
 from tests.lab.net import ADDRESS, SERVER, WAN
 from tests.lab.scene import eventually
 from tests.lab.slipstream import ALICE, HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, proposal
 from tests.lab.standin import Client, Transfer
+from tests.tcp.packets import ACK, FIN, PSH_ACK, RST, SYN, Endpoint, mss, packet
 
-OSCAR: End = (SERVER, 5190)
+OSCAR: Endpoint = (SERVER, 5190)
 MIB = 1 << 20
 KEEP_ALIVE = bytes.fromhex("2a05")  # how such a frame begins
 
@@ -32,14 +34,14 @@ class Victim:
     """One direction of a session: its ends as the forger's side of the router knows them, where the sender
     stands, and what it acknowledges."""
 
-    source: End
-    destination: End
+    source: Endpoint
+    destination: Endpoint
     seq: int
     ack: int
 
-    def forged(self, off: int, ack: int, flags: int = DATA, data: bytes = b"") -> bytes:
+    def forged(self, off: int, ack: int, flags: int = PSH_ACK, data: bytes = b"") -> bytes:
         """A packet of it, *off* bytes ahead of its place; *ack* is relative, too."""
-        return segment(self.source, self.destination, self.seq + off, self.ack + ack, flags, data)
+        return packet(self.source, self.destination, self.seq + off, self.ack + ack, flags, data)
 
 
 def numbers(hostile: Hostile, client: Client) -> tuple[int, int, int]:
@@ -49,10 +51,7 @@ def numbers(hostile: Hostile, client: Client) -> tuple[int, int, int]:
 
         def last() -> list[tuple[int, int, int]]:
             sent = [p for p in list(wire.packets) if not p.leaving and p.payload.startswith(KEEP_ALIVE)]
-            return [
-                (p.ports[0], p.seq + len(p.payload), int.from_bytes(p.data[p.tcp + 8 : p.tcp + 12]))
-                for p in sent
-            ]
+            return [(p.ports[0], p.seq + len(p.payload), p.ack) for p in sent]
 
         return eventually(last)[0]
 
@@ -78,10 +77,10 @@ class Place:
             wire = stack.enter_context(Capture(lab, "A", "p-amy" if self.inside else "wan"))
             for first in range(0, len(packets), 500):
                 sender(*packets[first : first + 500])
-                eventually(lambda end=first + 500: self._came(wire) >= min(end, len(packets)))
+                eventually(partial(self._came, wire, min(first + 500, len(packets))))
 
-    def _came(self, wire: Capture) -> int:
-        return sum(not p.leaving for p in list(wire.packets))
+    def _came(self, wire: Capture, count: int) -> bool:
+        return sum(not p.leaving for p in list(wire.packets)) >= count
 
 
 @pytest.fixture(params=[True, False], ids=["from the LAN", "from outside"])
@@ -149,7 +148,7 @@ def test_blind_data_over_the_sequence_space(place: Place, idle: Client) -> None:
             for data in (ALICE, b"\x2a\x04\0\0\0\0"):
                 places = spread(20) + NEAR
                 place.throw(
-                    [victim.forged(off, chance.randrange(MIB, 2**32 - 8 * MIB), DATA, data) for off in places]
+                    [victim.forged(at, chance.randrange(MIB, 2**32 - 8 * MIB), data=data) for at in places]
                 )
 
 
@@ -172,11 +171,11 @@ WRONG = [2 * MIB, 2**31, -5 * MIB, -MIB]
 @pytest.mark.parametrize(
     "make",
     [
-        lambda victim, ack: victim.forged(0, ack, DATA, ALICE),
-        lambda victim, ack: victim.forged(-40, ack, DATA, bytes(40) + ALICE),
-        lambda victim, ack: victim.forged(0, ack, DATA, b"\xff" * 100),
+        lambda victim, ack: victim.forged(0, ack, PSH_ACK, ALICE),
+        lambda victim, ack: victim.forged(-40, ack, PSH_ACK, bytes(40) + ALICE),
+        lambda victim, ack: victim.forged(0, ack, PSH_ACK, b"\xff" * 100),
         lambda victim, ack: victim.forged(0, ack, FIN | ACK),
-        lambda victim, ack: victim.forged(0, ack, FIN | DATA, b"\x2a\x04\0\0\0\0"),
+        lambda victim, ack: victim.forged(0, ack, FIN | PSH_ACK, b"\x2a\x04\0\0\0\0"),
     ],
     ids=["proposal", "old bytes and a proposal", "no frame", "end", "sign-off and end"],
 )
@@ -212,15 +211,15 @@ def in_the_name_of(hostile: Hostile, name: str, arrives: bool = True) -> Iterato
     ):
         yield
         seq = 0x1000
-        forger(segment(own, server.own, seq, 0, SYN, options=mss(1460)))
+        forger(packet(own, server.own, seq, 0, SYN, tcp_options=mss(1460)))
         if arrives:
-            server.accept(options=mss(1460))
+            server.accept(tcp_options=mss(1460))
         seq += 1
-        forger(segment(own, server.own, seq, server.seq, ACK))
+        forger(packet(own, server.own, seq, server.seq, ACK))
         for mine, theirs in ((SIGN_ON, SIGN_ON), (HOST_ONLINE, HOST_ONLINE), (proposal(name), SERVER_PART)):
             if server.peer[1]:
-                server.send(DATA, theirs, ack=seq)
-            forger(segment(own, server.own, seq, server.seq, DATA, mine))
+                server.send(PSH_ACK, theirs, ack=seq)
+            forger(packet(own, server.own, seq, server.seq, PSH_ACK, mine))
             seq += len(mine)
         eventually(lambda: sum(p.ports[0] == own[1] for p in list(wire.packets)) >= 5)
 
@@ -230,7 +229,7 @@ def test_session_in_another_hosts_name(hostile: Hostile) -> None:
     with Capture(hostile.made.lab, "A", "p-alice") as wire:
         with in_the_name_of(hostile, ADDRESS["alice"]):
             pass
-        assert any(not p.leaving and p.data[p.tcp + 13] & RST and p.ports[0] == 34567 for p in wire.packets)
+        assert any(not p.leaving and p.flags & RST and p.ports[0] == 34567 for p in wire.packets)
 
 
 def test_session_in_the_name_of_nobody_here(hostile: Hostile) -> None:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.forged import ACK, DATA, FIN, Forger, mss
+from tests.lab.forged import Forger
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
 from tests.lab.scene import eventually
 from tests.lab.slipstream import ALICE, CLIENT_PART, HOST_ONLINE, SERVER_PART, SIGN_ON, Hostile, same
 from tests.lab.sockets import exactly
+from tests.tcp.packets import ACK, FIN, PSH_ACK, mss
 
 URL = f"http://{ADDRESS['bob']}:5190/upload"
 FORGED = ("203.0.113.66", 5190)
@@ -154,8 +155,11 @@ def test_request_whose_method_is_the_first_byte_of_a_frame(hostile: Hostile) -> 
             assert same(answered(browser), SERVER_PART)
 
 
+Accepted = tuple[Forger, subprocess.Popen[bytes]]
+
+
 @contextlib.contextmanager
-def forged_server(hostile: Hostile, **more: int | bytes) -> Iterator[tuple[Forger, subprocess.Popen[bytes]]]:
+def forged_server(hostile: Hostile, window: int = 64240) -> Iterator[Accepted]:
     """A server by hand, with curl's connection to it accepted."""
     path = Path(hostile.made.lab.dir) / "upload.bin"
     path.write_bytes(CLIENT_PART.ljust(SIZE, b"*"))
@@ -163,7 +167,7 @@ def forged_server(hostile: Hostile, **more: int | bytes) -> Iterator[tuple[Forge
         url = f"http://{FORGED[0]}:5190/upload"
         browser = curl(hostile, "--data-binary", f"@{path}", url)
         try:
-            server.accept(options=mss(1460), **more)
+            server.accept(tcp_options=mss(1460), window=window)
             yield server, browser
         finally:
             browser.kill()
@@ -185,12 +189,18 @@ def finish(server: Forger, browser: subprocess.Popen[bytes]) -> None:
         return CLIENT_PART in server.got and len(server.got) >= server.got.index(CLIENT_PART) + SIZE
 
     eventually(rest)
-    server.send(DATA, SERVER_PART)
+    server.send(PSH_ACK, SERVER_PART)
     server.send(FIN | ACK)
     got: list[bytes] = []
     reader = threading.Thread(target=lambda: got.append(answered(browser)))
     reader.start()
-    eventually(lambda: server.look() is not None and not server(server.made(ACK)) and not reader.is_alive())
+
+    def ended() -> bool:
+        server.look()
+        server(server.made(ACK))
+        return not reader.is_alive()
+
+    eventually(ended)
     assert same(got[0], SERVER_PART)
     assert server.got[server.got.index(CLIENT_PART) :] == CLIENT_PART.ljust(SIZE, b"*")
 

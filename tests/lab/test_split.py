@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.capture import Capture, Packet
+from tests.lab.capture import Capture, Passed
 from tests.lab.net import ADDRESS
 from tests.lab.scene import Scene, announced, eventually, scene
 from tests.lab.standin import Client, Transfer
@@ -73,7 +73,7 @@ def sent_and_left(transfer: Transfer, inside: Capture, outside: Capture) -> Iter
     """For each byte of the proposal, seconds from its arrival at router A to that at the server."""
     cookie = bytes.fromhex(transfer.cookie)
 
-    def stream(packets: list[Packet]) -> dict[int, tuple[float, int]]:
+    def stream(packets: list[Passed]) -> dict[int, tuple[float, int]]:
         stamps: dict[int, tuple[float, int]] = {}
         for packet in packets:
             if not packet.leaving and packet.ports[1] == 5190:

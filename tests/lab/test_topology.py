@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,7 +58,7 @@ OWN = Lab().prefix.rsplit("x", 1)[0] + "x"
 
 
 @pytest.fixture(scope="module")
-def plain_outcomes() -> Iterator[dict[tuple[str, str, str, str], Outcome]]:
+def plain_outcomes() -> dict[tuple[str, str, str, str], Outcome]:
     """Every pair, both kinds and both server modes, side by side in one lab."""
     with Lab("legacy", "nft") as lab:
         clients = signed_on(lab, ("oos", "aol"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from tests.lab.capture import Capture, Packet
+from tests.lab.capture import Capture, Passed
 from tests.lab.net import ADDRESS
 from tests.lab.scene import announced, eventually, scene
 from tests.lab.standin import Transfer
@@ -17,9 +17,9 @@ OUTSIDE = "203.0.113.1"
 Endpoint = tuple[str, int]
 
 
-def bare(packet: Packet) -> bytes:
+def bare(packet: Passed) -> bytes:
     """Headers without what NAT and a hop change (TTL, addresses, client's port, checksums)."""
-    head = bytearray(packet.data[: len(packet.data) - len(packet.payload)])
+    head = bytearray(packet.raw[: packet.start])
     tcp = packet.tcp
     client_port = tcp if packet.ports[1] == 5190 else tcp + 2
     for start, size in ((8, 1), (10, 10), (client_port, 2), (tcp + 16, 2)):
@@ -27,7 +27,7 @@ def bare(packet: Packet) -> bytes:
     return bytes(head)
 
 
-def control(packets: list[Packet], leaving: bool, to_server: bool) -> list[Packet]:
+def control(packets: list[Passed], leaving: bool, to_server: bool) -> list[Passed]:
     return [p for p in packets if p.leaving == leaving and p.ports[to_server] == 5190]
 
 
@@ -43,19 +43,19 @@ def rewritten(payload: bytes, before: Endpoint, after: Endpoint) -> bytes:
     return payload
 
 
-def compare(came: list[Packet], left: list[Packet], before: Endpoint, after: Endpoint) -> int:
+def compare(came: list[Passed], left: list[Passed], before: Endpoint, after: Endpoint) -> int:
     """How many places were rewritten; else the same packets with right checksums.
 
     Order does not count, because a packet without data overtakes one that is held; and a repetition of what
     is held does not leave.
     """
-    originals: dict[bytes, list[Packet]] = {}
+    originals: dict[bytes, list[Passed]] = {}
     for packet in came:
         originals.setdefault(bare(packet), []).append(packet)
     changed = set()
     for packet in left:
         original = originals[bare(packet)].pop()
-        assert packet.checksums() == (0, 0)
+        assert packet.judged()
         if original.payload != packet.payload:
             assert packet.payload == rewritten(original.payload, before, after)
             changed.add(packet.seq)

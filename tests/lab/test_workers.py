@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.lab import home
 from tests.lab.flows import home_flow
 from tests.lab.namespace import socket_in
 from tests.lab.net import SERVER, WAN, Lab
-from tests.lab.scene import HOG, Scene, eventually, nfreaim, start
+from tests.lab.scene import HOG, Hole, Scene, eventually, nfreaim, start
 from tests.lab.standin import Server, Transfer
 from tests.lab.stream import Plan
 
@@ -119,19 +120,23 @@ def test_clients_of_both_readers_reach_everybody_and_each_other_and_nothing_stay
         clients["bob"].call("policy", action="ignore")
         for number, node in enumerate(("alice", "amy")):
             offer = Transfer(clients[node], clients["bob"], "file", size=10)
-            hole = eventually(lambda node=node: [it for it in made.holes() if it.inside == inside(node)])
+            hole = eventually(partial(holes_of, made, inside(node)))
             address, port = hole[0].outside.split(":")
             with contextlib.closing(socket_in(lab, "bob")) as stranger, contextlib.suppress(OSError):
                 stranger.connect((address, int(port)))
                 stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(300))
                 while stranger.recv(1000):  # who offers a file speaks first, to whoever calls
                     continue
-            eventually(lambda number=number: made.daemon.log_text().count("peer refused") > number)
+            eventually(lambda: made.daemon.log_text().count("peer refused") > number)  # noqa: B023
             del offer
         assert made.daemons["A"].stop() == 0
         assert lab.firewall_rules("A") == before
         assert processes(lab) == []
         assert lab.run("A", "ls", "/run").stdout.replace("xtables.lock\n", "") == ""
+
+
+def holes_of(made: Scene, host: str) -> list[Hole]:
+    return [hole for hole in made.holes() if hole.inside == host]
 
 
 def inside(node: str) -> str:

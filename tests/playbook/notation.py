@@ -32,7 +32,8 @@ from nfreaim.core.helper import Nat, Scan
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from nfreaim.core.verdict import Verdict, Verdicts
-from tests.unit.fakes import CLIENT, SERVER, Router, checksum_error, packed, packet, payload_at
+from tests.tcp.packets import Packet, checksum_error, mss, near, packed, packet, sack
+from tests.unit.fakes import CLIENT, SERVER, Router
 
 HERE = Path(__file__).parent
 WAYS = {"client": 0, "server": 1}
@@ -212,44 +213,32 @@ class Stage:
 
     def build(self, way: int, sent: Said) -> bytes:
         base, other = self.isn[way] + 1, self.isn[1 - way] + 1
-        options = b"" if sent.mss is None else b"\2\4" + sent.mss.to_bytes(2, "big")
+        options = b"" if sent.mss is None else mss(sent.mss)
         options += b"" if sent.scale is None else bytes([3, 3, sent.scale, 1])
-        edges = [(other + edge) & 0xFFFFFFFF for block in sent.sack for edge in block]
-        if edges:
-            options += struct.pack(f"!BBBB{len(edges)}I", 1, 1, 5, 2 + 4 * len(edges), *edges)
+        if sent.sack:
+            options += sack(*(other + edge for block in sent.sack for edge in block))
         ends = (CLIENT, SERVER) if way == 0 else (SERVER, CLIENT)
-        ack = 0 if sent.ack is None else (other + sent.ack) & 0xFFFFFFFF
+        ack = 0 if sent.ack is None else other + sent.ack
         flags = sent.flags | (0 if sent.ack is None else ACK)
-        seq = (base + sent.at) & 0xFFFFFFFF
-        return packet(*ends, seq, ack, flags, sent.data, tcp_options=options, window=sent.window)
+        return packet(*ends, base + sent.at, ack, flags, sent.data, tcp_options=options, window=sent.window)
 
     def read(self, way: int, raw: bytes) -> Said:
-        seq, ack, flags = struct.unpack_from("!IIxB", raw, 24)
-        options, sack, mss, scale = raw[40 : payload_at(raw)], [], None, None
-        while options:
-            size = 1 if options[0] == 1 else options[1]
-            if options[0] == 5:
-                edges = struct.unpack(f"!{size // 4}I", options[2:size])
-                sack = [self.offset(1 - way, edge) for edge in edges]
-            elif options[0] == 2:
-                mss = int.from_bytes(options[2:4], "big")
-            elif options[0] == 3:
-                scale = options[2]
-            options = options[size:]
+        out = Packet(raw)
+        options = out.options
         return Said(
-            self.offset(way, seq),
-            raw[payload_at(raw) :],
-            flags & (FIN | SYN | RST),
-            self.offset(1 - way, ack) if flags & ACK else None,
-            tuple(zip(sack[::2], sack[1::2], strict=True)),
-            mss,
-            int.from_bytes(raw[34:36], "big"),
-            scale,
+            self.offset(way, out.seq),
+            out.payload,
+            out.flags & (FIN | SYN | RST),
+            self.offset(1 - way, out.ack) if out.flags & ACK else None,
+            tuple((self.offset(1 - way, low), self.offset(1 - way, high)) for low, high in out.blocks),
+            int.from_bytes(options[2], "big") if 2 in options else None,
+            out.window,
+            options[3][0] if 3 in options else None,
             not raw[6] & 0x40,
         )
 
     def offset(self, way: int, number: int) -> int:
-        return (number - self.isn[way] - 1 + 2**31) % 2**32 - 2**31
+        return near(number - self.isn[way] - 1, 0)
 
 
 def plays() -> dict[str, list[str]]:
@@ -269,7 +258,8 @@ def plays() -> dict[str, list[str]]:
 
 def perform(lines: list[str]) -> None:
     """Play it. Raises AssertionError where something else happens, Wrong where the play says too little."""
-    stage, outcome, asserted = Stage(), iter(()), False
+    stage, asserted = Stage(), False
+    outcome: Iterator[str] = iter(())
     for line in lines:
         if line.startswith("->"):
             expected, found = line[2:].strip(), next(outcome, "nothing more")

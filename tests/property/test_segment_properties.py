@@ -9,7 +9,7 @@ from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.core.tcp.segment import Segment
 from tests.property.profile import bounded
-from tests.unit.fakes import checksum_error, packet, payload_at
+from tests.tcp.packets import checksum_error, packet, payload_at
 
 ENDS = Endpoint("10.0.0.5", 4000), Endpoint("203.0.113.9", 5190)
 numbers = st.integers(0, 2**32 - 1)
@@ -23,13 +23,15 @@ options = st.integers(0, 10).map(lambda words: b"\x01" * 4 * words)
 def test_a_right_checksum_stays_right(
     data: st.DataObject, payload: bytes, ip: bytes, tcp: bytes, seq: int, ack: int
 ) -> None:
-    segment = Segment.parse(packet(*ENDS, seq, ack, 0x18, payload, ip, tcp))
+    segment = Segment.parse(packet(*ENDS, seq, ack, 0x18, payload, ip_options=ip, tcp_options=tcp))
     assert segment is not None
     low = data.draw(st.integers(0, len(payload) - 1))
     high = data.draw(st.integers(low + 1, len(payload)))
     new = data.draw(st.binary(min_size=high - low, max_size=high - low) | few_values)[: high - low]
     expected = payload[:low] + new + payload[low + len(new) :]
-    assert segment.patched(segment.start + low, new).raw == packet(*ENDS, seq, ack, 0x18, expected, ip, tcp)
+    assert segment.patched(segment.start + low, new).raw == packet(
+        *ENDS, seq, ack, 0x18, expected, ip_options=ip, tcp_options=tcp
+    )
 
 
 @given(st.data(), payloads, st.integers(0, 0xFFFF))

@@ -9,7 +9,8 @@ from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
 from tests.golden import load
 from tests.property.profile import bounded
-from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire
 
 GOLDEN = load()
 OWN, OUT = packed(CLIENT.address), packed(OUTSIDE)

@@ -6,8 +6,8 @@ import pytest
 
 from nfreaim.core.tcp.offsets import Edit
 from tests.property.choices import Choices
-from tests.property.tcp import Manner
 from tests.property.world import MANNERS, World
+from tests.tcp.ends import Manner
 
 
 @pytest.mark.parametrize("manner", MANNERS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.property.tcp import ACK, FIN, RST, Packet, near
+from tests.tcp.packets import ACK, FIN, RST, Packet, near
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Tracker:
         """Whether the packet of the client (0) or the server (1) is none that a firewall drops."""
         me, other = self.sides[way], self.sides[1 - way]
         seq = near(packet.seq - self.bases[way], me.end)
-        end = seq + len(packet.data) + (packet.flags & FIN)
+        end = seq + len(packet.payload) + (packet.flags & FIN)
         if packet.flags & RST and not packet.flags & ACK:
             return True
         ack = near(packet.ack - self.bases[1 - way], other.end)

@@ -16,12 +16,13 @@ from nfreaim.core.helper import Nat, Scan
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.verdict import Verdicts
 from tests.property.choices import Choices
-from tests.property.tcp import ACK, RST, SYN, Address, End, Judge, Manner, Packet, build, near
 from tests.property.tracker import Tracker
+from tests.tcp.ends import FORGED, End, Judge, Manner
+from tests.tcp.packets import ACK, RST, SYN, Packet, mss, near, packed, packet
 from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher, guarded_table, spec_of
 
-CLIENT, SERVER = Address(bytes([10, 0, 0, 5]), 40123), Address(bytes([203, 0, 113, 9]), 5190)
-KEY = CLIENT.host + SERVER.host + CLIENT.port.to_bytes(2, "big") + SERVER.port.to_bytes(2, "big")
+CLIENT, SERVER = ("10.0.0.5", 40123), ("203.0.113.9", 5190)
+KEY = packed(CLIENT[0]) + packed(SERVER[0]) + CLIENT[1].to_bytes(2, "big") + SERVER[1].to_bytes(2, "big")
 ROUNDS = 80
 MANNERS: tuple[Manner, ...] = ("cut", "refuse", "take")
 KEEP, LOSE = 1, 2  # what becomes of the records when the engine is started again
@@ -96,7 +97,7 @@ class World:
         self.restarted = self.lost = self.waited = False
         self.handled = 0
         places = self.fwd(0), self.fwd(1)
-        self.judges = (Judge(*places, True), Judge(*reversed(places), True))
+        self.judges = (Judge(*places, True), Judge(*places[::-1], True))
         for way, end in enumerate(self.ends):
             end.out = self.before[way].append
             end.window = self.ends[1 - way].limit
@@ -106,7 +107,7 @@ class World:
         watcher = FakeWatcher()
         table = guarded_table(PinholePolicy(), FakeFirewall(), watcher)
         return Engine(
-            {SERVER.port: spec_of(lambda midstream: self.script)}, table, self.kernel.backend, watcher
+            {SERVER[1]: spec_of(lambda midstream: self.script)}, table, self.kernel.backend, watcher
         )
 
     def _plan(self, way: int) -> list[Edit]:
@@ -154,10 +155,10 @@ class World:
 
         inside  the packet comes from there, or goes there: once each, on the outside's half of its way
         """
-        packet = Packet.parse(raw)
-        if inside is not ((way == 0) is not self.server_inside) or packet.forged or packet.flags & SYN:
+        one = Packet(raw).judged()
+        if inside is not ((way == 0) is not self.server_inside) or one.ident == FORGED or one.flags & SYN:
             return True
-        passes = self.tracker.passes(way, packet)
+        passes = self.tracker.passes(way, one)
         if not passes and self.story is not None:
             self.story.append(f"    INVALID {self.told(way, raw)}")
         return passes
@@ -186,10 +187,10 @@ class World:
     def ahead(self, way: int, raw: bytes) -> bool:
         """A forged packet ahead of what has left: edits to come may make it right, by no fault of ours."""
         stream = self.engine.flows.streams.get(raw[12:24])
-        packet = Packet.parse(raw)
-        if stream is None or not packet.forged:
+        one = Packet(raw)
+        if stream is None or one.ident != FORGED:
             return False
-        return stream.offset(packet.seq) > stream.first_editable(stream.next)
+        return stream.offset(one.seq) > stream.first_editable(stream.next)
 
     def settle(self, verdicts: Verdicts) -> None:
         for token, verdict in verdicts:
@@ -208,23 +209,22 @@ class World:
 
     def told(self, way: int, raw: bytes) -> str:
         """A packet in the notation of the playbooks."""
-        packet, end = Packet.parse(raw), self.ends[way]
-        at = near(packet.seq - end.base, end.nxt)
-        names = "".join(
-            f" {name}" for bit, name in ((1, "FIN"), (2, "SYN"), (4, "RST")) if packet.flags & bit
-        )
-        text = f' "{packet.data.decode("latin-1")}"' if packet.data else ""
+        one, end = Packet(raw), self.ends[way]
+        at = near(one.seq - end.base, end.nxt)
+        names = "".join(f" {name}" for bit, name in ((1, "FIN"), (2, "SYN"), (4, "RST")) if one.flags & bit)
+        text = f' "{one.payload.decode("latin-1")}"' if one.payload else ""
         sack = "".join(
-            f" sack {near(a - end.peer_base, 0)}:{near(b - end.peer_base, 0)}" for a, b in packet.blocks
+            f" sack {near(a - end.peer_base, 0)}:{near(b - end.peer_base, 0)}" for a, b in one.blocks
         )
-        ack = near(packet.ack - end.peer_base, 0)
-        return f"{at}:{at + len(packet.data)}{text}{names} ack {ack}{sack} window {packet.window}"
+        ack = near(one.ack - end.peer_base, 0)
+        return f"{at}:{at + len(one.payload)}{text}{names} ack {ack}{sack} window {one.window}"
 
     def handshake(self) -> None:
-        (client, server), mss = self.ends, bytes([2, 4, 1460 >> 8, 1460 & 255])
-        one = build(CLIENT, SERVER, client.base - 1, 0, SYN, 0, mss)
-        two = build(SERVER, CLIENT, server.base - 1, client.base, SYN | ACK, 0, mss)
-        for way, raw in ((0, one), (1, two), (0, build(CLIENT, SERVER, client.base, server.base, ACK))):
+        client, server = self.ends
+        one = packet(CLIENT, SERVER, client.base - 1, 0, SYN, tcp_options=mss(1460), window=0)
+        two = packet(SERVER, CLIENT, server.base - 1, client.base, SYN | ACK, tcp_options=mss(1460), window=0)
+        three = packet(CLIENT, SERVER, client.base, server.base, ACK, window=0)
+        for way, raw in ((0, one), (1, two), (0, three)):
             self.arrive(way, raw)
             self.behind[way].clear()
 
@@ -321,7 +321,8 @@ class World:
             return
         ack = end.peer_base + end.rcv_nxt
         flags = RST | (ACK if self.choices.below(2) else 0)
-        self.before[way].append(build(end.here, end.there, end.base + at, ack, flags, at + 100, forged=True))
+        raw = packet(end.here, end.there, end.base + at, ack, flags, window=at + 100, ident=FORGED)
+        self.before[way].append(raw)
 
     # --- calm ---
 

@@ -4,9 +4,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from nfreaim.capture import Capture
-from nfreaim.replay import Replay, replay
+from nfreaim.replay.outcome import Replay
+from nfreaim.replay.player import replay
 from pcaps.generate import Case
-from tests.captures import Frames, write_pcap
+from tests.tcp.captures import Frames, write_pcap
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "pcaps"
 

@@ -9,12 +9,13 @@ import pytest
 from nfreaim import protocols
 from nfreaim.capture import Capture
 from nfreaim.helpers.oscar import OSCAR
-from nfreaim.replay import Replay
+from nfreaim.replay.outcome import Replay
 from pcaps.scenes import ALICE, AMY, ROUTER_A, Scene
 from pcaps.wire import GOLDEN, proposal
-from tests.captures import ACK, PSH, Conversation, Frames, Tcp, streams, tcp_frame, write_pcap
-from tests.pcapng import enhanced, interface, option, section
 from tests.replay.played import play
+from tests.tcp.captures import Conversation, Frames, streams, tcp_frame, tcp_in, write_pcap
+from tests.tcp.packets import ACK, PSH
+from tests.tcp.pcapng import enhanced, interface, option, section
 from tests.unit.fakes import AnyNumbers
 
 BEFORE, AFTER = proposal("libpurple", ALICE, 5190), proposal("libpurple", ROUTER_A, 5190)
@@ -47,7 +48,7 @@ def played(frames: Frames, folder: Path, *, midstream: bool = False) -> tuple[Re
 
 
 def payloads(frames: Frames) -> list[bytes]:
-    return [segment.payload for _, frame in frames if (segment := Tcp.parse(frame)) and segment.payload]
+    return [segment.payload for _, frame in frames if (segment := tcp_in(frame)) and segment.payload]
 
 
 def test_pieces_in_reverse_order(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pcaps.scenes import Scene
-from tests.captures import read_frames, streams, write_pcap
 from tests.replay.played import SHARED, play
+from tests.tcp.captures import read_frames, streams, write_pcap
 
 FRAMES = SHARED / "icq-dcinfo.hex"
 HOST, OUTSIDE = "10.10.10.8", "203.0.113.1"

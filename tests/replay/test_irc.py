@@ -6,14 +6,16 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from tests.captures import Tcp
 
 from nfreaim.capture import Capture
-from nfreaim.replay import Replay, replay
+from nfreaim.replay.outcome import Replay
+from nfreaim.replay.player import replay
 from pcaps.irc_pairs import CASES, KERNELS, LAN, Case, differences
-from tests.captures import Frames, Tcp, read_frames, streams, write_pcap
-from tests.judge import tshark_problems
-from tests.recut import recut
 from tests.replay.played import SHARED
+from tests.tcp.captures import Frames, read_frames, streams, write_pcap
+from tests.tcp.recut import recut
+from tests.tcp.tshark import tshark_problems
 
 OUTSIDE = "203.0.113.1"
 CUTS = [

@@ -11,15 +11,18 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from tests.captures import Tcp
 
 from nfreaim import protocols
 from nfreaim.capture import Capture
-from nfreaim.replay import Replay, replay
-from tests.captures import ACK, PSH, SYN, Conversation, Direction, Frames, Tcp, streams, tcp_frame, write_pcap
-from tests.judge import tshark_fields
-from tests.pcapng import enhanced, interface, section
-from tests.recut import recut
+from nfreaim.replay.outcome import Replay
+from nfreaim.replay.player import replay
 from tests.replay.bracketed import BRACKETS, PORT, edited
+from tests.tcp.captures import Conversation, Frames, streams, tcp_frame, write_pcap
+from tests.tcp.packets import ACK, PSH, SYN, Direction
+from tests.tcp.pcapng import enhanced, interface, section
+from tests.tcp.recut import recut
+from tests.tcp.tshark import tshark_fields
 
 CLIENT, SERVER = ("10.0.0.5", 49152), ("203.0.113.9", PORT)
 INSIDE = {"client": "10.0.0.0/24", "server": "203.0.113.0/24"}

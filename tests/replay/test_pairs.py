@@ -8,10 +8,10 @@ import pytest
 
 from nfreaim.capture import Capture
 from pcaps.generate import CASES, Case, differences
-from tests.captures import read_frames, streams
-from tests.judge import tshark_problems
-from tests.recut import recut
 from tests.replay.played import play, play_frames
+from tests.tcp.captures import read_frames, streams
+from tests.tcp.recut import recut
+from tests.tcp.tshark import tshark_problems
 
 GOLDEN = Path(__file__).parent / "golden"
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nfreaim.capture import Capture, network_offset
+from nfreaim.capture import Capture
+from nfreaim.capture.link_layer import network_offset
 from nfreaim.core.address import Endpoint, reverse
 from nfreaim.core.greeting import match
 from nfreaim.core.tcp.segment import SYN, Segment
@@ -117,9 +118,9 @@ def test_each_proposal_expects_the_other_party(name: str, first: str) -> None:
     (pinhole,) = wire.router.firewall.pinholes
     assert pinhole.verify
     expected = wire.router.pinholes.expected(pinhole.inside)
-    data = bytearray(GOLDEN[first].data)
+    data = GOLDEN[first].data
     if first == "odc2-hello":
-        data[12:20] = pinhole.agreement
+        data = data[:12] + pinhole.agreement + data[20:]
     assert match(data, expected) is True
     for other in {"oft2-prompt", "oft2-ack", "odc2-hello"} - {first}:
         assert match(GOLDEN[other].data, expected) is False

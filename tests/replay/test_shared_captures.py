@@ -6,8 +6,8 @@ from typing import NamedTuple
 import pytest
 
 from nfreaim.capture import Capture
-from tests.judge import tshark_problems
 from tests.replay.played import SHARED, play
+from tests.tcp.tshark import tshark_problems
 
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
 

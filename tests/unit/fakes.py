@@ -7,12 +7,11 @@ memory is bounded. Nothing here is mocked above the seam of the core.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
-from typing import Final
+from typing import Final, Self
 
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import Backend, Followed, Record
@@ -30,11 +29,12 @@ from nfreaim.errors import BackendError
 from nfreaim.helpers.oscar import OSCAR
 from nfreaim.helpers.oscar.session import OscarHelper
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
+from tests.tcp.judge import same_place
+from tests.tcp.packets import PSH_ACK, Packet, checksum_error, near, packed, packet
 
 CLIENT = Endpoint("10.0.0.5", 40123)
 SERVER = Endpoint("203.0.113.9", 5190)
 OUTSIDE = "203.0.113.1"
-PSH_ACK = ACK | 0x08
 
 
 class AnyNumbers(OscarHelper):
@@ -305,24 +305,24 @@ class Wire:
         assert verdict.accept or verdict.payload is None
         if not verdict.accept:
             return
-        out = raw if verdict.payload is None else verdict.payload
-        assert verdict.payload != raw, "a packet that did not change is written back"
-        tcp, start = tcp_at(raw), payload_at(raw)
-        assert len(out) == len(raw)
-        assert out[: tcp + 16] == raw[: tcp + 16], "more than payload and TCP checksum was changed"
-        assert out[tcp + 18 : start] == raw[tcp + 18 : start]
-        assert checksum_error(out) == checksum_error(raw) == 0
-        way = 0 if raw[12:16] == packed(self.ends[0].address) else 1
-        at = (int.from_bytes(raw[tcp + 4 : tcp + 8], "big") - self.isn[way] - 1) & 0xFFFFFFFF
-        if at < 2**31 and not raw[tcp + 13] & (SYN | RST):
-            for index, byte in enumerate(out[start:]):
+        assert checksum_error(raw) == 0
+        if verdict.payload is not None:
+            same_place(raw, verdict.payload)
+        self.arrive(Packet(verdict.payload or raw))
+
+    def arrive(self, out: Packet) -> None:
+        """What leaves reaches the other end."""
+        way = 0 if out.raw[12:16] == packed(self.ends[0].address) else 1
+        at = near(out.seq - self.isn[way] - 1, 0)
+        if at >= 0 and not out.flags & (SYN | RST):
+            for index, byte in enumerate(out.payload):
                 first = self.left[way].setdefault(at + index, byte)
                 assert first == byte, f"byte {at + index} left as {first:#04x} and again as {byte:#04x}"
 
     def raw(self, way: int, at: int, data: bytes = b"", flags: int = PSH_ACK) -> bytes:
         """A packet of this connection: *data* at stream offset *at* of direction *way*."""
-        seq = (self.isn[way] + 1 + at) & 0xFFFFFFFF
-        ack = (self.isn[1 - way] + 1 + len(self.sent[1 - way])) & 0xFFFFFFFF if flags & ACK else 0
+        seq = self.isn[way] + 1 + at
+        ack = self.isn[1 - way] + 1 + len(self.sent[1 - way]) if flags & ACK else 0
         return packet(self.ends[way], self.ends[1 - way], seq, ack, flags, data)
 
     def inject(self, way: int, at: int, data: bytes = b"", flags: int = PSH_ACK) -> dict[int, Verdict]:
@@ -347,13 +347,13 @@ class Wire:
         self.send(1, data, cuts)
         return self.s2c[before:]
 
-    def handshake(self) -> Wire:
+    def handshake(self) -> Self:
         self.inject(0, -1, flags=SYN)
         self.inject(1, -1, flags=SYN | ACK)
         self.inject(0, 0, flags=ACK)
         return self
 
-    def sign_on(self) -> Wire:
+    def sign_on(self) -> Self:
         """Everything up to the point where proposals are read."""
         self.handshake()
         self.server(SIGNON, [1, 2, 4, 6])
@@ -363,55 +363,3 @@ class Wire:
 
     def fin(self, way: int) -> None:
         self.inject(way, len(self.sent[way]), flags=FIN | ACK)
-
-
-def packed(address: str) -> bytes:
-    return bytes(map(int, address.split(".")))
-
-
-def packet(
-    source: Endpoint,
-    destination: Endpoint,
-    seq: int,
-    ack: int,
-    flags: int,
-    data: bytes = b"",
-    ip_options: bytes = b"",
-    tcp_options: bytes = b"",
-    window: int = 64240,
-) -> bytes:
-    """A whole IPv4/TCP packet with right checksums."""
-    offset = (20 + len(tcp_options)) // 4 << 4
-    tcp = struct.pack("!HHIIBBHHH", source.port, destination.port, seq, ack, offset, flags, window, 0, 0)
-    size = 20 + len(ip_options) + len(tcp) + len(tcp_options) + len(data)
-    first = 0x40 | (20 + len(ip_options)) // 4
-    ends = packed(source.address) + packed(destination.address)
-    ip = bytearray(struct.pack("!BBHHHBBH", first, 0, size, 7, 0x4000, 64, 6, 0) + ends + ip_options)
-    ip[10:12] = (ones_sum(ip) ^ 0xFFFF).to_bytes(2, "big")
-    raw = bytearray(bytes(ip) + tcp + tcp_options + data)
-    raw[len(ip) + 16 : len(ip) + 18] = checksum_error(raw).to_bytes(2, "big")
-    return bytes(raw)
-
-
-def ones_sum(data: bytes | bytearray) -> int:
-    """RFC 1071, word by word: slow and with nothing clever about it."""
-    total = 0
-    for at in range(0, len(data), 2):
-        total += (data[at] << 8) + (data[at + 1] if at + 1 < len(data) else 0)
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
-
-
-def checksum_error(raw: bytes | bytearray) -> int:
-    """0 for a right TCP checksum; computed from scratch, pseudo-header included."""
-    tcp = tcp_at(raw)
-    pseudo = raw[12:20] + b"\0\6" + (len(raw) - tcp).to_bytes(2, "big")
-    return ones_sum(pseudo + raw[tcp:]) ^ 0xFFFF
-
-
-def tcp_at(raw: bytes | bytearray) -> int:
-    return (raw[0] & 15) * 4
-
-
-def payload_at(raw: bytes | bytearray) -> int:
-    return tcp_at(raw) + (raw[tcp_at(raw) + 12] >> 4) * 4

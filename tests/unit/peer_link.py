@@ -16,7 +16,7 @@ from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict
 from nfreaim.helpers.oscar.peer_greetings import greetings
 from tests.oscar.peer_headers import CONFIRM, odc_frame
-from tests.unit.fakes import PSH_ACK, checksum_error, packet
+from tests.tcp.packets import PSH_ACK, checksum_error, packet
 
 PEER = Endpoint("203.0.113.20", 40123)
 LISTENER = Endpoint("10.0.0.5", 5190)

@@ -8,7 +8,8 @@ from tests.golden import load
 from tests.oscar.messages import BASIC, SECOND, addressed, declined, proposal
 from tests.oscar.snac import ICBM_FAILED, snac_frame
 from tests.oscar.tlv import tlv
-from tests.unit.fakes import OUTSIDE, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import OUTSIDE
 from tests.unit.wires import wire_of
 
 GOLDEN = load()

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfreaim.capture import Capture, CaptureError, Frame, network_offset
-from tests.captures import Conversation, write_pcap
-from tests.judge import tshark_fields
-from tests.pcapng import block, enhanced, interface, obsolete, option, section, simple
+from nfreaim.capture import Capture, CaptureError, Frame
+from nfreaim.capture.link_layer import network_offset
+from tests.tcp.captures import Conversation, write_pcap
+from tests.tcp.pcapng import block, enhanced, interface, obsolete, option, section, simple
+from tests.tcp.tshark import tshark_fields
 
 RECORDED = Path(__file__).parents[2].parent / "shared" / "pcaps"
 PCAPS = sorted(RECORDED.glob("*.pcap*"))

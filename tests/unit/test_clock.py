@@ -48,7 +48,7 @@ def test_the_search_finds_what_it_looks_for() -> None:
 
 def test_the_daemons_clock_counts_from_boot() -> None:
     pytest.importorskip("netfilterqueue")
-    from nfreaim.host.daemon import clock
+    from nfreaim.host.loop import clock
 
     assert abs(clock() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 60.0
     assert clock() < float(Path("/proc/uptime").read_text().split()[0]) + 60.0

@@ -10,7 +10,8 @@ from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from tests.golden import load
-from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire, packed, packet
+from tests.tcp.packets import packed, packet
+from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data

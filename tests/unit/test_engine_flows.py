@@ -16,7 +16,8 @@ from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from nfreaim.errors import Foreign
 from tests.golden import load
 from tests.oscar.signon import HOST_ONLINE, SIGNON
-from tests.unit.fakes import AnyNumbers, Router, Wire, packet
+from tests.tcp.packets import packet
+from tests.unit.fakes import AnyNumbers, Router, Wire
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data

@@ -13,7 +13,8 @@ from nfreaim.errors import Malformed
 from nfreaim.helpers.oscar.flap import FlapReader
 from tests.golden import packets
 from tests.oscar.flap import numbered
-from tests.unit.fakes import Router, Wire, packet
+from tests.tcp.packets import packet
+from tests.unit.fakes import Router, Wire
 
 GOLDEN = packets()
 TEXT = GOLDEN["text-message"]
@@ -75,7 +76,7 @@ def signed_on() -> tuple[Wire, Engine]:
 
 def without_fast_path() -> tuple[Wire, Engine]:
     wire, engine = signed_on()
-    engine.passes = lambda raw, from_inside, now: False  # type: ignore[method-assign]
+    engine.passes = lambda raw, from_inside, now: False
     return wire, engine
 
 

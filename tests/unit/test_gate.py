@@ -10,7 +10,7 @@ from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment
 from nfreaim.core.verdict import ACCEPT, DROP
 from nfreaim.helpers.oscar.peer_greetings import Party, greetings
 from tests.oscar.peer_headers import oft
-from tests.unit.fakes import PSH_ACK, packet
+from tests.tcp.packets import PSH_ACK, packet
 from tests.unit.peer_link import COOKIE, LISTENER, PEER, Gate, Link, odc
 
 HTTP = b"GET / HTTP/1.1\r\nHost: 203.0.113.1:5190\r\n\r\n"

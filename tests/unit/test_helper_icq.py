@@ -6,25 +6,13 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from tests.golden import load, packets
-from tests.oscar.icq import (
-    ARRIVAL,
-    STATUS,
-    direct,
-    set_status,
-    user,
-)
+from tests.oscar.icq import ARRIVAL, STATUS, direct, set_status, user
 from tests.oscar.messages import OUT, OWN
-from tests.oscar.snac import (
-    BUDDY_ARRIVED,
-    SELF_INFO,
-    SET_STATUS,
-    TO_CLIENT,
-    USER_INFO,
-    snac_frame,
-)
+from tests.oscar.snac import BUDDY_ARRIVED, SELF_INFO, SET_STATUS, TO_CLIENT, USER_INFO, snac_frame
 from tests.oscar.tlv import tlv
 from tests.oscar.values import put
-from tests.unit.fakes import OUTSIDE, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import OUTSIDE
 from tests.unit.wires import beside, ends, moved_wire, reasons, wire_of
 
 GOLDEN = packets()

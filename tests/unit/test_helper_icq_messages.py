@@ -19,14 +19,10 @@ from tests.oscar.icq import (
 )
 from tests.oscar.messages import COOKIE, OUT, OWN, to_client, to_host
 from tests.oscar.rendezvous import RELAY, rdv_block
-from tests.oscar.snac import (
-    CLIENT_ERROR,
-    TO_CLIENT,
-    snac_frame,
-)
+from tests.oscar.snac import CLIENT_ERROR, TO_CLIENT, snac_frame
 from tests.oscar.tlv import tlv
 from tests.oscar.values import put
-from tests.unit.fakes import packed
+from tests.tcp.packets import packed
 from tests.unit.wires import beside, ends, moved_wire, reasons, wire_of
 
 BARE = bytes(4)  # user info without TLVs

@@ -16,7 +16,8 @@ from tests.oscar.signon import HOST_ONLINE, SIGNON
 from tests.oscar.snac import Snac, snac_frame
 from tests.oscar.tlv import tlv
 from tests.oscar.values import put
-from tests.unit.fakes import CLIENT, OUTSIDE, Router, Wire, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import CLIENT, OUTSIDE, Router, Wire
 from tests.unit.wires import wire_of
 
 GOLDEN = load()

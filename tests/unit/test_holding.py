@@ -8,7 +8,8 @@ from nfreaim.core.output import Holding
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import Segment
 from nfreaim.core.tcp.stream import Held, Stream
-from tests.unit.fakes import CLIENT, PSH_ACK, SERVER, packet
+from tests.tcp.packets import PSH_ACK, packet
+from tests.unit.fakes import CLIENT, SERVER
 
 HOLD = EngineSettings().hold
 

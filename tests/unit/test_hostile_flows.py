@@ -14,7 +14,8 @@ from nfreaim.core.tcp.segment import ACK, FIN, SYN
 from tests.golden import load
 from tests.oscar.messages import addressed, proposal
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
-from tests.unit.fakes import PSH_ACK, SERVER, Router, Wire, packed, packet
+from tests.tcp.packets import PSH_ACK, packed, packet
+from tests.unit.fakes import SERVER, Router, Wire
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data

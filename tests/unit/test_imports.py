@@ -206,8 +206,14 @@ def test_each_third_party_library_has_one_door() -> None:
     assert {library: users for library, users in doors.items() if len(users) > 1} == {}
 
 
+def test_the_tcp_of_the_tests_shares_nothing_with_what_it_judges() -> None:
+    for path in (REPO / "tests" / "tcp").glob("*.py"):
+        taken = imports(path.read_text(), f"tests.tcp.{path.stem}")
+        assert not [name for name in taken if within(name, "nfreaim")], path.name
+
+
 def test_no_file_is_longer_than_a_sitting() -> None:
-    folders = [PACKAGE, REPO / "tests", REPO / "bench", REPO / "pcaps"]
+    folders = [PACKAGE, *(REPO / name for name in ("tests", "bench", "demo", "stress", "pcaps"))]
     lengths = {
         str(path.relative_to(REPO)): len(path.read_text().splitlines())
         for folder in folders

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nfreaim.layers.oscar_messages import MAX_TLVS, Icbm, dissect, rebuild, rendezvous_of
+from nfreaim.layers.oscar_messages import MAX_TLVS, dissect, rebuild, rendezvous_of
 from tests.golden import load
 from tests.oscar.flap import resized
+from tests.oscar.icbm import Icbm
 from tests.oscar.messages import BLOCKS, OWN, READABLE, block, to_host
 from tests.oscar.snac import CLIENT_ERROR, TO_CLIENT, TO_HOST, snac_frame
 from tests.oscar.tlv import tlv

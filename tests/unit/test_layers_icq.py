@@ -32,9 +32,11 @@ def test_sizes_and_capabilities() -> None:
 
 def test_golden_fields() -> None:
     info = read(DirectInfo, INFO)
+    assert info is not None
     assert (info.address, info.port, info.type, info.version) == (bytes((10, 0, 0, 5)), 4001, 4, 8)
     assert info.cookie == 0x11223344
     reverse = read(ReverseConnect, REVERSE)
+    assert reverse is not None
     assert (reverse.uin, reverse.address) == (100003, bytes((10, 0, 0, 5)))
     assert (reverse.port, reverse.failed_port, reverse.port_again) == (4001, 4002, 4001)
     assert (reverse.mode, reverse.version, reverse.connection) == (4, 8, 257)

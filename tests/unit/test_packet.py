@@ -6,14 +6,16 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import ACK, Segment
-from tests.unit.fakes import checksum_error, packet
+from tests.tcp.packets import checksum_error, packet
 
 SOURCE, DESTINATION = Endpoint("10.0.0.5", 4000), Endpoint("203.0.113.9", 5190)
 DATA = bytes(range(1, 32))
 
 
 def made(ip_options: bytes = b"", tcp_options: bytes = b"", data: bytes = DATA) -> bytes:
-    return packet(SOURCE, DESTINATION, 0x01020304, 0xA0B0C0D0, ACK, data, ip_options, tcp_options)
+    return packet(
+        SOURCE, DESTINATION, 0x01020304, 0xA0B0C0D0, ACK, data, ip_options=ip_options, tcp_options=tcp_options
+    )
 
 
 def replaced(raw: bytes, at: int, new: bytes) -> bytes:

@@ -8,8 +8,8 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import ACK, SYN
-from nfreaim.errors import Malformed, OutOfSequence
-from nfreaim.helpers.oscar.flap import SERVER_SLACK, FlapReader
+from nfreaim.errors import Malformed
+from nfreaim.helpers.oscar.flap import SERVER_SLACK, FlapReader, OutOfSequence
 from tests.golden import packets
 from tests.oscar.flap import FLAP_SNAC, flap
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, KEEPALIVE, families, hello

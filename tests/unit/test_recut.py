@@ -4,21 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.captures import (
-    ACK,
-    PSH,
-    SYN,
+from tests.tcp.captures import (
     Conversation,
     Frames,
-    Tcp,
     edited,
     read_frames,
     streams,
     tcp_frame,
+    tcp_in,
     write_pcap,
 )
-from tests.judge import tshark_problems
-from tests.recut import HOWS, recut
+from tests.tcp.packets import ACK, PSH, SYN
+from tests.tcp.recut import HOWS, recut
+from tests.tcp.tshark import tshark_problems
 
 RECORDED = Path(__file__).parents[2].parent / "shared" / "pcaps"
 CLIENT, SERVER = ("10.0.0.5", 49152), ("203.0.113.9", 5190)
@@ -39,7 +37,7 @@ def talk(*, timestamps: bool = False) -> Frames:
 
 
 def payloads(frames: Frames, direction: tuple[str, int, str, int]) -> list[bytes]:
-    segments = [Tcp.parse(frame) for _, frame in frames]
+    segments = [tcp_in(frame) for _, frame in frames]
     return [s.payload for s in segments if s is not None and s.direction == direction and s.payload]
 
 
@@ -113,7 +111,7 @@ def test_segments_do_not_grow_beyond_1400_bytes() -> None:
 
 def test_bytewise_pieces_stay_within_a_millisecond() -> None:
     frames = Conversation(CLIENT, SERVER).open().send("client", b"0123456789").frames
-    times = [time for time, frame in recut(frames, "bytewise") if Tcp.parse(frame).payload]  # type: ignore[union-attr]
+    times = [time for time, frame in recut(frames, "bytewise") if tcp_in(frame).payload]  # type: ignore[union-attr]
     assert len(times) == 10
     assert times[-1] - times[0] < 0.001
 
@@ -124,7 +122,7 @@ def test_late_duplicate_comes_before_its_acknowledgement() -> None:
     both = (b"ab", b"ab", b"cd", b"cd")
     assert orders == {both, (*both, b"ab"), (*both, b"cd"), (*both, b"ab", b"cd")}
     for seed in range(20):
-        last = Tcp.parse(recut(frames, "duplicates", seed)[-1][1])
+        last = tcp_in(recut(frames, "duplicates", seed)[-1][1])
         assert last is not None
         assert last.direction == DOWN
 

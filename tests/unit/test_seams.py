@@ -7,12 +7,14 @@ from typing import Any, NoReturn
 
 import pytest
 
-from nfreaim.core import engine as engine_module
 from nfreaim.core.address import FlowId
 from nfreaim.core.tcp.segment import ACK, RST
+from nfreaim.core.tcp.stream import Stream
 from tests.golden import load
 from tests.oscar.redirect import AT_HOME, naming
-from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire, packed, packet
+from tests.tcp.packets import packed, packet
+from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire
+from tests.unit.test_server_flows import GOOD
 from tests.unit.wires import HomeWire
 
 GOLDEN = load()
@@ -158,7 +160,7 @@ def test_held_packets_get_their_verdicts_although_one_of_them_cannot_be_edited(
     wire.send(0, PROPOSAL[:-2], [80, 100])
     held = len(wire.router.open_tokens)
     assert held >= 2
-    real, calls = engine_module.Stream.rendered, []
+    real, calls = Stream.rendered, list[int]()
 
     def rendered(self: Any, segment: Any, at: int) -> Any:
         calls.append(at)
@@ -166,7 +168,7 @@ def test_held_packets_get_their_verdicts_although_one_of_them_cannot_be_edited(
             raise Surprise
         return real(self, segment, at)
 
-    monkeypatch.setattr(engine_module.Stream, "rendered", rendered)
+    monkeypatch.setattr(Stream, "rendered", rendered)
     wire.send(0, PROPOSAL[-2:])
     assert not wire.router.open_tokens
     assert wire.router.engine.counters.failed_packets == 1

@@ -13,7 +13,8 @@ from tests.oscar.messages import AIM, OOS, answered, relayed
 from tests.oscar.redirect import AT_HOME, HOME, naming, redirect, renamed
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
 from tests.oscar.tlv import tlv
-from tests.unit.fakes import OUTSIDE, Router, Wire, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import OUTSIDE, Router, Wire
 from tests.unit.wires import HomeWire
 
 GOLDEN = load()

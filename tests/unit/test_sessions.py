@@ -16,8 +16,10 @@ from tests.oscar.flap import numbered
 from tests.oscar.redirect import migration
 from tests.oscar.signon import CLIENT_SIGNON, KEEPALIVE
 from tests.oscar.tlv import tlv
-from tests.unit.fakes import PSH_ACK, Router, Wire, packet
+from tests.tcp.packets import PSH_ACK, packet
+from tests.unit.fakes import Router, Wire
 from tests.unit.restarts import TEXT, opened, pause, restarted, unread
+from tests.unit.test_recognition import RECEIVED
 from tests.unit.wires import PROPOSAL, Numbered
 
 GOLDEN = packets()

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from nfreaim.helpers.oscar.session import OscarHelper
 from tests.oscar.flap import FLAP_SNAC, flap, numbered
 from tests.oscar.signon import KEEPALIVE
-from tests.unit.fakes import CLIENT, Router, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import CLIENT, Router
 from tests.unit.restarts import TEXT, opened, pause, restarted, unread
 from tests.unit.wires import PROPOSAL, Numbered
 

@@ -8,7 +8,8 @@ from nfreaim.core.flow_table import FlowLimits, FlowTable
 from nfreaim.core.helper import HelperFactory
 from nfreaim.core.queue_sets import QueueSets
 from nfreaim.helpers.oscar.session import OscarHelper
-from tests.unit.fakes import SERVER, FakeKernel, packed
+from tests.tcp.packets import packed
+from tests.unit.fakes import SERVER, FakeKernel
 
 OTHER = Endpoint("198.51.100.7", 4443)
 

@@ -12,7 +12,7 @@ from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.core.tcp.segment import ACK, Segment
 from nfreaim.core.tcp.stream import Held, Stream
 from nfreaim.helpers.oscar.session import OscarHelper
-from tests.unit.fakes import packet
+from tests.tcp.packets import packet
 
 ORIGINAL = bytes(range(64))
 EDITED = ORIGINAL[:10] + b"ABCD" + ORIGINAL[14:20] + b"EF" + ORIGINAL[22:]

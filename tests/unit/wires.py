@@ -12,7 +12,8 @@ from nfreaim.helpers.oscar.session import OscarHelper
 from tests.golden import packets
 from tests.oscar.flap import numbered
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON, hello
-from tests.unit.fakes import OUTSIDE, SERVER, Router, Wire, checksum_error, packed, packet, payload_at, tcp_at
+from tests.tcp.packets import checksum_error, packed, packet, payload_at, tcp_at
+from tests.unit.fakes import OUTSIDE, SERVER, Router, Wire
 
 AMY = Endpoint("10.0.0.6", 40123)
 VISITOR, HOME_SERVER = Endpoint("203.0.113.20", 51000), Endpoint("10.0.0.9", 5190)

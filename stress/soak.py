@@ -1,6 +1,6 @@
 """Runs the campaign: connections of every kind, one fault after another, and after each the same questions.
 
-``python -m tests.soak SECONDS [SEED]``. Existing connections must deliver every byte as sent, sessions must
+``python -m stress.soak SECONDS [SEED]``. Existing connections must deliver every byte as sent, sessions must
 still be answered, new ones must sign on and be called back, and in the end nothing may be left.
 """
 
@@ -16,14 +16,14 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from stress import faults
+from stress.faults import RUNNING, Router
 from tests.lab import home
 from tests.lab.flows import Flow, home_flow
 from tests.lab.net import SECOND_SERVER, WAN, Lab
 from tests.lab.scene import Scene, eventually
 from tests.lab.standin import Client, Server, Transfer
 from tests.lab.stream import Plan
-from tests.soak import faults
-from tests.soak.faults import RUNNING, Router
 
 PACED = Plan(frames=60, pause=0.03, largest=300)
 OTHER_ADDRESS = "203.0.113.77"

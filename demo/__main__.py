@@ -1,7 +1,7 @@
 """``make demo``: one table of what works between clients that NAT keeps apart, without and with nfreaim.
 
 Four labs run side by side, one per column. Exit status 0 only if every cell is what it has to be (see
-tests.lab.demo_rows), with contents compared at both ends, ordinary traffic untouched, and the routers' rules
+demo.rows), with contents compared at both ends, ordinary traffic untouched, and the routers' rules
 after nfreaim exactly what they were before it. Nothing is left behind, also on Ctrl-C.
 """
 
@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
 
-from tests.lab import demo_icq, home
-from tests.lab.demo_rows import (
+from demo import icq
+from demo.rows import (
     AOL,
     AT_HOME,
     COLUMNS,
@@ -35,6 +35,7 @@ from tests.lab.demo_rows import (
     Row,
     judge,
 )
+from tests.lab import home
 from tests.lab.net import LAN, SECOND_SERVER, Lab, lab_available
 from tests.lab.standin import Client, IcqCall, Server, Transfer
 from tests.lab.traffic import download
@@ -111,7 +112,7 @@ def transfers(column: Column, clients: Clients, rows: list[Row]) -> None:
         )
 
 
-def calls(column: Column, outcomes: dict[demo_icq.Call, IcqCall]) -> None:
+def calls(column: Column, outcomes: dict[icq.Call, IcqCall]) -> None:
     """Note the outcomes of ICQ's direct connections."""
     for row, call in outcomes.items():
         wrong = row.objection(call, column.routers)
@@ -163,19 +164,19 @@ def run_column(column: Column) -> None:
             for host in ("alice", "amy", "bob", "carol"):
                 clients[host, place] = Client(lab, host, f"{host} {place}", first_port=PORTS[place])
         clients["bob", LONG] = Client(lab, "bob", "bob long", first_port=PORTS[LONG])
-        icq = demo_icq.clients(lab)
+        icq_clients = icq.clients(lab)
         standins = (*servers.values(), *(server for server, *_ in at_home.values()), *clients.values())
-        for standin in (*standins, *icq.values()):
+        for standin in (*standins, *icq_clients.values()):
             standin.wait_ready()
         for daemon in daemons.values():
             daemon.wait_ready()
         for (_, kind), client in clients.items():
             if kind in servers:
                 client.sign_on(servers[kind], services=kind == "oos")
-        demo_icq.sign_on(icq, servers)
-        with ThreadPoolExecutor(1 + len(demo_icq.CALLS)) as pool:
+        icq.sign_on(icq_clients, servers)
+        with ThreadPoolExecutor(1 + len(icq.CALLS)) as pool:
             signing_on = pool.submit(sign_on_at_home, column, at_home, clients)
-            outcomes = demo_icq.start(icq, pool)
+            outcomes = icq.start(icq_clients, pool)
             transfers(column, dict(clients), FILES)
             transfers(column, dict(clients), IMS + AOL)
             calls(column, outcomes())
@@ -209,8 +210,8 @@ def attempt_column(column: Column) -> None:
 
 def table(columns: list[Column]) -> str:
     """The one table."""
-    rows = (*FILES, *IMS, *AOL, *demo_icq.CALLS, *SERVERS_AT_HOME)
-    titles = [row.title for row in rows] + [ORDINARY, RULES]
+    titles = [row.title for row in (*FILES, *IMS, *AOL)] + [call.title for call in icq.CALLS]
+    titles += [row.title for row in SERVERS_AT_HOME] + [ORDINARY, RULES]
     lines = [["", *(column.name for column in columns)]]
     for title in titles:
         line = [title]

@@ -1,9 +1,8 @@
-"""Captures made to measure: frames with right checksums, scripted TCP conversations, pcap files.
+"""Captures made to measure: scripted TCP conversations, pcap files, and what a capture's streams carried.
 
-Stdlib and `nfreaim.capture` only. A test's capture is `Frames`: (seconds, Ethernet frame), in order of time.
+A test's capture is `Frames`: (seconds, Ethernet frame), in order of time.
 """
 
-import ipaddress
 import os
 import struct
 from dataclasses import dataclass
@@ -11,15 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from nfreaim.capture import Capture, network_offset
+from tests.tcp.packets import ACK, FIN, PSH, SYN, Direction, Endpoint, Packet, mss, near, packet
 
 Frames = list[tuple[float, bytes]]
-Endpoint = tuple[str, int]
-Direction = tuple[str, int, str, int]  # source address and port, destination address and port
 
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
-_ETHERNET = bytes.fromhex("02000000000202000000000108 00")
-_MSS = bytes.fromhex("020405b4")
+ETHERNET = bytes.fromhex("02000000000202000000000108 00")
+_IPV4, _TCP = b"\x08\0", 6
 
 
 def write_pcap(
@@ -40,97 +36,36 @@ def write_pcap(
 
 
 def read_frames(path: str | os.PathLike[str]) -> Frames:
-    """The frames of an Ethernet capture that is not cut to a snapshot length."""
-    frames = list(Capture.load(path))
-    assert all(frame.link == 1 and len(frame.data) == frame.length for frame in frames)
-    return [(frame.time, frame.data) for frame in frames]
+    """The frames of a classic Ethernet capture that is not cut to a snapshot length."""
+    data = Path(path).read_bytes()
+    order = "<" if data[0] in b"\xd4\x4d" else ">"
+    ticks = {0xA1B2C3D4: 10**6, 0xA1B23C4D: 10**9}[struct.unpack_from(f"{order}I", data)[0]]
+    assert struct.unpack_from(f"{order}I", data, 20)[0] == 1
+    frames, at = Frames(), 24
+    while at < len(data):
+        seconds, fraction, size, length = struct.unpack_from(f"{order}IIII", data, at)
+        assert size == length
+        frames.append((seconds + fraction / ticks, data[at + 16 : at + 16 + size]))
+        at += 16 + size
+    return frames
 
 
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    total: int = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
+def tcp_in(frame: bytes) -> Packet | None:
+    """The packet in an Ethernet frame, without what is behind it; None if it holds no whole TCP segment."""
+    if frame[12:14] != _IPV4 or len(frame) < 34:
+        return None
+    header = (frame[14] & 15) * 4
+    total, fragment = struct.unpack_from("!HxxH", frame, 16)
+    raw = frame[14 : 14 + total]
+    if raw[9] != _TCP or fragment & 0x3FFF or len(raw) < total or total < header + 20:
+        return None
+    found = Packet(raw)
+    return found if found.start <= total else None
 
 
-@dataclass(frozen=True, slots=True)
-class Tcp:
-    """A TCP segment in its frame, taken apart so that it can be put together with other bytes in it.
-
-    link, ip and tcp are the three headers (options included); bytes behind the IP packet are dropped.
-    """
-
-    link: bytes
-    ip: bytes
-    tcp: bytes
-    payload: bytes
-
-    @classmethod
-    def parse(cls, frame: bytes) -> "Tcp | None":
-        """None if the frame holds no whole TCP segment."""
-        at = network_offset(1, frame)
-        if at is None or len(frame) < at + 20:
-            return None
-        header = (frame[at] & 15) * 4
-        total, fragment, protocol = *struct.unpack_from(">H2xH", frame, at + 2), frame[at + 9]
-        packet = frame[at : at + total]
-        if protocol != 6 or fragment & 0x3FFF or len(packet) < total or total < header + 20:
-            return None
-        behind = header + (packet[header + 12] >> 4) * 4
-        if behind > total:
-            return None
-        return cls(frame[:at], packet[:header], packet[header:behind], packet[behind:])
-
-    @property
-    def direction(self) -> Direction:
-        source, destination = (str(ipaddress.IPv4Address(self.ip[at : at + 4])) for at in (12, 16))
-        sport, dport = struct.unpack_from(">HH", self.tcp)
-        return source, sport, destination, dport
-
-    @property
-    def seq(self) -> int:
-        return int.from_bytes(self.tcp[4:8])
-
-    @property
-    def ack(self) -> int:
-        return int.from_bytes(self.tcp[8:12])
-
-    @property
-    def flags(self) -> int:
-        return self.tcp[13]
-
-    def frame(
-        self, *, seq: int | None = None, flags: int | None = None, payload: bytes | None = None
-    ) -> bytes:
-        """The frame again, with what is given changed and lengths and checksums computed."""
-        payload = self.payload if payload is None else payload
-        seq, flags = self.seq if seq is None else seq % 2**32, self.flags if flags is None else flags
-        tcp = self.tcp[:4] + seq.to_bytes(4) + self.tcp[8:13] + bytes([flags]) + self.tcp[14:16]
-        tcp += bytes(2) + self.tcp[18:] + payload
-        ip = self.ip[:2] + (len(self.ip) + len(tcp)).to_bytes(2) + self.ip[4:10] + bytes(2) + self.ip[12:]
-        ip = ip[:10] + checksum(ip).to_bytes(2) + ip[12:]
-        pseudo = ip[12:20] + struct.pack(">HH", 6, len(tcp))
-        return self.link + ip + tcp[:16] + checksum(pseudo + tcp).to_bytes(2) + tcp[18:]
-
-
-def tcp_frame(
-    source: Endpoint,
-    target: Endpoint,
-    seq: int,
-    ack: int,
-    flags: int,
-    payload: bytes = b"",
-    options: bytes = b"",
-) -> bytes:
-    """An Ethernet frame with a TCP segment; `options` is padded to a multiple of four."""
-    options += b"\x01" * (-len(options) % 4)
-    addresses = b"".join(ipaddress.IPv4Address(address).packed for address, _ in (source, target))
-    ip = struct.pack(">BBHHHBBH", 0x45, 0, 0, 0, 0x4000, 64, 6, 0) + addresses
-    offset = (20 + len(options)) // 4 << 4
-    ports = struct.pack(">HH", source[1], target[1])
-    tcp = ports + struct.pack(">IIBBHHH", seq % 2**32, ack % 2**32, offset, flags, 64240, 0, 0) + options
-    return Tcp(_ETHERNET, ip, tcp, payload).frame()
+def tcp_frame(source: Endpoint, target: Endpoint, seq: int, ack: int, flags: int, data: bytes = b"") -> bytes:
+    """A packet in its Ethernet frame."""
+    return ETHERNET + packet(source, target, seq, ack, flags, data)
 
 
 Side = Literal["client", "server"]
@@ -163,13 +98,14 @@ class Conversation:
     def emit(self, side: Side, flags: int, payload: bytes = b"") -> None:
         """One segment from `side`; its sequence number moves on by what the segment takes."""
         other: Side = "server" if side == "client" else "client"
-        options = _MSS if flags & SYN else b""
+        options = mss(1460) if flags & SYN else b""
         if self._timestamps:
             self._clock[side] = round(self.time * 1000) % 2**32
             options += b"\x01\x01\x08\x0a" + struct.pack(">II", self._clock[side], self._clock[other])
         ack = self._next[other] if flags & ACK else 0
         ends = self._end[side], self._end[other]
-        self.frames.append((self.time, tcp_frame(*ends, self._next[side], ack, flags, payload, options)))
+        raw = packet(*ends, self._next[side], ack, flags, payload, tcp_options=options)
+        self.frames.append((self.time, ETHERNET + raw))
         self._next[side] += len(payload) + bool(flags & (SYN | FIN))
         self.time += self._step
 
@@ -205,7 +141,7 @@ def streams(frames: Frames, *, strict: bool = False) -> dict[Direction, bytes]:
     done: dict[Direction, bytes] = {}
     open_: dict[Direction, _Stream] = {}
     for _, frame in frames:
-        segment = Tcp.parse(frame)
+        segment = tcp_in(frame)
         if segment is None or not (segment.payload or segment.flags & SYN):
             continue
         key = segment.direction
@@ -227,7 +163,7 @@ class _Stream:
     pieces: list[tuple[int, bytes]]
 
     def joined(self, key: Direction, strict: bool) -> bytes:
-        placed = [((seq - self.base + 2**31) % 2**32 - 2**31, data) for seq, data in self.pieces]
+        placed = [(near(seq - self.base, 0), data) for seq, data in self.pieces]
         first = 0 if self.synced else min((at for at, _ in placed), default=0)
         end = max((at + len(data) for at, data in placed), default=first)
         whole, seen = bytearray(max(end - first, 0)), bytearray(max(end - first, 0))

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
-from tests.captures import ACK, FIN, PSH, RST, SYN, Direction, Frames, Tcp
+from tests.tcp.captures import Frames, tcp_in
+from tests.tcp.packets import ACK, FIN, PSH, RST, SYN, Direction, Packet, near
 
 HOWS = ("coalesced", "bytewise", "random", "duplicates", "reorder")
 _LARGEST = 1400
+_LINK = 14
 _MERGE_WITHIN = (
     0.1  # seconds: what is further apart was not one write, and merging would change the order of causes
 )
@@ -21,7 +23,12 @@ _SPREAD = 0.001  # seconds that the pieces of one segment take at most
 class _Item(NamedTuple):
     time: float
     frame: bytes
-    segment: Tcp | None
+    segment: Packet | None
+
+    def changed(self, *, seq: int | None = None, flags: int, payload: bytes) -> bytes:
+        """The frame with what is given in its segment; bytes behind the packet are dropped."""
+        assert self.segment is not None
+        return self.frame[:_LINK] + self.segment.changed(seq=seq, flags=flags, payload=payload).raw
 
 
 def recut(frames: Frames, how: str, seed: int = 0) -> Frames:
@@ -38,7 +45,7 @@ def recut(frames: Frames, how: str, seed: int = 0) -> Frames:
     then "reorder", swaps pieces of a segment.
     """
     generator = random.Random(seed)
-    items = [_Item(time, frame, Tcp.parse(frame)) for time, frame in frames]
+    items = [_Item(time, frame, tcp_in(frame)) for time, frame in frames]
     ways: dict[str, Callable[[], Frames]] = {
         "coalesced": lambda: _plain(_coalesced(items)),
         "bytewise": lambda: _cut(items, lambda size: list(range(1, size))),
@@ -66,7 +73,8 @@ def _flow(direction: Direction) -> frozenset[tuple[str, int]]:
 def _cut(items: list[_Item], cuts: Callable[[int], list[int]]) -> Frames:
     """Cut every data segment at the offsets that `cuts` names for its size."""
     result: Frames = []
-    for index, (time, frame, segment) in enumerate(items):
+    for index, item in enumerate(items):
+        time, frame, segment = item
         if segment is None or len(segment.payload) < 2 or segment.flags & (SYN | RST):
             result.append((time, frame))
             continue
@@ -75,7 +83,7 @@ def _cut(items: list[_Item], cuts: Callable[[int], list[int]]) -> Frames:
         step = max(min(_SPREAD, following - time), 0.0) / len(bounds)
         for number, (begin, end) in enumerate(pairwise(bounds)):
             flags = segment.flags if end == bounds[-1] else segment.flags & ~(FIN | PSH)
-            piece = segment.frame(seq=segment.seq + begin, flags=flags, payload=segment.payload[begin:end])
+            piece = item.changed(seq=segment.seq + begin, flags=flags, payload=segment.payload[begin:end])
             result.append((time + number * step, piece))
     return result
 
@@ -119,13 +127,13 @@ def _merged(first: _Item, second: _Item) -> _Item:
     assert first.segment is not None
     assert second.segment is not None
     payload = first.segment.payload + second.segment.payload
-    frame = first.segment.frame(flags=first.segment.flags | second.segment.flags, payload=payload)
-    return _Item(first.time, frame, Tcp.parse(frame))
+    frame = first.changed(flags=first.segment.flags | second.segment.flags, payload=payload)
+    return _Item(first.time, frame, tcp_in(frame))
 
 
 def _duplicates(items: list[_Item], generator: random.Random) -> Frames:
     result: Frames = []
-    waiting: dict[Direction, list[Tcp]] = {}  # to be repeated before they are acknowledged
+    waiting: dict[Direction, list[tuple[int, bytes]]] = {}  # end and frame, to come again before its ACK
     for time, frame, segment in items:
         if segment is None:
             result.append((time, frame))
@@ -137,17 +145,17 @@ def _duplicates(items: list[_Item], generator: random.Random) -> Frames:
             waiting.pop(target, None)
         if segment.flags & ACK:
             unacked = []
-            for old in waiting.pop(target, []):
-                if (segment.ack - old.seq - len(old.payload)) % 2**32 < 2**31:
-                    result.append((time, old.frame()))
+            for end, old in waiting.pop(target, []):
+                if near(segment.ack - end, 0) >= 0:
+                    result.append((time, old))
                 else:
-                    unacked.append(old)
+                    unacked.append((end, old))
             waiting[target] = unacked
         result.append((time, frame))
         if segment.payload and not segment.flags & (SYN | RST):
             result.append((time, frame))
             if generator.random() < 0.5:
-                waiting.setdefault(source, []).append(segment)
+                waiting.setdefault(source, []).append((segment.seq + len(segment.payload), frame))
     return result
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.lab.flood SOURCES TARGET COUNT FLAGS``: packets as fast as they go, from made-up clients.
+"""``python -m stress.flood SOURCES TARGET COUNT FLAGS``: packets as fast as they go, from made-up clients.
 
 FLAGS are TCP's: 2 for SYNs, 16 for ACKs of no connection. SOURCES is a network such as 10.0.0.128/25: each
 packet has one of its addresses, and a port that no other has with it. TARGET is ADDRESS:PORT. Prints how many

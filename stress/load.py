@@ -1,4 +1,4 @@
-"""``python -m tests.lab.load``: floods and crowds at full size, and beside each a legitimate client. Minutes.
+"""``python -m stress.load``: floods and crowds at full size, and beside each a legitimate client. Minutes.
 
 Prints a line for each load: what gave way, what the kernel dropped, the daemon's memory. Any failure of the
 legitimate clients, memory beyond the bound or a drop that is not shown ends it with an exception.
@@ -113,14 +113,14 @@ def watch() -> Iterator[Watch]:
 def flood(
     lab: Lab, node: str, sources: str, target: str, count: int, flags: int = SYN
 ) -> subprocess.Popen[bytes]:
-    """See tests.lab.flood."""
+    """See stress.flood."""
     words = (sources, target, str(count), str(flags))
-    return lab.spawn(node, sys.executable, "-m", "tests.lab.flood", *words, pipes=True)
+    return lab.spawn(node, sys.executable, "-m", "stress.flood", *words, pipes=True)
 
 
 def crowd(lab: Lab, node: str, *words: str) -> tuple[subprocess.Popen[bytes], str]:
-    """A process of tests.lab.crowd, and what it says when it is ready."""
-    process = lab.spawn(node, sys.executable, "-m", "tests.lab.crowd", *words, pipes=True)
+    """A process of stress.crowd, and what it says when it is ready."""
+    process = lab.spawn(node, sys.executable, "-m", "stress.crowd", *words, pipes=True)
     assert process.stdout is not None
     line = process.stdout.readline().decode().strip()
     assert line.startswith("ready"), (words, line)

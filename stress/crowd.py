@@ -1,4 +1,4 @@
-"""``python -m tests.lab.crowd WHAT ADDRESS PORT ...``: thousands of signed-on sessions in a few processes.
+"""``python -m stress.crowd WHAT ADDRESS PORT ...``: thousands of signed-on sessions in a few processes.
 
 serve               a server that signs everybody on and says nothing more; "ready"
 idle COUNT          so many sessions; "ready" when all are signed on
@@ -13,6 +13,7 @@ import selectors
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from tests.oscar import rendezvous as rdv
@@ -95,4 +96,5 @@ def stay(word: str) -> None:
 if __name__ == "__main__":
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    {"serve": serve, "idle": idle, "offer": offer}[sys.argv[1]](*sys.argv[2:])
+    actions: dict[str, Callable[..., None]] = {"serve": serve, "idle": idle, "offer": offer}
+    actions[sys.argv[1]](*sys.argv[2:])
