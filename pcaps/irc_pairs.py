@@ -12,14 +12,12 @@ import hashlib
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.captures import Tcp
-
 from pcaps.scenes import ALICE, AMY, ROUTER_A
-from tests.tcp.captures import Conversation, Frames, Side, read_frames, write_pcap
-from tests.tcp.packets import SYN
+from tests.tcp.captures import Conversation, Frames, Side, read_frames, tcp_in, write_pcap
+from tests.tcp.packets import SYN, checked
 
 FOLDER = Path(__file__).parent / "irc"
 PORT = 6667
@@ -154,8 +152,8 @@ def same_lan(scene: Scene) -> None:
     """Both offer each other a file on port 5500; amy's is 40000 outside, and hers is resumed."""
     alice, amy = scene.sign_on(ALICE, 49003, b"alice"), scene.sign_on(AMY, 49003, b"amy")
     alice.say(dcc(_send(ALICE, 5500), b"amy"), dcc(_send(ROUTER_A, 5500), b"amy"))
-    told = (relayed(b"alice", dcc(_send(host, 5500), b"amy")) for host in (ROUTER_A, ALICE))
-    amy.hear(*told)
+    announced, inside = (relayed(b"alice", dcc(_send(host, 5500), b"amy")) for host in (ROUTER_A, ALICE))
+    amy.hear(announced, inside)
     amy.say(dcc(_send(AMY, 5500), b"alice"), dcc(_send(ROUTER_A, 40000), b"alice"))
     alice.hear(
         relayed(b"amy", dcc(_send(ROUTER_A, 40000), b"alice")),
@@ -230,7 +228,7 @@ def renumbered(frames: Frames, edits: tuple[tuple[int, bytes, bytes], ...]) -> F
     grown: dict[tuple[str, int, str, int], list[tuple[int, int]]] = {}  # by direction: behind what, how much
     result: Frames = []
     for number, (time, frame) in enumerate(frames, 1):
-        segment = Tcp.parse(frame)
+        segment = tcp_in(frame)
         if segment is None:
             result.append((time, frame))
             continue
@@ -247,8 +245,8 @@ def renumbered(frames: Frames, edits: tuple[tuple[int, bytes, bytes], ...]) -> F
             payload = payload.replace(old, new)
             grown[source].append((segment.seq + len(segment.payload), len(new) - len(old)))
         if (seq, ack, payload) != (segment.seq, segment.ack, segment.payload):
-            numbers = (seq % 2**32).to_bytes(4) + (ack % 2**32).to_bytes(4)
-            frame = replace(segment, tcp=segment.tcp[:4] + numbers + segment.tcp[12:]).frame(payload=payload)
+            raw, at = segment.changed(seq=seq, payload=payload).raw, segment.tcp + 8
+            frame = frame[:14] + checked(raw[:at] + (ack % 2**32).to_bytes(4) + raw[at + 4 :])
         result.append((time, frame))
     return result
 
@@ -261,10 +259,10 @@ def fragmentable(before: Frames, after: Frames) -> Frames:
     """*after*, without the don't-fragment bit where a frame is longer than *before*."""
     result: Frames = []
     for (_, old), (time, new) in zip(before, after, strict=True):
-        segment = Tcp.parse(new)
+        segment = tcp_in(new)
         if segment is not None and len(new) > len(old):
-            flags = bytes([segment.ip[6] & ~0x40])
-            new = replace(segment, ip=segment.ip[:6] + flags + segment.ip[7:]).frame()
+            raw = segment.raw
+            new = new[:14] + checked(raw[:6] + bytes([raw[6] & ~0x40]) + raw[7:])
         result.append((time, new))
     return result
 

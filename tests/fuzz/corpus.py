@@ -67,7 +67,7 @@ def scripts() -> Iterator[tuple[str, Program]]:
                 steps += [send(slot, 1, data, 7), send(slot, 0, own, 30), Step(Kind.TICK, 0, 0, False, (40,))]
                 steps += [Step(Kind.AGAIN, slot, way, False, (300, 200, 0)) for way in (0, 1)]
                 yield f"{name}-{slot}-cut", Program(0, tuple(steps))
-    for name, shown in (
+    for offer, relayed in (
         ("send-file-proposal", "send-file-proposal-received"),
         ("icq-status", "icq-buddy-arrival"),
         ("icq-reverse-connect", "icq-reverse-connect-received"),
@@ -83,28 +83,26 @@ def scripts() -> Iterator[tuple[str, Program]]:
         steps = [*signed_on(2), send(2, 1, data, 5), send(2, 0, GOLDEN["keepalive"])]
         steps += [Step(Kind.RESTART), Step(Kind.AGAIN, 2, 1, False, (90, 80, 0)), send(2, 1, data)]
         yield f"home-{name}", Program(0, tuple(steps))
-    relayed = GOLDEN["send-file-proposal-received"]
+    home = GOLDEN["send-file-proposal-received"]
     for tag in (b"\0\3\0\4", b"\0\4\0\4", b"\0\2\0\4"):
-        at = relayed.rfind(tag) + 4
-        relayed = relayed[:at] + packed("10.0.0.77") + relayed[at + 4 :] if at > 3 else relayed
-    yield "home-relayed", Program(0, (*signed_on(2), send(2, 1, relayed, 9)))
+        at = home.rfind(tag) + 4
+        home = home[:at] + packed("10.0.0.77") + home[at + 4 :] if at > 3 else home
+    yield "home-relayed", Program(0, (*signed_on(2), send(2, 1, home, 9)))
     yield from _accidents()
-    offer = GOLDEN["send-file-proposal"]
-    yield "claim", Program(0, (*signed_on(0), send(0, 0, offer), Step(Kind.CLAIM, 0, 0, False, (0, 9))))
+    own = GOLDEN["send-file-proposal"]
+    yield "claim", Program(0, (*signed_on(0), send(0, 0, own), Step(Kind.CLAIM, 0, 0, False, (0, 9))))
     yield (
         "neighbours",
-        Program(
-            4, (*signed_on(0), *signed_on(1), send(0, 0, offer), send(1, 1, offer), *moved(signed_on(3), 3))
-        ),
+        Program(4, (*signed_on(0), *signed_on(1), send(0, 0, own), send(1, 1, own), *moved(signed_on(3), 3))),
     )
     faults = [Step(Kind.FAULT, 0, 0, False, (bits,)) for bits in (2, 0, 4, 1, 0)]
-    yield "faults", Program(0, (*signed_on(0), *(s for f in faults for s in (f, send(0, 0, offer)))))
-    yield "restart", Program(0, (*signed_on(0), send(0, 0, offer), Step(Kind.RESTART), send(0, 1, offer)))
+    yield "faults", Program(0, (*signed_on(0), *(s for f in faults for s in (f, send(0, 0, own)))))
+    yield "restart", Program(0, (*signed_on(0), send(0, 0, own), Step(Kind.RESTART), send(0, 1, own)))
 
 
 def _accidents() -> Iterator[tuple[str, Program]]:
     """Restarts, narrow windows, lies, wrong numbers, a connection tracking that is flushed."""
-    offer, ack, alive = GOLDEN["send-file-proposal"], GOLDEN["host-ack"], GOLDEN["keepalive"]
+    own, ack, alive = GOLDEN["send-file-proposal"], GOLDEN["host-ack"], GOLDEN["keepalive"]
     again = Step(Kind.AGAIN, 0, 0, False, (400, 400, 0))
     for died in (0, 1):
         steps = [*signed_on(0), _after(1), send(0, 0, GOLDEN["text-message"]), send(0, 1, ack)]
@@ -112,24 +110,24 @@ def _accidents() -> Iterator[tuple[str, Program]]:
         if died:  # frames have to be found again
             for _ in range(4):
                 steps += [_after(2), send(0, 0, alive), send(0, 1, ack)]
-        yield f"resumed-{died}", Program(0, (*steps, send(0, 0, offer), again))
+        yield f"resumed-{died}", Program(0, (*steps, send(0, 0, own), again))
     redirect = naming(HOME)
     for window in (1, len(redirect) - 3, len(redirect), len(redirect) + 3):
         steps = [Step(Kind.WINDOW, 2, 0, False, (window,)), *signed_on(2), send(2, 0, alive)]
         steps += [send(2, 1, redirect), Step(Kind.AGAIN, 2, 1, False, (90, 90, 0)), send(2, 1, ack)]
         yield f"window-{window}", Program(0, tuple(steps))
     for number in (1, 2):
-        steps = [*signed_on(0), Step(Kind.LIE, 0, 0, False, (number,)), send(0, 0, offer)]
+        steps = [*signed_on(0), Step(Kind.LIE, 0, 0, False, (number,)), send(0, 0, own)]
         yield f"lie-{number}", Program(0, (*steps, Step(Kind.LIE, 0, 0, False, (0,)), again))
     for off in (1, 16, 17):
         skipped = ack[:2] + bytes([WRONG, off]) + ack[4:]
-        yield f"off-{off}", Program(0, (*signed_on(0), send(0, 1, skipped), send(0, 0, offer)))
-    wrong = offer[:2] + bytes([WRONG, 1]) + offer[4:]
+        yield f"off-{off}", Program(0, (*signed_on(0), send(0, 1, skipped), send(0, 0, own)))
+    wrong = own[:2] + bytes([WRONG, 1]) + own[4:]
     yield "off-client", Program(0, (*signed_on(0), send(0, 0, wrong)))
-    yield "as-they-are", Program(AS_THEY_ARE, (*signed_on(0), send(0, 0, offer)))
+    yield "as-they-are", Program(AS_THEY_ARE, (*signed_on(0), send(0, 0, own)))
     shared = GOLDEN["direct-im-proposal"]
     for way in (0, 1):
-        steps = [*signed_on(0), send(0, 0, offer), *signed_on(3), send(3, 0, shared)]
+        steps = [*signed_on(0), send(0, 0, own), *signed_on(3), send(3, 0, shared)]
         yield f"shared-{way}", Program(0, (*steps, Step(Kind.LIFE, 3, way), _after(12), _after(12)))
 
 

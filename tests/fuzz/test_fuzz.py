@@ -145,12 +145,12 @@ def believes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answered(self: Stream, segment: Segment) -> None:
+    def on_ack(self: Stream[Flow], segment: Segment) -> None:
         listen(self, segment)
         self.edge = None
 
-    listen = Stream.answered
-    monkeypatch.setattr(Stream, "answered", answered)
+    listen = Stream.on_ack
+    monkeypatch.setattr(Stream, "on_ack", on_ack)
 
 
 def record_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, RST, SYN, Segment
 from nfreaim.core.verdict import Verdicts
 from nfreaim.errors import BackendError
+from nfreaim.helpers.oscar import OSCAR
 from nfreaim.helpers.oscar.peer_greetings import greetings
 from nfreaim.helpers.oscar.session import OscarHelper
 from tests.fuzz.ends import ANNOUNCED, ENDS, OUTSIDES
@@ -33,8 +34,7 @@ from tests.fuzz.program import Kind, Program, Step
 from tests.oscar.flap import CLIENT, SERVER
 from tests.tcp.packets import PSH_ACK
 from tests.unit.fakes import CAPS, Router, guarded_table, kept_bytes
-from tests.unit.fakes import SERVER as OSCAR
-from tests.unit.fakes import SERVER as OSCAR_SERVER
+from tests.unit.fakes import SERVER as SERVER_END
 
 SEGMENT: Final = 1400
 HOLD: Final = 0.030
@@ -300,7 +300,7 @@ class World:
             kernel.noted.clear()
         self.pinholes = table = guarded_table(self.policy, self.firewall, self.router.watcher)
         self.engine = Engine(
-            {OSCAR_SERVER.port: OSCAR}, table, kernel.backend, self.router.watcher, self.settings
+            {SERVER_END.port: OSCAR}, table, kernel.backend, self.router.watcher, self.settings
         )
         for key, record in {**kernel.kept, **kernel.protected}.items():
             if self.lost.get(key) is record:
@@ -310,9 +310,13 @@ class World:
                 kernel.forget_session(key, False)
                 continue
             again = json.loads(json.dumps(record))
-            place = {"place": kernel.noted[key]} if key in kernel.noted else {}
+            place = {"position": kernel.noted[key]} if key in kernel.noted else {}
             self.engine.restore(again | place, self.now)
-        table.adopt(lambda owner: owner not in kernel.dead | kernel.flushed, self.now, greetings)
+        table.adopt(
+            lambda owner: owner not in kernel.dead | kernel.flushed,
+            self.now,
+            lambda _, service: greetings(service),
+        )
         self.opened()
         for number, pair in enumerate(self.slots):
             stream = self.engine.flows.streams.get(pair[0].packet(0, 0, 0)[12:24])

@@ -71,8 +71,8 @@ def test_rules_and_sets_that_others_remove_come_back_with_every_pinhole() -> Non
         "iptables-legacy -t nat -F NFREAIM": "nat: chain NFREAIM changed",
         "ipset flush nfreaim_pin": "restored, with 1 entries: ",
         "iptables-legacy -I FORWARD -i dummy -j DROP": "filter: jump FORWARD > NFREAIM not in its place",
-        "for t in raw mangle nat filter; do iptables-legacy -t $t -D $(iptables-legacy -t $t -S |"
-        " sed -n 's/^-A \\(.* -j NFREAIM\\)$/\\1/p;T;q'); done;"
+        "for t in raw mangle nat filter; do iptables-legacy -t $t -S |"
+        " sed -n 's/^-A \\(.* -j NFREAIM\\)$/\\1/p;T;q' | xargs iptables-legacy -t $t -D; done;"
         "iptables-legacy -t raw -F; iptables-legacy -t mangle -F; ipset flush nfreaim_lan;"
         "ipset destroy nfreaim_srv": "set nfreaim_srv missing",
     }

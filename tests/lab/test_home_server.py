@@ -189,6 +189,7 @@ def test_redirect_to_another_port_is_followed_and_other_ports_are_not_touched() 
         for client in clients.values():
             client.sign_on(server)
         members = lab.run("A", "ipset", "list", "nfreaim_srv").stdout
-        assert re.search(rf"^{SERVER},tcp:5191 timeout 7[12]\d\d$", members, re.MULTILINE), members
+        entry = rf'^{SERVER},tcp:5191,10.0.0.5 timeout 7[12]\d\d comment "nfreaim oscar"$'
+        assert re.search(entry, members, re.MULTILINE), members
         assert Transfer(alice, clients["bob"], "file").outcome().first_attempt
         assert daemon.stop() == 0

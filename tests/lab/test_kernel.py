@@ -46,6 +46,7 @@ def test_control_connection_is_looked_up() -> None:
     with Lab() as lab, listener(Scene(lab), "bob", ADDRESS["bob"]) as server:
         client, accepted = connect(Scene(lab), "alice", ADDRESS["bob"], server)
         with client, accepted:
+            lab.run("A", *INSTALL)
             port = str(client.getsockname()[1])
             run(lab, "A", "connections_are_known_until_they_end", port)
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import pytest
 
 from nfreaim.core.address import Endpoint
-from tests.lab import impair, peer
+from tests.lab import impair
 from tests.lab.forged import Forger
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
 from tests.lab.scene import Scene, eventually, scene
 from tests.lab.standin import Client, Transfer
+from tests.oscar import peer_headers as peer
 from tests.oscar import rendezvous as rdv
 from tests.oscar.profiles import PROFILES, Offer
 from tests.tcp.packets import ACK, PSH_ACK, RST, URG, cut

@@ -59,7 +59,7 @@ def cookie(number: int) -> bytes:
 
 def consistent(world: World) -> None:
     """The table's parts tell the same story, and the firewall the same as the table."""
-    table = world.engine.pinholes
+    table = world.pinholes
     live = table._index
     entries = list(live.by_target.values())
     assert {id(entry) for entry in live.by_outside.values()} == {id(entry) for entry in entries}
@@ -75,8 +75,8 @@ def consistent(world: World) -> None:
         assert all(live.by_agreement[name] is entry for name in entry.agreements)
         deadline = entry.deadline()
         assert deadline <= world.now + world.policy.lifetime or pinhole.standing
-        assert math.isinf(deadline) == bool(live.standing & entry.agreements.keys())
-    assert live.standing <= live.by_agreement.keys()
+        assert math.isinf(deadline) == bool(live.standing.keys() & entry.agreements.keys())
+    assert live.standing.keys() <= live.by_agreement.keys()
     expected = {entry.pinhole for entry in entries} | set(table._unremovable.values())
     assert set(world.firewall.pinholes) <= expected, "a rule that the table does not know"
     assert {entry.pinhole for entry in entries} <= set(world.firewall.pinholes), "a pinhole without a rule"

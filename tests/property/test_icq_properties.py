@@ -18,7 +18,7 @@ from tests.oscar.icq import (
 from tests.oscar.messages import OUT
 from tests.oscar.values import put
 from tests.property.profile import bounded
-from tests.unit.fakes import Router, Wire
+from tests.unit.fakes import Router, Wire, capped
 from tests.unit.wires import beside
 
 GOLDEN = packets()
@@ -47,7 +47,7 @@ def test_any_segmentation_gives_the_messages_edited_one_by_one(messages: list[by
 @given(st.lists(st.sampled_from([STATUS, HIDDEN, put(STATUS, (38, b"\0\0\x0f\xa2"))]), max_size=8))
 @bounded(60)
 def test_what_was_said_last_is_what_is_open(said: list[bytes]) -> None:
-    wire = Wire(Router(policy=PinholePolicy(sessions_per_host=1))).sign_on()
+    wire = Wire(Router(policy=PinholePolicy(caps=capped(1)))).sign_on()
     for each in said:
         wire.client(each)
     last = said[-1] if said else HIDDEN

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nfreaim.replay.command import add_arguments
+from nfreaim.replay.command import add_arguments, main
 from pcaps.generate import CASES
-from tests.lab.stream import main
 
 CASE = next(case for case in CASES if case.name == "same-lan-oos")
 NETWORKS = ["--inside", CASE.inside, "--outside", CASE.outside]

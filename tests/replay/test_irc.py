@@ -6,14 +6,13 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from tests.captures import Tcp
 
 from nfreaim.capture import Capture
 from nfreaim.replay.outcome import Replay
 from nfreaim.replay.player import replay
 from pcaps.irc_pairs import CASES, KERNELS, LAN, Case, differences
 from tests.replay.played import SHARED
-from tests.tcp.captures import Frames, read_frames, streams, write_pcap
+from tests.tcp.captures import Frames, read_frames, streams, tcp_in, write_pcap
 from tests.tcp.recut import recut
 from tests.tcp.tshark import tshark_problems
 
@@ -93,7 +92,7 @@ def test_the_kernel_s_own_helper_says_the_same(tmp_path: Path) -> None:
     play(case.before, tmp_path / "out.pcap")
 
     def said(path: Path) -> list[tuple[int, int, bytes]]:
-        segments = [segment for _, frame in read_frames(path) if (segment := Tcp.parse(frame))]
+        segments = [segment for _, frame in read_frames(path) if (segment := tcp_in(frame))]
         return [(each.seq, each.ack, each.payload) for each in segments if 6667 in each.direction]
 
     assert said(tmp_path / "out.pcap") == said(KERNELS)
@@ -138,7 +137,7 @@ def test_offers_of_a_real_client_to_a_real_server(tmp_path: Path) -> None:
     grown = {58: 0, 1153: 1}
     shift = 0
     for before, after in zip(Capture.load(source), Capture.load(target), strict=True):
-        one, two = Tcp.parse(before.data), Tcp.parse(after.data)
+        one, two = tcp_in(before.data), tcp_in(after.data)
         if one is None or two is None:
             assert before.data == after.data
             continue

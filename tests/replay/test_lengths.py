@@ -11,15 +11,14 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from tests.captures import Tcp
 
 from nfreaim import protocols
 from nfreaim.capture import Capture
 from nfreaim.replay.outcome import Replay
 from nfreaim.replay.player import replay
 from tests.replay.bracketed import BRACKETS, PORT, edited
-from tests.tcp.captures import Conversation, Frames, streams, tcp_frame, write_pcap
-from tests.tcp.packets import ACK, PSH, SYN, Direction
+from tests.tcp.captures import ETHERNET, Conversation, Frames, streams, tcp_frame, tcp_in, write_pcap
+from tests.tcp.packets import ACK, PSH, SYN, Direction, Packet, checked, packet, sack
 from tests.tcp.pcapng import enhanced, interface, section
 from tests.tcp.recut import recut
 from tests.tcp.tshark import tshark_fields
@@ -52,8 +51,8 @@ def played(source: Path, inside: str) -> tuple[Replay, Path]:
     return result, target
 
 
-def conversation(**settings: bool) -> Conversation:
-    talk = Conversation(CLIENT, SERVER, step=0.001, **settings).open()
+def conversation(timestamps: bool = False) -> Conversation:
+    talk = Conversation(CLIENT, SERVER, step=0.001, timestamps=timestamps).open()
     for side, words in SAID:
         talk.send("client" if side == "client" else "server", words)
     return talk.close()
@@ -63,8 +62,8 @@ def frames_of(path: Path) -> Frames:
     return [(frame.time, frame.data) for frame in Capture.load(path)]
 
 
-def segments(frames: Frames) -> list[Tcp]:
-    return [segment for _, frame in frames if (segment := Tcp.parse(frame))]
+def segments(frames: Frames) -> list[Packet]:
+    return [segment for _, frame in frames if (segment := tcp_in(frame))]
 
 
 def reverse(direction: Direction) -> Direction:
@@ -168,14 +167,13 @@ def test_blocks_of_a_selective_acknowledgement_follow(inside: str, tmp_path: Pat
     talk = Conversation(CLIENT, SERVER, step=0.001, seqs=(1000, 5000)).open()
     talk.send("client", b"[abcd]")  # 1001 to 1007, six bytes more
     talk.send("client", b"lost", acked=False).send("client", b"seen", acked=False)
-    block = struct.pack(">BBII", 5, 10, 1011, 1015)
-    selective = tcp_frame(SERVER, CLIENT, 5001, 1007, ACK, options=b"\x01\x01" + block)
-    frames = [*talk.frames, (talk.time, selective)]
+    selective = packet(SERVER, CLIENT, 5001, 1007, ACK, tcp_options=sack(1011, 1015))
+    frames = [*talk.frames, (talk.time, ETHERNET + selective)]
     source = tmp_path / "in.pcap"
     write_pcap(source, frames)
     _, target = played(source, inside)
     last = segments(frames_of(target))[-1]
-    assert (last.ack, last.tcp[20:]) == (1013, b"\x01\x01" + struct.pack(">BBII", 5, 10, 1017, 1021))
+    assert (last.ack, last.blocks) == (1013, [(1017, 1021)])
     assert no_new_complaints(source, target)
 
 
@@ -252,10 +250,10 @@ def test_what_does_not_fit_into_the_window_is_written_all_the_same(inside: str, 
 
 
 def narrow(frame: bytes, window: int) -> bytes:
-    segment = Tcp.parse(frame)
+    segment = tcp_in(frame)
     assert segment is not None
-    tcp = segment.tcp[:14] + struct.pack(">H", window) + segment.tcp[16:]
-    return Tcp(segment.link, segment.ip, tcp, segment.payload).frame()
+    at = segment.tcp + 14
+    return ETHERNET + checked(segment.raw[:at] + struct.pack(">H", window) + segment.raw[at + 2 :])
 
 
 @either_end

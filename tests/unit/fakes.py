@@ -43,7 +43,12 @@ class AnyNumbers(OscarHelper):
     slacks = (0x8000, 0x8000)
 
 
-CAPS: Final = dict.fromkeys(OSCAR.switches["icq_direct"], ("icq_per_host", 4))
+def capped(most: int) -> dict[str, tuple[str, int]]:
+    """PinholePolicy.caps: so many standing pinholes for a host."""
+    return dict.fromkeys(OSCAR.switches["icq_direct"], ("icq_per_host", most))
+
+
+CAPS: Final = capped(4)
 
 
 def spec_of(helper: HelperFactory) -> HelperSpec:

@@ -34,7 +34,7 @@ class FakeGatehouse:
     def expected(self, inside: Endpoint) -> tuple[Greeting, ...]:
         return self.expecting.get(inside, ())
 
-    def inside(self, address: str) -> bool:
+    def is_inside_host(self, address: str) -> bool:
         return address.startswith("10.")
 
     def reset(self, key: bytes, seq: int, ack: int) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from nfreaim.capture import Capture
-from tests.captures import write_pcap
-from tests.judge import tshark_fields
-from tests.pcapng import enhanced, interface, obsolete, section, simple
+from tests.tcp.captures import write_pcap
+from tests.tcp.pcapng import enhanced, interface, obsolete, section, simple
+from tests.tcp.tshark import tshark_fields
 
 
 def saved(capture: Capture, target: Path) -> bytes:

@@ -64,7 +64,7 @@ def test_a_reader_that_skips_finds_and_keeps_what_another_does(seed: int) -> Non
                 if isinstance(found, type):
                     break
             at += len(data)
-            assert one.place() == other.place()
+            assert one.position() == other.position()
             assert (one.kept, one.broken is None) == (other.kept, other.broken is None)
     assert skipped > 5
 
@@ -129,7 +129,7 @@ def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
 
 def test_data_that_nobody_wants_takes_the_fast_path_and_nothing_that_could_be_edited() -> None:
     wire, engine = signed_on()
-    due = wire.stored.reading.helper._readers[0].due  # type: ignore[union-attr]
+    due = wire.stored.reading.helper._readers[0].due  # type: ignore[attr-defined]
     at = len(wire.sent[0])
     for data, expected in (
         (numbered(TEXT, due), True),

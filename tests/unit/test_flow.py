@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nfreaim.core.address import Endpoint, FlowId, flow_id, key_of, reverse
-from nfreaim.core.flow import Flow
+from nfreaim.core.address import End, Endpoint, FlowId, flow_id, key_of, reverse
+from nfreaim.core.flow import Event, Flow, Reading, State
 from nfreaim.core.flow_table import FlowLimits, FlowTable
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.helpers.oscar.session import OscarHelper
@@ -16,7 +16,13 @@ def key(number: int) -> bytes:
 
 
 def flow(number: int, now: float = 0.0) -> Flow:
-    return Flow(key(number), 1, 2, OscarHelper(False), now)
+    return read(Flow(key(number), (1, 2), End.CLIENT, now), established=False)
+
+
+def read(made: Flow, established: bool) -> Flow:
+    """*made*, read by a helper."""
+    made.reading = Reading(OscarHelper(established), State.ESTABLISHED if established else State.NEW)
+    return made
 
 
 def test_a_key_names_the_inside_and_the_outside_end() -> None:
@@ -79,8 +85,7 @@ def test_idle_and_closed_flows_expire_each_at_their_own_time() -> None:
 
 def test_a_skewed_flow_is_neither_evicted_nor_forgotten_while_idle() -> None:
     table, skewed = FlowTable(LIMITS), flow(0)
-    skewed.skewed = True
-    table.skewed[skewed.id] = skewed
+    table.skew(skewed)
     table.add(skewed)
     for number in range(1, 33):
         table.add(flow(number, now=float(number)))
@@ -95,9 +100,16 @@ def test_a_skewed_flow_is_neither_evicted_nor_forgotten_while_idle() -> None:
     assert not table.skewed
 
 
+def served(number: int) -> Flow:
+    """A flow whose server is inside, of a protocol that changes lengths there."""
+    made = Flow(key(number), (1, 2), End.SERVER, 0.0)
+    made.resizable = True
+    return made
+
+
 def signed_on(client: int, port: int, now: float) -> Flow:
     ends = bytes([10, 0, 0, client, 203, 0, 113, 9]) + port.to_bytes(2, "big") + b"\x14\x46"
-    return Flow(ends, 1, 2, OscarHelper(True), now)
+    return read(Flow(ends, (1, 2), End.CLIENT, now), established=True)
 
 
 def test_a_host_with_thousands_of_busy_flows_pushes_out_nobody_else() -> None:
@@ -126,7 +138,7 @@ def test_what_is_not_read_goes_before_what_is_busier_and_read() -> None:
     for number in range(32):
         table.add(flow(number, now=float(number)))
     bypassed, closed = list(table)[30:]
-    bypassed.helper = None
+    bypassed.stop_reading(Event.GIVEN_UP)
     closed.closed = 31.0
     assert table.add(flow(100)) == [bypassed, closed]
 
@@ -144,14 +156,11 @@ def test_a_sixteenth_at_a_time_is_looked_at_for_expiry_and_in_the_end_everything
 def test_the_number_of_flows_that_are_never_evicted_is_bounded() -> None:
     table = FlowTable(FlowLimits(flows=32, skewed=3))
     for number in range(3):
-        skewed = flow(number)
-        assert not table.may_skew(skewed), "its client is inside"
-        skewed.seen_from(False)
+        assert not table.may_skew(flow(number)), "its client is inside, and its protocol does not ask for it"
+        skewed = served(number)
         assert table.may_skew(skewed)
-        skewed.skewed = True
-        table.skewed[skewed.id] = skewed
-    more = flow(3)
-    more.seen_from(False)
+        table.skew(skewed)
+    more = served(3)
     assert not table.may_skew(more)
     assert table.may_skew(skewed), "it is one of them"
 

@@ -279,4 +279,4 @@ def test_user_info_that_names_nothing_of_ours_or_is_unsound(frame: bytes) -> Non
 def test_user_info_is_not_even_kept_while_nobody_has_published() -> None:
     wire = wire_of()
     assert wire.server(ARRIVAL[:60]) == ARRIVAL[:60]
-    assert not wire.stored.reading.helper._readers[1].kept  # type: ignore[union-attr]
+    assert not wire.stored.reading.helper._readers[1].kept  # type: ignore[attr-defined]

@@ -180,7 +180,8 @@ def test_the_outside_client_s_own_proposals_are_not_touched_and_open_nothing() -
     for name in ("send-file-proposal", "aim-proposal", "counter-proposal", "relay-proposal"):
         talk = talk_of()
         frame = GOLDEN[name]
-        for cuts in ([], range(1, len(frame))):
+        whole: range | list[int] = []
+        for cuts in (whole, range(1, len(frame))):
             assert talk.send(0, frame, cuts) == frame
             assert set(talk.holds) == {None}
         assert not talk.nat.expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nfreaim.core.address import End
 from nfreaim.core.counters import Counters
 from nfreaim.core.flow import Flow
 from nfreaim.core.output import Holding
@@ -18,8 +19,8 @@ def holding(bound: int = 4096) -> Holding:
     return Holding(EngineSettings(hold_packets=bound), Counters())
 
 
-def stream(number: int) -> Stream:
-    return Flow(number.to_bytes(12, "big"), 1, 2, None, 0.0).streams[0]
+def stream(number: int) -> Stream[Flow]:
+    return Flow(number.to_bytes(12, "big"), (1, 2), End.CLIENT, 0.0).streams[0]
 
 
 def held(since: float, at: int = 0) -> Held:
@@ -36,16 +37,16 @@ def test_each_stream_is_due_in_its_time_and_nobody_is_woken_for_nothing() -> Non
     assert table.wakeup() == 10.0 + HOLD
     assert table.due(10.0) == []
     assert table.due(10.0 + HOLD) == [first]
-    table.let_go(first)
+    table.release(first)
     assert table.wakeup() == 10.0 + HOLD / 2 + HOLD
-    table.let_go(second)
+    table.release(second)
     assert table.wakeup() is None
 
 
 def test_a_stream_that_let_go_early_wakes_once_at_most() -> None:
     table, early, late = holding(), stream(1), stream(2)
     table.keep(early, held(10.0))
-    table.let_go(early)
+    table.release(early)
     table.keep(late, held(10.0 + HOLD / 2))
     wakes = 0
     now = 10.0
@@ -62,7 +63,7 @@ def test_the_second_packet_of_a_stream_counts_from_its_own_time_once_the_first_h
     table, one = holding(), stream(1)
     table.keep(one, held(10.0, at=0))
     table.keep(one, held(10.0 + HOLD / 2, at=1))
-    assert len(table.let_go(one, below=1)) == 1
+    assert len(table.release(one, below=1)) == 1
     assert table.due(10.0 + HOLD) == []
     assert table.due(10.0 + HOLD / 2 + HOLD) == [one]
 
@@ -73,5 +74,5 @@ def test_there_is_room_again_for_each_packet_that_left() -> None:
         assert table.may(one, at, at, 1)
         table.keep(one, held(10.0, at))
     assert not table.may(other, 0, 0, 1)
-    table.let_go(one, below=1)
+    table.release(one, below=1)
     assert table.may(other, 0, 0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.firewall.pinhole import Origin
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.helper import Expectation, Refused
 from tests.golden import load
@@ -22,7 +23,7 @@ def test_the_announced_port_is_taken_where_it_is_free() -> None:
     pinhole = table.ask()
     assert (pinhole.inside, pinhole.outside) == (Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190))
     assert table.firewall.pinholes == table.watcher.opens == [pinhole]
-    assert table.owners() == {ALICE}
+    assert table.flows() == {ALICE}
 
 
 def test_another_port_is_taken_where_a_pinhole_or_a_service_of_the_router_has_it() -> None:
@@ -84,7 +85,7 @@ def test_a_host_cannot_open_a_pinhole_to_another() -> None:
     table = Table()
     expectation = Expectation(A, "talk", Endpoint("10.0.0.6", 5190))
     with pytest.raises(Refused, match=r"10\.0\.0\.6 is not the address of the host"):
-        table.open(ALICE, expectation, ALICE.client.address, OUTSIDE, 0.0)
+        table.open(ALICE, expectation, Origin("oscar", ALICE.client.address, OUTSIDE), 0.0)
     assert not table.firewall.changes
 
 
@@ -177,7 +178,7 @@ def test_a_cookie_means_something_else_in_another_flow() -> None:
     table.ask(A, 4001, owner=ALICE)
     table.ask(A, 4001, owner=AMY)
     table.close(AMY, A, "cancelled")
-    assert [p.owner for p in table] == [ALICE]
+    assert [p.flow for p in table] == [ALICE]
 
 
 def test_a_pinhole_lasts_as_long_as_one_of_those_who_share_it() -> None:
@@ -243,7 +244,7 @@ def test_the_first_peer_of_two_does_not_close_the_pinhole_for_the_second() -> No
 def test_a_claim_or_an_accept_never_prolongs() -> None:
     table = Table()
     outside = table.ask().outside
-    table.agreed(ALICE, A, 595.0)
+    table.accepted(ALICE, A, 595.0)
     table.claimed(outside, "198.51.100.2", 595.0)
     table.expire(600.0)
     assert len(table) == 0
@@ -253,8 +254,8 @@ def test_an_accept_of_one_agreement_leaves_the_other_its_time() -> None:
     table = Table()
     table.ask(A, 4443)
     table.ask(B, 4443)
-    table.agreed(ALICE, A, 0.0)
-    table.agreed(ALICE, C, 0.0)  # nothing is known of this one
+    table.accepted(ALICE, A, 0.0)
+    table.accepted(ALICE, C, 0.0)  # nothing is known of this one
     table.expire(60.0)
     table.consistent()
     assert (len(table), list(table._index.by_agreement)) == (1, [(ALICE, B)])

@@ -24,7 +24,7 @@ def test_survivors_are_kept_and_strays_removed() -> None:
     table.consistent()
     assert (list(table), table.watcher.opens) == ([kept], [kept])
     assert [p for p, _ in table.watcher.closes] == [dead, late, never, twice]
-    assert table.owners() == {ALICE}
+    assert table.flows() == {ALICE}
     assert table.ask(now=60.0).outside == kept.outside
     table.close(ALICE, A, "cancelled")
     assert not table.firewall.pinholes
@@ -58,7 +58,7 @@ def test_what_is_shared_survives_a_crash_after_the_agreement_that_it_was_opened_
             table.ask(B, 4443, owner=AGAIN, service="direct-im", now=30.0)
         table.consistent()
         left = next(pinhole for pinhole in table.firewall.pinholes if pinhole.inside.port == 5190)
-        assert (left.owner, left.cookie, left.service, left.deadline) == (ALICE, A, "send-file", 620.0), end
+        assert (left.flow, left.agreement, left.service, left.deadline) == (ALICE, A, "send-file", 620.0), end
         later = Table()
         later.firewall.pinholes = [left]
         later.adopt(lambda owner: owner == ALICE, 40.0)

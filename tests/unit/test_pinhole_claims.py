@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import RateLimit
 from nfreaim.core.greeting import Field
 from nfreaim.core.helper import Expectation, Refused
@@ -78,7 +78,7 @@ def test_an_accept_is_known_to_the_kernel_too() -> None:
     """It closes the pinhole by itself if there is no daemon any more."""
     table = Table()
     table.ask()
-    table.agreed(ALICE, A, 10.0)
+    table.accepted(ALICE, A, 10.0)
     assert [pinhole.deadline for pinhole in table.firewall.pinholes] == [70.0]
 
 
@@ -98,7 +98,7 @@ def test_a_kernel_that_cannot_be_told_of_a_claim_loses_the_pinhole_in_time() -> 
 def verified(table: Table, cookie: bytes = A, verify: bool = True) -> Pinhole:
     greetings = ((Field(0, frozenset({b"OFT2"})),),) if verify else ()
     expectation = Expectation(cookie, "send-file", Endpoint("10.0.0.5", 4443), greetings=greetings)
-    return table.open(ALICE, expectation, "10.0.0.5", OUTSIDE, 0.0)
+    return table.open(ALICE, expectation, Origin("oscar", "10.0.0.5", OUTSIDE), 0.0)
 
 
 def test_what_is_verified_is_verified_unless_somebody_shares_it_who_speaks_otherwise() -> None:

@@ -7,10 +7,10 @@ import math
 import pytest
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.helper import Expectation, Refused
-from tests.unit.fakes import OUTSIDE
+from tests.unit.fakes import OUTSIDE, capped
 from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, Table
 
 AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
@@ -19,7 +19,7 @@ AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 def publish(table: Table, port: int = 4001, owner: FlowId = ALICE, now: float = 0.0) -> Pinhole:
     inside = Endpoint(owner.client.address, port)
     expectation = Expectation(b"", "icq-direct", inside, standing=True)
-    pinhole = table.open(owner, expectation, owner.client.address, OUTSIDE, now)
+    pinhole = table.open(owner, expectation, Origin("oscar", owner.client.address, OUTSIDE), now)
     table.consistent()
     return pinhole
 
@@ -32,7 +32,7 @@ def kinds(table: Table) -> list[tuple[int, bool]]:
 def test_neither_time_nor_peers_nor_an_accept_end_it() -> None:
     table = Table()
     pinhole = publish(table)
-    table.agreed(ALICE, b"", 1.0)
+    table.accepted(ALICE, b"", 1.0)
     for number in range(5):
         table.claimed(pinhole.outside, f"203.0.113.{30 + number}", 2.0)
     table.expire(1e9)
@@ -40,7 +40,7 @@ def test_neither_time_nor_peers_nor_an_accept_end_it() -> None:
     assert len(table.watcher.claims) == 5
     table.close_flow(ALICE, "signed off")
     assert not table.firewall.pinholes
-    assert not table.sessions()
+    assert not table.has_standing()
 
 
 def test_forged_peers_fill_neither_memory_nor_log() -> None:
@@ -52,7 +52,7 @@ def test_forged_peers_fill_neither_memory_nor_log() -> None:
 
 
 def test_a_renewal_changes_nothing_and_another_port_takes_its_place() -> None:
-    table = Table(sessions_per_host=1)
+    table = Table(caps=capped(1))
     first = publish(table)
     assert publish(table, now=100.0) == first
     assert first.since == 0.0
@@ -62,7 +62,7 @@ def test_a_renewal_changes_nothing_and_another_port_takes_its_place() -> None:
 
 
 def test_the_cap_for_one_host_leaves_the_others_alone() -> None:
-    table = Table(sessions_per_host=1)
+    table = Table(caps=capped(1))
     publish(table)
     with pytest.raises(Refused, match=r"1 session-long pinholes to one host \(icq_per_host\)"):
         publish(table, 4002, owner=AGAIN)
@@ -94,7 +94,7 @@ def test_a_session_that_is_over_leaves_a_rule_with_a_deadline_to_the_proposal_th
     table.consistent()
     (pinhole,) = table.firewall.pinholes
     assert (pinhole.deadline, pinhole.agreement) == (610.0, A)
-    assert not table.sessions()
+    assert not table.has_standing()
     table.expire(610.0)
     assert not table.firewall.pinholes
 
@@ -147,7 +147,7 @@ def test_a_session_survives_a_crash_for_as_long_as_its_connection_lives() -> Non
     table.consistent()
     assert list(table) == [kept]
     assert table.ends == ["control connection lost while no daemon ran"]
-    assert table.sessions()
+    assert table.has_standing()
     assert table.inside_of(kept.outside) == kept.inside
     table.expire(2e6)
     table.close_flow(ALICE, "control connection lost")
@@ -178,7 +178,7 @@ def test_a_forward_takes_its_ports_from_what_a_crash_left_to_others() -> None:
 def test_nobody_but_its_host_gets_a_port_of_a_forward() -> None:
     table = Table(forwards=(Forward("10.0.0.5", range(20000, 20002)),), ports=range(20000, 20004))
     assert table.ask(port=20001, owner=AMY).outside.port == 20002
-    assert table.ask(port=5190, owner=AMY, agreement=b"B").outside.port == 5190
+    assert table.ask(port=5190, owner=AMY, cookie=b"B").outside.port == 5190
     assert table.ask(port=20001).outside.port == 20001
     table.firewall.taken = {Endpoint(OUTSIDE, 7777)}
-    assert table.ask(port=7777, agreement=b"C").outside.port == 20003
+    assert table.ask(port=7777, cookie=b"C").outside.port == 20003

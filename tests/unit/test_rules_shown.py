@@ -64,10 +64,10 @@ def test_rules_that_contradict_each_other_say_nothing() -> None:
 
 
 def test_what_the_rules_lack_is_said_by_protocol() -> None:
-    wanted = {"one": (443, 5190), "two": (6667, 6697)}
+    wanted: dict[str, tuple[int, ...]] = {"one": (443, 5190), "two": (6667, 6697)}
     assert lacks(shown(("one", "443,5190"), ("two", "6667,6697,7000")), wanted) == ""
     found = lacks(shown(("one", "443,5190"), ("two", "6697")), wanted)
-    assert found == "the installed rules are for ports 6697 of two, not 6667"
+    assert found == "the installed rules are for ports 6697, not 6667 (two)"
     assert lacks(shown(("two", "443,6667,6697")), wanted) == "the installed rules are for two, not one"
     assert lacks(shown(("", "443")), {DEFAULT_PROTOCOL: (443,)}) == ""
     found = lacks(shown(("", "443")), {"two": (443,)})

@@ -257,7 +257,7 @@ def test_session_at_a_server_that_a_redirect_led_to_goes_on() -> None:
     second = Numbered(first.router, other).online()
     second = restarted(second)
     assert opened(second)
-    assert second.flow.server == other
+    assert second.owner.server == other
 
 
 def test_sign_on_frame_of_a_new_connection_replaces_what_was_kept() -> None:

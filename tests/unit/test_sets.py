@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from nfreaim.core.address import Endpoint, flow_id
+from nfreaim.core.address import End, Endpoint, flow_id
 from nfreaim.core.flow import Flow
 from nfreaim.core.flow_table import FlowLimits, FlowTable
-from nfreaim.core.helper import HelperFactory
+from nfreaim.core.helper import HelperSpec
 from nfreaim.core.queue_sets import QueueSets
-from nfreaim.helpers.oscar.session import OscarHelper
 from tests.tcp.packets import packed
-from tests.unit.fakes import SERVER, FakeKernel
+from tests.unit.fakes import SERVER, AnyNumbers, FakeKernel, spec_of
 
 OTHER = Endpoint("198.51.100.7", 4443)
+SPEC = spec_of(AnyNumbers)
+
+
+def protocol_of(sets: QueueSets, key: bytes) -> HelperSpec | None:
+    found = sets.protocol_of(key)
+    return None if found is None else found.spec
 
 
 def key(server: Endpoint, port: int = 40123) -> bytes:
@@ -21,52 +26,53 @@ def key(server: Endpoint, port: int = 40123) -> bytes:
 
 
 def sets_of(kernel: FakeKernel, bound: int = 16) -> QueueSets:
-    helpers: dict[int, HelperFactory] = {SERVER.port: OscarHelper}
-    return QueueSets(helpers, kernel, bound)
+    return QueueSets({SERVER.port: SPEC}, kernel, bound)
 
 
-def flow(server: Endpoint) -> Flow:
-    return Flow(key(server), 1, 2, None, 0.0)
+def flow(server: Endpoint, protocol: str = "oscar") -> Flow:
+    made = Flow(key(server), (1, 2), End.CLIENT, 0.0)
+    made.protocol = protocol
+    return made
 
 
 def test_a_server_on_a_port_that_is_read_needs_no_following() -> None:
     kernel = FakeKernel()
     sets = sets_of(kernel)
-    sets.follow(Endpoint(OTHER.address, SERVER.port), key(SERVER), 0.0)
+    sets.follow(Endpoint(OTHER.address, SERVER.port), flow(SERVER), 0.0)
     assert kernel.diverted == []
 
 
 def test_a_followed_server_is_read_and_no_other_on_its_port() -> None:
     kernel = FakeKernel()
     sets = sets_of(kernel)
-    assert sets.helper_for(key(OTHER)) is None
-    sets.follow(OTHER, key(SERVER), 0.0)
+    assert sets.protocol_of(key(OTHER)) is None
+    sets.follow(OTHER, flow(SERVER), 0.0)
     assert kernel.diverted == [OTHER]
-    assert sets.helper_for(key(OTHER)) is OscarHelper
-    assert sets.helper_for(key(Endpoint(OTHER.address, 4444))) is None
-    assert sets.helper_for(key(Endpoint("198.51.100.8", OTHER.port))) is None
+    assert protocol_of(sets, key(OTHER)) is SPEC
+    assert sets.protocol_of(key(Endpoint(OTHER.address, 4444))) is None
+    assert sets.protocol_of(key(Endpoint("198.51.100.8", OTHER.port))) is None
 
 
 def test_a_redirect_from_a_flow_that_is_not_read_leads_nowhere() -> None:
     kernel = FakeKernel()
     sets = sets_of(kernel)
-    sets.follow(OTHER, key(Endpoint("192.0.2.1", 80)), 0.0)
+    sets.follow(OTHER, flow(Endpoint("192.0.2.1", 80), protocol=""), 0.0)
     assert kernel.diverted == []
-    assert sets.helper_for(key(OTHER)) is None
+    assert sets.protocol_of(key(OTHER)) is None
 
 
 def test_the_same_redirect_again_bothers_the_kernel_only_now_and_then() -> None:
     kernel = FakeKernel()
     sets = sets_of(kernel)
     for second in range(0, 1300, 100):
-        sets.follow(OTHER, key(SERVER), float(second))
+        sets.follow(OTHER, flow(SERVER), float(second))
     assert kernel.diverted == [OTHER] * 3
 
 
 def test_a_living_flow_keeps_its_server_followed_for_days() -> None:
     kernel = FakeKernel()
     sets = sets_of(kernel)
-    sets.follow(OTHER, key(SERVER), 0.0)
+    sets.follow(OTHER, flow(SERVER), 0.0)
     alive = [flow(OTHER)]
     for second in range(0, 86400, 60):
         before = len(kernel.diverted)
@@ -74,18 +80,18 @@ def test_a_living_flow_keeps_its_server_followed_for_days() -> None:
         assert len(kernel.diverted) <= before + 1
     assert len(kernel.diverted) == 86400 // 600
     sets.expire(85800.0 + 7100, [flow(SERVER)])
-    assert sets.helper_for(key(OTHER)) is not None
+    assert sets.protocol_of(key(OTHER)) is not None
     sets.expire(85800.0 + 7201, [flow(SERVER)])
-    assert sets.helper_for(key(OTHER)) is None
+    assert sets.protocol_of(key(OTHER)) is None
 
 
 def test_the_number_of_followed_servers_is_bounded() -> None:
     sets = sets_of(FakeKernel())
     for number in range(2000):
-        sets.follow(Endpoint(f"198.51.{number >> 8}.{number & 255}", 4443), key(SERVER), 0.0)
+        sets.follow(Endpoint(f"198.51.{number >> 8}.{number & 255}", 4443), flow(SERVER), 0.0)
     assert len(sets._followed) == 1024
-    assert sets.helper_for(key(Endpoint("198.51.0.0", 4443))) is None
-    assert sets.helper_for(key(Endpoint("198.51.7.207", 4443))) is not None
+    assert sets.protocol_of(key(Endpoint("198.51.0.0", 4443))) is None
+    assert sets.protocol_of(key(Endpoint("198.51.7.207", 4443))) is not None
 
 
 def test_who_is_let_out_of_the_queue_beyond_the_bound_brings_the_oldest_back() -> None:
@@ -114,10 +120,10 @@ def test_a_kernel_that_refuses_is_reported_once() -> None:
     kernel.broken = True
     sets = sets_of(kernel)
     for number in range(3):
-        sets.follow(Endpoint("198.51.100.7", 4443 + number), key(SERVER), 0.0)
+        sets.follow(Endpoint("198.51.100.7", 4443 + number), flow(SERVER), 0.0)
         sets.offload(key(SERVER, number + 1), FlowTable(FlowLimits()))
     assert sets._warned == {"a redirect is not followed", "a flow stays in the queue"}
-    assert sets.helper_for(key(OTHER)) is not None  # its packets may come for another reason
+    assert sets.protocol_of(key(OTHER)) is not None  # its packets may come for another reason
     kernel.broken = False
     sets.undo_offload(key(SERVER, 9))
     assert kernel.offloaded == []
@@ -137,7 +143,7 @@ def test_what_is_forgotten_for_want_of_room_is_queued_again() -> None:
 
 def test_flow_to_another_port_of_the_same_server_stays_in_the_queue() -> None:
     kernel, flows = FakeKernel(), FlowTable(FlowLimits())
-    sets = QueueSets({5190: OscarHelper, 443: OscarHelper}, kernel, 16)
+    sets = QueueSets({5190: SPEC, 443: SPEC}, kernel, 16)
     flows.add(flow(Endpoint(SERVER.address, 5190)))
     sets.offload(key(Endpoint(SERVER.address, 443)), flows)
     assert kernel.offloaded == []
@@ -149,7 +155,7 @@ def test_flow_to_another_port_of_the_same_server_stays_in_the_queue() -> None:
 def test_flow_to_a_followed_server_stays_in_the_queue() -> None:
     kernel, flows = FakeKernel(), FlowTable(FlowLimits())
     sets = sets_of(kernel)
-    sets.follow(OTHER, key(SERVER), 0.0)
+    sets.follow(OTHER, flow(SERVER), 0.0)
     flows.add(flow(OTHER))
     sets.offload(key(Endpoint(OTHER.address, SERVER.port)), flows)
     assert kernel.offloaded == []

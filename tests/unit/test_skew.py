@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from nfreaim.core import records
+from nfreaim.core.address import End
 from nfreaim.core.helper import Scan
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.offsets import Edit
@@ -41,7 +42,7 @@ def test_a_record_survives_json_and_gives_the_same_flow() -> None:
     made = skewed()
     kept = json.loads(json.dumps(made.router.kernel.protected[KEY]))
     flow, again = next(iter(made.router.engine.flows)), records.flow_of(kept, 5.0)
-    assert (again.key, again.server_inside, again.skewed, again.helper) == (KEY, True, True, None)
+    assert (again.key, again.inside, again.skewed, again.reading.reads) == (KEY, End.SERVER, True, False)
     for one, two in zip(flow.streams, again.streams, strict=True):
         assert (one.base, one.next, one.expected, one.from_inside) == (
             two.base,
@@ -167,7 +168,7 @@ def test_an_idle_skewed_flow_stays_as_long_as_connection_tracking_has_it() -> No
     router = made.router
     router.wait(5 * 3600.0)
     assert KEY in router.kernel.protected
-    router.kernel.dead.add(next(iter(router.engine.flows)).owner)
+    router.kernel.dead.add(next(iter(router.engine.flows)).id)
     router.wait(2.0)
     assert KEY not in router.kernel.protected
     assert len(router.engine.flows) == 0
@@ -194,7 +195,7 @@ def test_an_end_that_was_seen_is_known_after_a_crash(ends: tuple[str, ...]) -> N
     again = Router()
     again.kernel.protected = made.router.kernel.protected
     again.engine.restore(json.loads(json.dumps(again.kernel.protected[KEY])), again.now)
-    again.kernel.flushed.add(next(iter(again.engine.flows)).owner)
+    again.kernel.flushed.add(next(iter(again.engine.flows)).id)
     again.wait(2.0)
     again.wait(65.0)
     assert KEY not in again.kernel.protected

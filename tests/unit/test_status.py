@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import json
+import math
 import os
 import selectors
 import socket
@@ -17,8 +18,12 @@ from typing import Any
 
 import pytest
 
+from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.counters import EngineStats
+from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host.report import status
+from nfreaim.host.report.metrics import Readers
 from nfreaim.host.report.status_server import StatusServer
 
 MANY = 16
@@ -236,6 +241,28 @@ def test_the_end_removes_the_socket_and_the_directory_made_for_it(tmp_path: Path
         Loop(tmp_path / "nfreaim" / "status", stack).open()
         assert (tmp_path / "nfreaim" / "status").is_socket()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_document_and_its_text_name_the_protocol_and_no_agreement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status.queue_stats, "queues", list)
+    flow = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 7777))
+    inside, outside = Endpoint("10.0.0.5", 5000), Endpoint("203.0.113.1", 40000)
+    standing = Pinhole(inside, outside, flow, b"agreed", "chat", math.inf, since=90.0, protocol="one")
+    readers = Readers(EngineStats(1, (flow,), {"packets": 3}))
+    document = status.of_daemon([standing], [], readers, began=80.0, now=100.0)
+    (pinhole,) = document["pinholes"]
+    assert (pinhole["protocol"], pinhole["service"], pinhole["left"]) == ("one", "chat", None)
+    assert document["uptime"] == 20.0
+    assert document["flows"]["edited"] == [{"client": "10.0.0.5:40123", "server": "203.0.113.9:7777"}]
+    said = json.dumps(document)
+    assert "agreed" not in said
+    assert b"agreed".hex() not in said
+    assert next(iter(status._lines(document))) == (
+        "pinhole 203.0.113.1:40000 -> 10.0.0.5:5000 for chat of 10.0.0.5:40123, while connected, "
+        "open for 10 s, one"
+    )
 
 
 # --- the other end ---

@@ -6,12 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from nfreaim.core.address import Direction, Endpoint
+from nfreaim.core.address import Direction, End, Endpoint
 from nfreaim.core.flow import Flow
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.core.tcp.segment import ACK, Segment
 from nfreaim.core.tcp.stream import Held, Stream
-from nfreaim.helpers.oscar.session import OscarHelper
 from tests.tcp.packets import packet
 
 ORIGINAL = bytes(range(64))
@@ -26,8 +25,8 @@ def segment(data: bytes, seq: int = 1) -> Segment:
     return parsed
 
 
-def stream(base: int) -> Stream:
-    return Flow(bytes(12), base, base, OscarHelper(False), 0.0).streams[Direction.ORIGINAL]
+def stream(base: int) -> Stream[Flow]:
+    return Flow(bytes(12), (base, base), End.CLIENT, 0.0).streams[Direction.ORIGINAL]
 
 
 @pytest.fixture
@@ -109,10 +108,10 @@ def test_held_packets_leave_in_order_and_only_as_far_as_asked() -> None:
     for at in range(0, 30, 10):
         holding.hold(Held(at, segment(b"x" * 10), at, at, 0.0))
     assert holding.held_bytes == 30
-    assert [held.token for held in holding.let_go(below=9)] == []
-    assert [held.token for held in holding.let_go(below=20)] == [0, 10]
+    assert [held.token for held in holding.release(below=9)] == []
+    assert [held.token for held in holding.release(below=20)] == [0, 10]
     assert holding.held_bytes == 10
-    assert [held.token for held in holding.let_go()] == [20]
+    assert [held.token for held in holding.release()] == [20]
     assert (holding.held, holding.held_bytes) == ([], 0)
 
 

@@ -23,7 +23,7 @@ iptables-legacy mangle  [0:0] -A POSTROUTING -o br0 -p tcp -m multiport --dports
 iptables-legacy mangle  [0:0] -A POSTROUTING -o br1 -p tcp -m multiport --sports 5190,443 -j NFREAIM
 iptables-legacy mangle  [0:0] -A POSTROUTING -o br1 -p tcp -m multiport --dports 5190,443 -j NFREAIM_SERVER
 iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -m addrtype --dst-type LOCAL -j NFREAIM
-"""
+"""  # noqa: E501
 
 
 def wanted(queue: int, workers: int = 1) -> Settings:

@@ -49,7 +49,7 @@ def page() -> Iterator[SharedPage]:
 
 def made_for(page: SharedPage, config: Config, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     """Supervisor whose program is one that fails at once."""
-    monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
+    monkeypatch.setattr("sys.executable", "/bin/false")
     table = guarded_table(PinholePolicy(), FakeFirewall(), PublishingJournal(page))
     return Supervisor(config, RequestHandlers(table, Servers(), page), page, rules_go_with_us=False)
 

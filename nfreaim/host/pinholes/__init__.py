@@ -1,1 +1,1 @@
-"""Pinholes on this machine: the set, the DNAT rules, others' forwards, and the host of the peer gate."""
+"""Pinholes on this machine: the firewall, other rules' forwards, and the host of the peer gate."""

@@ -200,7 +200,7 @@ def _ports_differ(read: Ports, wanted: Ports) -> str:
         if lacking := set(ports) - set(read.get(name, ())):
             if name not in read:
                 return f"{', '.join(sorted(read)) or 'no protocol'}, not {name}"
-            return f"ports {_listed(read[name])} of {name}, not {_listed(lacking)}"
+            return f"ports {_listed(read[name])}, not {_listed(lacking)} ({name})"
     return ""
 
 
