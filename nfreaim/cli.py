@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from nfreaim import __version__, protocols, replay
+from nfreaim import __version__, protocols
 from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_WORKERS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.helpers import HELPERS
@@ -23,6 +23,7 @@ from nfreaim.host.check.answer import Check
 from nfreaim.host.report.journal import QuietFormatter
 from nfreaim.host.rules import script
 from nfreaim.old_spellings import DEFAULT_PROTOCOL, DEFAULT_QUEUE
+from nfreaim.replay import command as replay
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,11 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nfreaim.capture.classic import PCAP_MAGIC, Classic
-from nfreaim.capture.link_layer import network_offset
 from nfreaim.capture.pcapng import SHB_MAGIC, Blocks
 from nfreaim.capture.slot import MAX_FRAME, CutShort, Damaged, Slot, wire_length
-
-__all__ = ["Capture", "CaptureError", "Frame", "network_offset"]
 
 
 class CaptureError(Exception):

@@ -8,9 +8,3 @@ What a capture cannot tell: that a peer used a pinhole, or that a control connec
 Pinholes therefore live until a message, a FIN or their deadline ends them. Nor does a sender slow down: where
 a longer message does not fit into the receiver's window, it is written as if it did.
 """
-
-from nfreaim.replay.command import add_arguments, main
-from nfreaim.replay.outcome import Message, Replay
-from nfreaim.replay.player import replay
-
-__all__ = ["Message", "Replay", "add_arguments", "main", "replay"]

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final, NamedTuple
 
-from nfreaim.capture import Capture, Frame, network_offset
+from nfreaim.capture import Capture, Frame
+from nfreaim.capture.link_layer import network_offset
 from nfreaim.core.address import FlowId, flow_id, reverse
 from nfreaim.core.backend import Followed
 from nfreaim.core.engine import Engine

@@ -126,7 +126,7 @@ def test_capture_cut_short_is_replayed_with_a_warning(
 
 def test_nothing_that_only_root_can_use_is_imported() -> None:
     code = (
-        "import sys, nfreaim.replay\n"
+        "import sys, nfreaim.replay.command\n"
         "sys.exit(', '.join({'netfilterqueue', 'iptc', 'pyroute2'} & sys.modules.keys()) or 0)"
     )
     done = subprocess.run(

@@ -18,7 +18,7 @@ from nfreaim.replay.outcome import Replay
 from nfreaim.replay.player import replay
 from tests.replay.bracketed import BRACKETS, PORT, edited
 from tests.tcp.captures import ETHERNET, Conversation, Frames, streams, tcp_frame, tcp_in, write_pcap
-from tests.tcp.packets import ACK, PSH, SYN, Direction, Packet, packet
+from tests.tcp.packets import ACK, PSH, SYN, Direction, Packet, packet, sack
 from tests.tcp.pcapng import enhanced, interface, section
 from tests.tcp.recut import recut
 from tests.tcp.tshark import tshark_fields
@@ -167,17 +167,13 @@ def test_blocks_of_a_selective_acknowledgement_follow(inside: str, tmp_path: Pat
     talk = Conversation(CLIENT, SERVER, step=0.001, seqs=(1000, 5000)).open()
     talk.send("client", b"[abcd]")  # 1001 to 1007, six bytes more
     talk.send("client", b"lost", acked=False).send("client", b"seen", acked=False)
-    block = struct.pack(">BBII", 5, 10, 1011, 1015)
-    selective = ETHERNET + packet(SERVER, CLIENT, 5001, 1007, ACK, tcp_options=b"\x01\x01" + block)
-    frames = [*talk.frames, (talk.time, selective)]
+    selective = packet(SERVER, CLIENT, 5001, 1007, ACK, tcp_options=sack(1011, 1015))
+    frames = [*talk.frames, (talk.time, ETHERNET + selective)]
     source = tmp_path / "in.pcap"
     write_pcap(source, frames)
     _, target = played(source, inside)
     last = segments(frames_of(target))[-1]
-    assert (last.ack, last.raw[last.tcp + 20 :]) == (
-        1013,
-        b"\x01\x01" + struct.pack(">BBII", 5, 10, 1017, 1021),
-    )
+    assert (last.ack, last.blocks) == (1013, [(1017, 1021)])
     assert no_new_complaints(source, target)
 
 
