@@ -167,7 +167,7 @@ def edit_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pinholes_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PinholeTable, "close_owner", lambda *_: None)
+    monkeypatch.setattr(PinholeTable, "close_flow", lambda *_: None)
 
 
 def anybody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,21 +33,14 @@ from tests.fuzz.numbers import RENEWALS, Numbers
 from tests.fuzz.program import Kind, Program, Step
 from tests.oscar.flap import CLIENT, SERVER
 from tests.tcp.packets import PSH_ACK
-from tests.unit.fakes import CAPS, Router, guarded_table, kept_bytes
 from tests.unit.fakes import SERVER as SERVER_END
+from tests.unit.fakes import Router, capped, guarded_table, kept_bytes
 
 SEGMENT: Final = 1400
 HOLD: Final = 0.030
 MOST: Final = 2000
 """Packets of one execution before what is sent is no longer cut."""
-SMALL: Final = PinholePolicy(
-    per_flow=2,
-    per_host=2,
-    total=3,
-    caps=dict.fromkeys(CAPS, ("icq_per_host", 1)),
-    rate_per_host=4,
-    rate_total=6,
-)
+SMALL: Final = PinholePolicy(per_flow=2, per_host=2, total=3, caps=capped(1), rate_per_host=4, rate_total=6)
 
 
 class World:

@@ -24,7 +24,7 @@ def restarted(wire: Numbered, *, lost: bool = False, record: bool = True) -> Num
     for key, kept in old.kernel.kept.items() if record else ():
         again = json.loads(json.dumps(kept))
         if key in places:
-            again["place"] = places[key]
+            again["position"] = places[key]
         router.engine.restore(again, router.now)
     router.last_token = old.last_token
     wire.router = router

@@ -43,7 +43,7 @@ def tracebacks(caplog: pytest.LogCaptureFixture) -> int:
     ("part", "name"),
     [
         ("kernel", "outside_address"),
-        ("firewall", "put"),
+        ("firewall", "open"),
         ("firewall", "busy"),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_pinhole_that_cannot_be_removed_for_an_unknown_reason_is_tried_again()
     wire.client(PROPOSAL)
     firewall = wire.router.firewall
     whole = firewall.close
-    breaking(firewall, "drop")
+    breaking(firewall, "close")
     wire.fin(0)
     wire.router.wait(1.0)
     assert firewall.pinholes

@@ -80,7 +80,7 @@ class Numbered(Wire):
 
     @property
     def read(self) -> bool:
-        return self.stored.reading.helper is not None
+        return self.stored.reading.reads
 
 
 class HomeWire(Wire):

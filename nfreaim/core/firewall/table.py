@@ -52,9 +52,8 @@ class PinholeTable:
         """The flows that open pinholes were opened for."""
         return self._index.flows.keys()
 
-    def tended(self) -> Set[FlowId]:
-        """Those whose end the engine has to find out: all of them."""
-        return self.flows()
+    tended = flows
+    """Those whose end the engine has to find out: all of them."""
 
     def has_standing(self) -> bool:
         """Whether any open pinhole is a standing one."""
