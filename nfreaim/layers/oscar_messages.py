@@ -329,11 +329,10 @@ def dissect(frame: bytes) -> FLAP:
     if length != len(frame) - FLAP_HEADER.size:
         raise ValueError(f"FLAP length {length} for {len(frame) - FLAP_HEADER.size} bytes of data")
     name = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4]
-    family, subtype = numbers(name)
     if name not in _ICBM_BODIES:
-        raise ValueError(f"SNAC({family:02x},{subtype:02x}) is not an ICBM")
+        raise ValueError(f"SNAC {name.hex()} is not an ICBM")
     flap = FLAP(bytes(frame))
-    _check(flap, _ICBM_BODIES[name], f"SNAC({family:02x},{subtype:02x})")
+    _check(flap, _ICBM_BODIES[name], f"SNAC {name.hex()}")
     return flap
 
 
