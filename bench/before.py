@@ -1,8 +1,8 @@
 """``python -m bench.before REVISION``: this tree beside an earlier one, in turn on networks of their own.
 
-Prints the ratio now to before, with the 95 % interval of its mean over the rounds, of scenario (c) with one
-client (median round trip, and CPU of the daemon for a message), of the time to start, and of memory: after the
-start, and for an idle flow.
+Prints the ratio now to before, with the 95 % interval of its mean over the rounds: of scenario (c) with one
+client (median round trip, and CPU of the daemon for a message), of the time to start, and of the memory after
+the start and for an idle flow.
 """
 
 from __future__ import annotations
