@@ -227,7 +227,16 @@ class Proposal:
         action: Literal["rewritten", "mapped-back", "left"],
         reason: str,
     ) -> Report:
-        return Report(way, self.service, self.stage, self.block.cookie, before, after, action, reason)
+        return Report(
+            direction=way,
+            service=self.service,
+            stage=self.stage,
+            agreement=self.block.cookie,
+            before=before,
+            after=after,
+            action=action,
+            reason=reason,
+        )
 
     def _set(self, tag: int, value: bytes | None) -> None:
         for tlv in self._tlvs[tag]:
