@@ -1,4 +1,4 @@
-"""HELPERS: every protocol there is. To add one, write its helper and name its HelperSpec here."""
+"""HELPERS: the list of all protocols. A new protocol is a helper, and its HelperSpec in this list."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The wire formats, each declared once.
 
-May import scapy.packet, scapy.fields and the standard library; may not import scapy.all or scapy.layers
-(they take seconds and open sockets), nor anything of this package outside layers.
+Modules here may import scapy.packet, scapy.fields, each other and the standard library. They may not import
+scapy.all or scapy.layers, which take seconds and open sockets, nor modules of this package outside layers.
 """

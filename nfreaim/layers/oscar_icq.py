@@ -1,15 +1,12 @@
-"""What ICQ's clients tell each other about direct connections, as scapy layers.
+"""ICQ's messages about direct connections, as scapy layers.
 
     DirectInfo      TLV 0x000C in SNAC(01,1E) and in every user-info block, 37 bytes, big-endian
     ReverseConnect  TLV 0x2711 of a rendezvous with capability "icq-reverse", 27 bytes, little-endian but for
                     the address
     RelayMessage    TLV 0x2711 with capability "icq-relay" (a "type-2 message"), and the data of a SNAC(04,0B)
 
-Layouts: DirectInfo recorded from climm 0.7.1 and libpurple 2.12.1, and published by the IServerd project; the
-others were read from the sources of Licq and climm.
-
-This module may not decide anything about a message, and may import only scapy.packet, scapy.fields and its
-siblings.
+Layouts: DirectInfo was recorded from climm 0.7.1 and libpurple 2.12.1, and is published by the IServerd
+project; the others were read from the sources of Licq and climm.
 """
 
 # ruff: noqa: RUF012 - fields_desc is a plain class attribute, as everywhere in scapy
@@ -37,28 +34,29 @@ from nfreaim.layers.oscar_messages import aim_capability
 REVERSE_CONNECT = aim_capability("1344")
 SERVER_RELAY = aim_capability("1349")
 RELAY_BEGIN = b"\x1b\0"
-"""How every type-2 message that was seen begins: the length of its first block."""
+"""First bytes of every type-2 message that was seen: the length of its first block."""
 
 
 class UserTag(IntEnum):
-    """TLVs of a user-info block that carry an address; 0x0003 and 0x0005 only look as if they did."""
+    """TLVs of a user-info block that carry an address; 0x0003 and 0x0005 only have the size of one."""
 
     EXTERNAL_IP = 0x000A  # added by AOL's servers for ICQ users, 4 bytes
     DIRECT_INFO = 0x000C  # as the client sent it in SNAC(01,1E), 37 bytes
 
 
 class DirectType(IntEnum):
-    """How a client can be reached. climm sends 3."""
+    """The way to reach a client. climm sends 3."""
 
     DISABLED = 0
     FIREWALL = 1
     SOCKS = 2
     NORMAL = 4
-    WEB = 6  # a web client: nothing listens
+    WEB = 6  # a web client: it does not listen
 
 
 class DirectInfo(Packet):
-    """Where a client listens for other clients. The port has 32 bits; address and port 0: it does not."""
+    """The endpoint at which a client listens for other clients; the port has 32 bits. All 0: it does not
+    listen."""
 
     fields_desc = [
         StrFixedLenField("address", bytes(4), length=4),
@@ -76,10 +74,11 @@ class DirectInfo(Packet):
 
 
 class ReverseConnect(Packet):
-    """ "I cannot reach you: connect to me." The address is in network order, everything else little-endian.
+    """ "I cannot reach you: connect to me." The address is in network order, all other fields are
+    little-endian.
 
-    failed_port is Licq's; climm writes its external address there. Readers take `port`, and `port_again` if
-    that is 0.
+    Licq writes failed_port there; climm writes its external address. Readers take `port`, and `port_again` if
+    `port` is 0.
     """
 
     fields_desc = [
@@ -95,7 +94,8 @@ class ReverseConnect(Packet):
 
 
 class RelayMessage(Packet):
-    """A type-2 message: two blocks that number it, then its type, status, text, and what the type adds."""
+    """A type-2 message: two blocks that number it, then type, flags, status, priority, text; `rest` depends
+    on the type."""
 
     fields_desc = [
         FieldLenField("header_length", None, fmt="<H", length_of="header"),
@@ -115,20 +115,20 @@ class RelayMessage(Packet):
 class RelayType(IntEnum):
     CHAT = 2
     FILE = 3
-    PLUGIN = 0x1A  # what it is stands in the GUID
+    PLUGIN = 0x1A  # the GUID says which
 
 
 REFUSED = 1
-"""Status of a type-2 message that says no."""
+"""Status of a type-2 message that refuses."""
 
 PLUGIN_FILE = bytes.fromhex("f02d12d93091d3118dd700104b06462e")
 PLUGIN_CHAT = bytes.fromhex("bff720b2378ed411bd280004ac96d905")
 
 
 class Plugin(Packet):
-    """`rest` of a type-2 message of type PLUGIN: what it is, a description, and what that kind adds.
+    """`rest` of a type-2 message of type PLUGIN: GUID, title, description; `tail` depends on the GUID.
 
-    rest_length counts what follows it; Licq's older versions count four bytes too few.
+    rest_length counts the bytes after it; Licq's older versions count four bytes too few.
     """
 
     fields_desc = [
@@ -153,7 +153,7 @@ class Described(Packet):
 
 
 class FileTail(Packet):
-    """The port in both byte orders. Requests have none: 0, or Licq's 2D384444 in the first place."""
+    """The port in both byte orders. Requests have no port: 0, or Licq's 2D384444 at the beginning."""
 
     fields_desc = [
         ShortField("port", 0),
@@ -166,7 +166,7 @@ class FileTail(Packet):
 
 
 class ChatTail(Packet):
-    """Who takes part, then the port in both byte orders; climm leaves the second one out."""
+    """The participants, then the port in both byte orders; climm leaves the second one out."""
 
     fields_desc = [
         FieldLenField("users_length", None, fmt="<H", length_of="users"),
@@ -178,17 +178,17 @@ class ChatTail(Packet):
 
 
 def read(cls: type[Packet], data: bytes) -> Packet | None:
-    """*data*, all of it, as a layer of that class; None if it is cut short or not rebuilt as it was."""
+    """All of *data* as a layer of class *cls*; None if it is cut short or would be rebuilt differently."""
     try:
         layer = cls(bytes(data))
         layer.clear_cache()
         return layer if bytes(layer) == data and not len(layer.payload) else None
-    except struct.error:  # scapy's word for an integer that is not there in full
+    except struct.error:  # scapy raises this for an integer that is cut short
         return None
 
 
 def relay_message(data: bytes) -> Packet | None:
-    """The type-2 message in *data*, or None: its first block has 27 bytes in all that were seen."""
+    """The type-2 message in *data*, or None. The first block of every message that was seen has 27 bytes."""
     if data[:2] != RELAY_BEGIN:
         return None
     message = read(RelayMessage, data)
@@ -196,7 +196,7 @@ def relay_message(data: bytes) -> Packet | None:
 
 
 class Listening:
-    """A type-2 message that names the port its sender listens on: twice, or once as climm does.
+    """A type-2 message that names the port its sender listens on: twice, or once as climm writes it.
 
     port  TCP port, never 0
     """
@@ -207,7 +207,7 @@ class Listening:
         self._tail = tail
 
     def moved(self, port: int) -> bytes:
-        """The message with another port in the same places."""
+        """The message with another port in the same fields."""
         self._tail.port = port
         if self._tail.again:
             self._tail.again = port.to_bytes(4, "little")
@@ -221,7 +221,7 @@ class Listening:
 
 
 def listening(message: Packet) -> Listening | None:
-    """Where *message*, a RelayMessage, names a port: both times the same, and nothing behind it."""
+    """*message*, a RelayMessage, as a Listening if it names a port, both times the same and at its end."""
     layers: list[tuple[Packet, str]] = [(message, "rest")]
     tail_of: type[Packet] = FileTail
     if message.type == RelayType.CHAT:

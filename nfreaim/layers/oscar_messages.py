@@ -9,11 +9,11 @@
 All integers are big-endian, all lengths count bytes. Layouts and client habits were recorded from libpurple
 2.12.1 against open-oscar-server v0.24.0, or read from client sources; names of constants are AOL's.
 
-This module may not decide anything about a message and may import only scapy.packet, scapy.fields, its
-sibling `fixed` and the standard library. It is far too slow for every packet: look first, then dissect.
+Dissecting is too slow for every packet, so helpers compare bytes first and dissect only proposals and
+redirects.
 
-Lengths and counts are ordinary fields. Left out when a packet is built they are computed; once dissected or
-set they stay what they are, so that rebuilding never repairs a length that was wrong.
+Lengths and counts are ordinary fields. A field that is left out when a packet is built is computed; one that
+was dissected or set keeps its value, so that rebuilding never repairs a wrong length.
 """
 
 # ruff: noqa: RUF012 - fields_desc is a plain class attribute, as everywhere in scapy
@@ -51,7 +51,7 @@ from nfreaim.layers.structs import header_struct
 
 FLAP_MAGIC = 0x2A
 MAX_TLVS = 100
-"""TLVs accepted in one list (proposals have a dozen): bounds the time one hostile frame can take."""
+"""At most as many TLVs in one list, to bound the time that a hostile frame takes; proposals have a dozen."""
 
 
 class FlapChannel(IntEnum):
@@ -63,7 +63,7 @@ class FlapChannel(IntEnum):
 
 
 SNAC_FLAG_EXTRA = 0x8000
-"""An extra block precedes the body. AOL's servers send it: insisting on flags 0 loses messages."""
+"""An extra block precedes the body. AOL's servers send it, so a reader that wants flags 0 loses messages."""
 
 
 class IcbmChannel(IntEnum):
@@ -97,7 +97,7 @@ class RdvTag(IntEnum):
     RDV_CHAN = 0x0001  # ICBM channel to use instead of TCP, 2 bytes
     RDV_IP = 0x0002  # address to connect to, 4 bytes; the relay's with USE_ARS
     REQUESTER_IP = 0x0003  # the sender's own address, 4 bytes; open-oscar-server overwrites it
-    VERIFIED_IP = 0x0004  # added by the server only, behind everything else, 4 bytes
+    VERIFIED_IP = 0x0004  # added by the server only, behind all other TLVs, 4 bytes
     PORT = 0x0005  # TCP port, 2 bytes; with USE_ARS a PIN. Licq writes it little-endian
     DOWNLOAD_URL = 0x0006
     DOWNLOAD_URL2 = 0x0007
@@ -123,7 +123,7 @@ class RdvTag(IntEnum):
 
 
 class ClientErr(IntEnum):
-    """Reasons in SNAC(04,0B). For a rendezvous CHANNEL_SPECIFIC is a refusal: 0002, then a 2-byte code."""
+    """Reasons in SNAC(04,0B). CHANNEL_SPECIFIC refuses a rendezvous: 0002, then a 2-byte code."""
 
     UNSUPPORTED_CHANNEL = 1
     BUSTED_PAYLOAD = 2
@@ -131,7 +131,7 @@ class ClientErr(IntEnum):
 
 
 def aim_capability(short: str) -> bytes:
-    """The 16 bytes of a capability of AOL's: all differ in the second half of the first word only."""
+    """The 16 bytes of a capability of AOL's, which differ in the second half of the first word only."""
     return UUID(f"0946{short}-4C7F-11D1-8222-444553540000").bytes
 
 
@@ -156,18 +156,18 @@ CAPABILITIES: dict[bytes, str] = {
     aim_capability("0105"): "ichat-av",
     UUID("748F2420-6287-11D1-8222-444553540000").bytes: "chat-invite",
 }
-"""Short names of services by capability (16 bytes)."""
+"""Names of services by capability (16 bytes)."""
 
 
 class _Inner(Packet):
-    """A part of a list: what follows it belongs to its container, not to its payload."""
+    """An item of a list: the bytes behind it belong to its container and are not its payload."""
 
     def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
         return b"", s
 
 
 class TLV(_Inner):
-    """type:2 length:2 value. If a type occurs twice libpurple takes the first, joscar and Kopete the last."""
+    """type:2 length:2 value. Of two of one type libpurple takes the first, joscar and Kopete the last."""
 
     fields_desc = [
         XShortField("type", 0),
@@ -208,8 +208,8 @@ class RendezvousTLV(TLV):
 class UserInfo(_Inner):
     """The sender in SNAC(04,07). Only `count` separates its TLVs from those of the message.
 
-    TLV types overlap with different meanings: 0x0003 is the sign-on time and 0x0005 (AOL's servers) "member
-    since", 4 bytes each, just like an address.
+    The same types mean other things here: 0x0003 is the sign-on time and 0x0005 (AOL's servers) "member
+    since", each of 4 bytes like an address.
     """
 
     fields_desc = [
@@ -222,7 +222,8 @@ class UserInfo(_Inner):
 
 
 def _outer_tlv(icbm: Packet, _seen: object, _last: object, rest: bytes) -> type[TLV] | None:
-    """The class of the outer TLV at `rest`; never a block off channel 2, where a text may imitate one."""
+    """The class of the outer TLV in *rest*. Only channel 2 has rendezvous blocks: elsewhere text may imitate
+    one."""
     if not rest:
         return None
     if icbm.channel == IcbmChannel.RENDEZVOUS and rest[:2] == IcbmTag.DATA.to_bytes(2, "big"):
@@ -251,7 +252,7 @@ def _has_extra(snac: Packet) -> bool:
 class SNAC(Packet):
     """family:2 subtype:2 flags:2 request_id:4, and with flag 0x8000 extra_length:2 and as many bytes of TLVs.
 
-    Ids chosen by the server have the top bit set. The extra TLVs stay bytes: nothing here needs them apart.
+    Ids chosen by the server have the top bit set. The extra TLVs stay bytes, because no reader needs them.
     """
 
     fields_desc = [
@@ -318,9 +319,9 @@ RENDEZVOUS_HEADER = header_struct(Rendezvous)
 def dissect(frame: bytes) -> FLAP:
     """The layers of one complete FLAP frame that holds SNAC(04,06), (04,07) or (04,0B).
 
-    Raises ValueError if it is anything else, if a length or the user-info count reaches beyond its container,
-    if bytes are left over that no TLV covers, or if a list has more than MAX_TLVS TLVs. scapy itself raises
-    for none of these: it shortens values and wraps the rest in Raw.
+    Raises ValueError for other frames, if a length or the user-info count reaches beyond its container, if
+    bytes remain that no TLV covers, or if a list has more than MAX_TLVS TLVs. scapy itself raises for none of
+    these: it shortens values and wraps the rest in Raw.
     """
     if len(frame) < FLAP_HEADER.size + SNAC_HEADER.size:
         raise ValueError(f"{len(frame)} bytes are too short for FLAP and SNAC headers")
@@ -338,10 +339,10 @@ def dissect(frame: bytes) -> FLAP:
 
 
 def rebuild(flap: FLAP) -> bytes:
-    """The frame serialised afresh from its fields, so that comparing it with the original proves something.
+    """The frame, serialised anew from its fields.
 
-    bytes(flap) would not do: scapy returns the bytes it remembers, and misses a value that was changed more
-    than one layer further down.
+    bytes(flap) would return the bytes that scapy remembers. They prove nothing about the dissection, and miss
+    a value that was changed more than one layer down.
     """
     flap.clear_cache()
     return bytes(flap)
@@ -350,7 +351,7 @@ def rebuild(flap: FLAP) -> bytes:
 def rendezvous_of(flap: FLAP) -> Rendezvous | None:
     """The rendezvous block of a dissected ICBM on channel 2.
 
-    None if there is none, and also if there are several: which one counts depends on the client that reads.
+    None if there is none, and also if there are several, because clients disagree about which one counts.
     """
     outer = getattr(flap.payload.payload, "tlvs", [])
     blocks = [tlv.value for tlv in outer if isinstance(tlv, RendezvousTLV)]
@@ -379,7 +380,7 @@ def _check(flap: FLAP, name: bytes) -> None:
 
 
 def check_tlvs(tlvs: list[TLV], where: str) -> None:
-    """Raises ValueError if one of them overruns *where*, or bytes are left over that none covers."""
+    """Raise ValueError if a TLV overruns *where*, or bytes remain that no TLV covers."""
     for tlv in tlvs:
         if type(tlv) is not TLV:
             raise ValueError(f"{len(tlv)} bytes left over in {where}")
@@ -393,7 +394,8 @@ def _check_rendezvous(outer: RendezvousTLV) -> None:
     block = outer.value
     if type(block) is not Rendezvous or outer.length < RENDEZVOUS_HEADER.size:
         raise ValueError(f"rendezvous block of {outer.length} bytes: too short, or more than {MAX_TLVS} TLVs")
-    # `original` is what scapy dissected. Given nothing at all it invents a block of defaults, of legal size.
+    # `original` has the bytes that scapy dissected. From no bytes scapy makes a block of defaults, of legal
+    # size.
     if len(block.original) != outer.length:
         raise ValueError(f"rendezvous block of {outer.length} bytes overruns: {len(block.original)} left")
     check_tlvs(block.tlvs, "the rendezvous block")

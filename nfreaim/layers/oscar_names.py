@@ -1,4 +1,4 @@
-"""The SNACs that nfreaim reads, by AOL's names: family and subtype as they stand on the wire, four bytes.
+"""The SNACs that nfreaim reads, by AOL's names: the four bytes of family and subtype on the wire.
 
 Source: AOL's OSCAR documentation of 2008.
 """
@@ -24,11 +24,11 @@ FAMILY_ICBM: Final = CHANNEL_MSG_TO_HOST[:2]
 
 
 def spelled(snac: bytes) -> str:
-    """One of these, or any other, as documents write it: SNAC(04,06)."""
+    """The four bytes of a SNAC's name as documents write them: SNAC(04,06)."""
     family, subtype = numbers(snac)
     return f"SNAC({family:02x},{subtype:02x})"
 
 
 def numbers(snac: bytes) -> tuple[int, int]:
-    """Family and subtype of one of these."""
+    """Family and subtype in the four bytes of a SNAC's name."""
     return int.from_bytes(snac[:2], "big"), int.from_bytes(snac[2:], "big")

@@ -1,14 +1,14 @@
-"""Redirects: where a server sends its client next, as scapy layers.
+"""Redirects: the messages by which a server sends its client to the next server, as scapy layers.
 
     SNAC(17,03)  login reply       TLVs to the end
     SNAC(01,05)  service redirect  TLVs to the end
     SNAC(01,12)  migration         count:2, as many families:2 each, then TLVs to the end
     FLAP 4       login reply of the old sign-on (AIM 1 to 3, ICQ 2000 to 2003): the TLVs without a SNAC header
 
-TLV 0x0005 is "host" or "host:port" in ASCII, TLV 0x0006 the cookie for the connection to it. Recorded from
-open-oscar-server v0.24.0, the migration and the reply in FLAP 4 read from client sources.
+TLV 0x0005 is the next server, "host" or "host:port" in ASCII, TLV 0x0006 the cookie for the connection to it.
+Recorded from open-oscar-server v0.24.0; the migration and the reply in FLAP 4 were read from client sources.
 
-As in the sibling `oscar` nothing is decided here, and lengths are computed only where they were left out.
+As in oscar_messages, a length is computed only if it was left out.
 """
 
 # ruff: noqa: RUF012 - fields_desc is a plain class attribute, as everywhere in scapy
@@ -33,7 +33,7 @@ from nfreaim.layers.oscar_messages import (
 from nfreaim.layers.oscar_names import LOGIN_RESPONSE, MIGRATE_GROUPS, SERVICE_RESPONSE, numbers
 
 SERVER_TLV: Final = 0x0005
-"""The TLV that names the server."""
+"""The TLV that names the next server."""
 MAX_FAMILIES: Final = 64
 
 
@@ -61,7 +61,7 @@ _BODIES: Final[dict[bytes, type[Packet]]] = {
     MIGRATE_GROUPS: Migration,
 }
 REDIRECTS: Final = frozenset(_BODIES)
-"""These SNACs (see oscar_names)."""
+"""The SNACs that redirect a client (see oscar_names)."""
 
 bind_layers(FLAP, Redirect, channel=FlapChannel.SIGNOFF)
 for _name, _body in _BODIES.items():
@@ -69,10 +69,10 @@ for _name, _body in _BODIES.items():
 
 
 def dissect_redirect(frame: bytes) -> FLAP:
-    """The layers of one complete FLAP frame that is one of the above.
+    """The layers of one complete FLAP frame, one of REDIRECTS or of channel 4.
 
-    Raises ValueError if it is anything else, if a length or count reaches beyond its container, if bytes are
-    left over that no TLV covers, or if a list is longer than MAX_TLVS or MAX_FAMILIES.
+    Raises ValueError for other frames, if a length or count reaches beyond its container, if bytes remain
+    that no TLV covers, or if a list is longer than MAX_TLVS or MAX_FAMILIES.
     """
     if len(frame) < FLAP_HEADER.size:
         raise ValueError(f"{len(frame)} bytes are too short for a FLAP header")
@@ -98,7 +98,7 @@ def dissect_redirect(frame: bytes) -> FLAP:
 
 
 def servers_of(flap: FLAP) -> list[tuple[int, bytes]]:
-    """Every TLV 0x0005 of a dissected redirect: where in the frame it begins, and its value."""
+    """Offset in the frame and value of every TLV 0x0005 of a dissected redirect."""
     found: list[tuple[int, bytes]] = []
     pos = FLAP_HEADER.size + flap.length
     for tlv in reversed(_tlvs_in(flap).tlvs):

@@ -1,7 +1,6 @@
-"""struct formats compiled from scapy declarations, for code that must not build scapy objects.
+"""struct formats, compiled from scapy declarations for code that is too busy to build scapy objects.
 
-May not define a wire format: every format here follows from some class's fields_desc, so the fast path and
-the readable definition cannot drift apart.
+Every format follows from the fields_desc of a class, so the fast path and the readable definition agree.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ _INTEGERS = frozenset("BHIQ")
 
 
 def header_struct(cls: type[Packet]) -> struct.Struct:
-    """The leading fixed-size fields of `cls` as one big-endian struct; its size is their width in bytes.
+    """The leading fields of *cls* that have a fixed size, as one big-endian struct of the same width.
 
-    Ends before the first field that is optional, a list, a packet or a string without a constant length.
+    The struct ends before the first field that is optional, a list, a packet or a string of variable length.
 
     >>> from nfreaim.layers.oscar_messages import FLAP
     >>> header_struct(FLAP).format

@@ -1,4 +1,4 @@
-"""OSCAR, the protocol of AIM and ICQ, and of ICQ's direct connections."""
+"""OSCAR, the protocol of AIM and ICQ: its HelperSpec."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}")
 
 
 def _load() -> HelperFactory:
-    from nfreaim.helpers.oscar.session import OscarHelper  # with scapy
+    from nfreaim.helpers.oscar.session import OscarHelper  # imports scapy
 
     return OscarHelper
 
 
 def _service_name(text: str) -> str:
-    """A service without a name of its own is called by its capability UUID, without dashes."""
+    """The name of a service; of one that has no name, its capability UUID without dashes."""
     name = text.lower()
     return name.replace("-", "") if _UUID.fullmatch(name) else name
 

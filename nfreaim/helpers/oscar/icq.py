@@ -1,12 +1,12 @@
-"""ICQ's direct connections, the part of the OSCAR helper that is ICQ's alone.
+"""Icq: edits the messages that announce ICQ's direct connections, for the OSCAR helper.
 
-An ICQ client listens for as long as it is online and publishes where, once, in SNAC(01,1E); the server
-repeats that in the user info that the client's contacts get. So its pinhole lasts as long as the connection
-to the server and admits any number of peers. Two more messages name a port: "connect to me instead"
-(capability icq-reverse) and the type-2 messages that offer or accept a chat or a file (icq-relay), in
-rendezvous and in SNAC(04,0B). All fields have a fixed width; nothing ever changes its length.
+An ICQ client listens for as long as it is online. It publishes its endpoint once, in SNAC(01,1E), and the
+server repeats that in the user info for the client's contacts. So the pinhole is a standing one: it lasts as
+long as the connection to the server and admits any number of peers. Two other messages name a port: "connect
+to me instead" (capability icq-reverse), and the type-2 messages that offer or accept a chat or a file
+(icq-relay), in a rendezvous and in SNAC(04,0B). All fields have a fixed width, so no edit changes a length.
 
-What the clients tell each other on the direct connection itself is obfuscated and never comes here.
+The direct connection itself is obfuscated, and is not read.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ from nfreaim.layers.oscar_names import ARRIVED, NICK_INFO_UPDATE, SET_NICKINFO_F
 from nfreaim.layers.structs import header_struct
 
 INFOS: Final = frozenset({NICK_INFO_UPDATE, USER_INFO_REPLY, ARRIVED})
-"""SNACs that begin with a user-info block: of interest while some client has published an address."""
+"""SNACs that begin with a user-info block. They are read while an inside client has published an endpoint."""
 
 _INFO: Final = header_struct(DirectInfo)
 _ERROR: Final = header_struct(ClientError)
-# Nothing listens, or nothing that the client itself would know the address of.
+# The client does not listen, or (WEB) listens at an address that it does not know itself.
 _UNREACHABLE: Final = (DirectType.DISABLED.value, DirectType.WEB.value)
 _REASON: Final = ClientErr.CHANNEL_SPECIFIC.to_bytes(2, "big")
 _DIRECT: Final = "icq-direct"
 _RELAY: Final = CAPABILITIES[SERVER_RELAY]
-_SESSION: Final = b""  # the one agreement of a connection that needs no name
+_SESSION: Final = b""  # agreement of the published endpoint: the only one of a flow without a cookie
 _OF_INTEREST: Final = {(UserTag.DIRECT_INFO.value, _INFO.size), (UserTag.EXTERNAL_IP.value, 4)}
 
 
 class _Field(NamedTuple):
-    """A TLV of interest: the number of its user-info block, its type, where its value stands."""
+    """A TLV that is read: the number of its user-info block, its type, the offset of its value."""
 
     block: int
     tag: int
@@ -63,14 +63,14 @@ class _Field(NamedTuple):
 
 
 class Published(NamedTuple):
-    """What a client announces for its whole session, and what the outside is told instead."""
+    """The endpoint that a client has published, and the outside endpoint that was put in its place."""
 
     inside: Endpoint
     outside: Endpoint
 
 
 class Icq:
-    """The ICQ part of one connection. *published* is None while its client has no pinhole of that kind."""
+    """The ICQ part of one flow. *published* is None while its client has no standing pinhole."""
 
     __slots__ = ("published",)
 
@@ -80,7 +80,8 @@ class Icq:
     def status(self, frame: Frame, body: int, nat: Nat) -> list[Edit]:
         """SNAC(01,1E): publish the outside endpoint in place of the client's own.
 
-        What it says now replaces what it said before. Without TLV 0x000C it says nothing about that.
+        A message with TLV 0x000C replaces the endpoint of an earlier one; a message without it changes
+        nothing.
         """
         try:
             fields = list(_status_fields(frame.data, body))
@@ -126,7 +127,7 @@ class Icq:
             nat.withdraw(_SESSION, reason)
 
     def user_info(self, frame: Frame, name: bytes, body: int, nat: Nat) -> list[Edit]:
-        """User info on its way to a client: where it names one of our pinholes, name the host behind it."""
+        """User info on its way to a client: put the inside endpoint in place of that of a pinhole of ours."""
         try:
             fields = list(_user_fields(frame.data, name, body))
         except ValueError:
@@ -143,7 +144,7 @@ class Icq:
             news.append((direct.at, host + inside.port.to_bytes(4, "big")))
             for other in fields:
                 same = other.block == direct.block and frame.data[other.at : other.at + 4] == address
-                # Of itself a client learns here how the world sees it, and tells its peers so.
+                # SNAC(01,0F) tells a client its own outside address, which it then tells its peers.
                 if same and other.tag == UserTag.EXTERNAL_IP and name != NICK_INFO_UPDATE:
                     news.append((other.at, host))
             nat.count("mapped_back")
@@ -152,7 +153,7 @@ class Icq:
         return _replaced(frame, news)
 
     def outgoing(self, proposal: Proposal, frame: Frame, nat: Nat, peer: str | None) -> list[Edit]:
-        """A client's own rendezvous of one of ICQ's kinds."""
+        """The edits of a rendezvous of ICQ's kinds that a client sends."""
         if reason := proposal.flaw():
             return proposal.leave(Direction.ORIGINAL, nat, reason)
         if proposal.block.capability == REVERSE_CONNECT:
@@ -161,7 +162,7 @@ class Icq:
 
     @staticmethod
     def incoming(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None:
-        """One on its way to a client: if it names one of our pinholes, name the host behind it; else None."""
+        """The edits of one on its way to a client, if it names a pinhole of ours; else None."""
         if proposal.flaw():
             return None
         if proposal.block.capability == REVERSE_CONNECT:
@@ -185,7 +186,8 @@ class Icq:
         return proposal.rewritten(frame, nat, named, outside)
 
     def _relay_out(self, proposal: Proposal, frame: Frame, nat: Nat, peer: str | None) -> list[Edit]:
-        """The port in the service data is a listener for this occasion, 0x0005 the published one again."""
+        """Edit a type-2 message: its service data names a port for this chat or file, TLV 0x0005 the
+        published port."""
         named = outside = None
         found = _listener(proposal.service_data)
         if found is not None:
@@ -199,15 +201,15 @@ class Icq:
         if published is not None and proposal.swap_port(published.inside.port, published.outside.port):
             named, outside = (named, outside) if outside else published
         if named is None or outside is None:
-            return []  # a text message, most of the time
+            return []  # a text message, as most are
         proposal.swap_address(socket.inet_aton(named.address), socket.inet_aton(outside.address))
         return proposal.rewritten(frame, nat, named, outside)
 
     @staticmethod
     def client_error(direction: Direction, frame: Frame, body: int, nat: Nat) -> list[Edit] | None:
-        """SNAC(04,0B): answers to type-2 messages travel in it, too, and may name a port.
+        """The edits of a SNAC(04,0B) that answers a type-2 message and may name a port; None if it refuses.
 
-        None if it is the refusal that it is in every other case.
+        Every other SNAC(04,0B) refuses a rendezvous.
         """
         at = _error_data(frame.data, body)
         if at is None:
@@ -217,7 +219,7 @@ class Icq:
             return None
         found = listening(message)
         if found is None or direction is Direction.REPLY:
-            return []  # in the reply direction nothing tells whose port it is
+            return []  # in the reply direction no field tells the address that the port belongs to
         cookie = _ERROR.unpack_from(frame.data, body)[0]
         named = outside = Endpoint(nat.inside.address, found.port)
         action: Literal["rewritten", "left"] = "left"
@@ -238,26 +240,26 @@ class Icq:
 def _published(
     way: Literal["out", "in"], before: Endpoint, after: Endpoint, action: Action, reason: str
 ) -> Report:
-    """What became of an endpoint that a client publishes for its whole session."""
+    """The report of a published endpoint."""
     return Report(way, _DIRECT, 0, _SESSION, before=before, after=after, action=action, reason=reason)
 
 
 def first_field(frame: bytes, name: bytes, body: int) -> int | None:
-    """Where in *frame*, of which the end may be missing, the first address of TLV 0x000C or 0x000A stands."""
+    """Offset in *frame*, whose end may be missing, of the first value of a TLV 0x000C or 0x000A; or None."""
     fields = _status_fields(frame, body) if name == SET_NICKINFO_FIELDS else _user_fields(frame, name, body)
-    with suppress(ValueError):  # where the bytes end
+    with suppress(ValueError):  # the frame's end is missing
         return next((field.at for field in fields), None)
     return None
 
 
 def first_in_error(frame: bytes, body: int) -> int | None:
-    """The same for SNAC(04,0B): where its type-2 message begins, if that is what it holds."""
+    """The same for SNAC(04,0B): the offset of its type-2 message, or None if it holds none."""
     at = _error_data(frame, body)
     return at if at is not None and frame[at : at + 2] == RELAY_BEGIN[: len(frame) - at] else None
 
 
 def _listener(data: bytes) -> Listening | None:
-    """The port that a type-2 message offers, unless it says no."""
+    """The port that a type-2 message names, unless it refuses."""
     message = relay_message(data)
     return None if message is None or message.status == REFUSED else listening(message)
 
@@ -275,7 +277,7 @@ def _reverse_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None
 
 
 def _redirect(proposal: Proposal, reverse: ReverseConnect, before: Endpoint, after: Endpoint) -> None:
-    """Put *after* in place of *before*; where a client repeats itself in TLVs, there, too."""
+    """Put *after* in place of *before*, in the service data and in the TLVs that repeat it."""
     address = reverse.address
     reverse.address = socket.inet_aton(after.address)
     for field in ("port", "port_again"):
@@ -287,7 +289,8 @@ def _redirect(proposal: Proposal, reverse: ReverseConnect, before: Endpoint, aft
 
 
 def _relay_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None:
-    """The address may be in the message or only in the sender's user info; the two ports differ."""
+    """Map a type-2 message back: its two ports differ, and its address may be in a TLV or the sender's user
+    info."""
     found = _listener(proposal.service_data)
     told = [proposal.value(tag) for tag in ADDRESSES]
     told += [
@@ -316,16 +319,17 @@ def _relay_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None:
 
 
 def _status_fields(frame: bytes, body: int) -> Iterator[_Field]:
-    """TLV 0x000C of a SNAC(01,1E). Raises ValueError as _tlvs does."""
+    """The TLVs 0x000C of a SNAC(01,1E). Raises ValueError as _tlvs does."""
     for tag, length, at in _tlvs(frame, body):
         if tag == UserTag.DIRECT_INFO and length == _INFO.size:
             yield _Field(0, tag, at)
 
 
 def _user_fields(frame: bytes, name: bytes, body: int) -> Iterator[_Field]:
-    """TLVs 0x000C and 0x000A of the user-info blocks that begin at *body*. Raises ValueError as _tlvs does.
+    """The TLVs 0x000C and 0x000A of the user-info blocks that begin at *body*.
 
-    Only a block's count separates its TLVs from what follows, which is other TLVs or another block.
+    Only its count says where the TLVs of a block end; other TLVs or another block may follow. Raises
+    ValueError as _tlvs does.
     """
     pos, size, block = body, len(frame), 0
     while pos < size and (not block or name in (NICK_INFO_UPDATE, ARRIVED)):
@@ -342,10 +346,11 @@ def _user_fields(frame: bytes, name: bytes, body: int) -> Iterator[_Field]:
 
 
 def _tlvs(frame: bytes, pos: int, count: int | None = None) -> Iterator[tuple[int, int, int]]:
-    """Type, length and value's place of *count* TLVs from *pos* on; without *count*, up to the frame's end.
+    """Type, length and offset of the value of *count* TLVs from *pos* on; without *count*, to the frame's
+    end.
 
-    Raises ValueError where one overruns the frame; if its header is all there, only after it was yielded,
-    for a reader that knows that the frame's end is missing.
+    Raises ValueError at a TLV that overruns the frame. If the TLV's header is complete it is yielded first,
+    for a caller that knows that the frame's end is missing.
     """
     size = len(frame)
     while pos < size if count is None else count:
@@ -362,7 +367,7 @@ def _tlvs(frame: bytes, pos: int, count: int | None = None) -> Iterator[tuple[in
 
 
 def _error_data(frame: bytes, body: int) -> int | None:
-    """Where the data of a SNAC(04,0B) of ICBM channel 2 and reason 3 begins; None if it is another one."""
+    """Offset of the data of a SNAC(04,0B) of ICBM channel 2 and reason 3; None for others."""
     if len(frame) < body + _ERROR.size:
         return None
     _, channel, length = _ERROR.unpack_from(frame, body)
@@ -372,7 +377,7 @@ def _error_data(frame: bytes, body: int) -> int | None:
 
 
 def _replaced(frame: Frame, news: list[tuple[int, bytes]]) -> list[Edit]:
-    """Edits that put these bytes at these offsets of *frame*, as small as they can be."""
+    """Edits that put the bytes of *news* at their offsets of *frame*; equal bytes are left out."""
     edits: list[Edit] = []
     for at, new in sorted(news):
         edits += differences(frame.data[at : at + len(new)], new, frame.at + at)

@@ -1,4 +1,4 @@
-"""Where in a frame whose end is missing an edit could begin, so that the bytes before need not wait."""
+"""Finds the first byte of an incomplete frame that an edit could change; the bytes before it can leave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nfreaim.layers.oscar_names import (
 
 
 def first_in_frame(frame: bytes, direction: Direction, nat: Nat) -> int | None:
-    """Where in *frame*, of which the end is missing, the first byte stands that an edit could concern."""
+    """Offset in *frame*, whose end is missing, of the first byte that an edit could change; None if none."""
     name, body = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4], body_of(frame)
     if nat.server_inside:
         return first_editable(frame, direction) if name == CHANNEL_MSG_TO_CLIENT else None

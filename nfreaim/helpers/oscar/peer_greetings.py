@@ -1,16 +1,16 @@
-"""What a peer says first on a peer link, by service: OFT2 for files, ODC2 for direct IMs. No state here.
+"""The first bytes of a peer on a peer link, by service: OFT2 for files, ODC2 for direct IMs.
 
-File transfer, a header of 256 bytes or more: "OFT2" (or "OFT3": the same with sizes of 64 bits), u16 length
-of the header, u16 type, cookie[8], counts, sizes, name. The sender of the file speaks first, whoever opened
-the connection, with a prompt; the receiver's first word is an ack, "done" (it has the file already) or
-"resume". Recorded from libpurple 2.12.1 and in public captures of AIM. The cookie is of no use here: in
+File transfer: a header of 256 bytes or more, "OFT2" (or "OFT3": the same with sizes of 64 bits), u16 length
+of the header, u16 type, cookie[8], counts, sizes, name. The sender of the file speaks first, with a prompt,
+whichever side opened the connection. The receiver's first message is an ack, "done" (it has the file already)
+or "resume". Recorded from libpurple 2.12.1 and in public captures of AIM. The cookie cannot be verified: in
 prompts of libpurple and Miranda it is zero, in those of AIM it is not.
 
-Get File uses the same header with types of its own; who speaks first depends on the client.
+Get File uses the same header with types of its own; which side speaks first depends on the client.
 
-Direct IM, a header of 76 bytes: "ODC2", u16 76, u16 type 1, u16 subtype, u16 0, cookie[8] and more. The side
-that opened the connection speaks first, and the listener closes it if the cookie is not that of the proposal
-(libpurple 2.12.1): so clients that worked with it send it.
+Direct IM: a header of 76 bytes, "ODC2", u16 76, u16 type 1, u16 subtype, u16 0, cookie[8] and more. The side
+that opened the connection speaks first. A libpurple 2.12.1 that listens closes the connection if the cookie
+is not that of the proposal, so every client that worked with it sends that cookie.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Final, Literal
 from nfreaim.core.greeting import Field, Greeting
 
 Party = Literal["sender", "receiver"]
-"""Of a file: what the peer outside is."""
+"""The part of the outside peer in the transfer of a file."""
 
 _OFT: Final = Field(0, frozenset({b"OFT2", b"OFT3"}))
-# The name stands at the end: beyond 63 bytes it makes the header longer. None has been seen that needs 2 KiB.
+# A name of more than 63 bytes makes the header longer than 256. No header of 2 KiB or more has been seen.
 _OFT_LENGTH: Final = Field(4, frozenset(bytes([high]) for high in range(1, 8)))
 _PROMPT: Final = frozenset({b"\x01\x01"})
 _FROM_RECEIVER: Final = frozenset({b"\x02\x02", b"\x02\x04", b"\x02\x05"})
-# Listing asked for, sent, received, acknowledged; file and directory wanted; then the transfer's own.
+# Listing requested, sent, received, acknowledged; file, directory requested; then the types of a transfer.
 _GET_FILE: Final = frozenset(
     {b"\x11\x08", b"\x12\x09", b"\x12\x0a", b"\x12\x0b", b"\x12\x0c", b"\x12\x0e"} | _PROMPT | _FROM_RECEIVER
 )
@@ -36,10 +36,10 @@ _ODC_COOKIE: Final = 12
 
 
 def greetings(service: str, cookie: bytes | None = None, peer: Party | None = None) -> tuple[Greeting, ...]:
-    """What the peer may say first on a link for *service*; nothing where that is not known: no gate then.
+    """The greetings of a peer on a link for *service*; empty if they are not known, so nothing is verified.
 
-    cookie  of the agreement (8 bytes); None where it is not known: any will do
-    peer    whether the peer sends or receives the file; None where that cannot be told
+    cookie  of the agreement (8 bytes); None if it is not known, so any cookie passes
+    peer    whether the peer sends or receives the file; None if it is not known
     """
     if service == "send-file":
         types = {"sender": _PROMPT, "receiver": _FROM_RECEIVER, None: _PROMPT | _FROM_RECEIVER}[peer]

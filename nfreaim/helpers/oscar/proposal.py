@@ -1,6 +1,6 @@
-"""Proposal: one rendezvous proposal, what it announces and what may be set in it.
+"""Proposal: reads the address and port of one rendezvous proposal, and edits them.
 
-It decides nothing about pinholes: helpers/oscar.py and helpers/icq.py do, and report through it.
+Its callers, session.py and icq.py, ask for pinholes; Proposal makes their edits and reports.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nfreaim.layers.oscar_messages import (
 from nfreaim.layers.structs import header_struct
 
 ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
-# What may be edited. VERIFIED_IP is the server's to write, but nothing keeps a client from it.
+# The TLVs that may be edited. VERIFIED_IP is for the server to add, but a client can send it.
 _EDITABLE: Final = frozenset({*ADDRESSES, RdvTag.PORT, RdvTag.IP_XOR, RdvTag.PORT_XOR})
 _LENGTHS: Final[dict[int, int]] = {
     tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in _EDITABLE
@@ -43,13 +43,13 @@ _LENGTHS: Final[dict[int, int]] = {
 _NOWHERE: Final = bytes(4)
 ICBM: Final = header_struct(IcbmToClient)
 OWN_RENDEZVOUS: Final = frozenset({REVERSE_CONNECT, SERVER_RELAY})
-"""Capabilities of ICQ's own kinds, whose service data names an address, too (see icq.py)."""
-# A plain number: before Python 3.12 reading an enum's member costs as much as unpacking a header.
+"""Capabilities of ICQ's own kinds: their service data names an address or a port (see icq.py)."""
+# A plain number, because before Python 3.12 reading an enum's member takes as long as unpacking a header.
 _RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
 
 
 class Proposal:
-    """A dissected message whose rendezvous block is a proposal, and what may be done to it."""
+    """A dissected message whose rendezvous block is a proposal."""
 
     def __init__(self, flap: FLAP, block: Rendezvous) -> None:
         self.flap = flap
@@ -66,20 +66,20 @@ class Proposal:
 
     @property
     def stage(self) -> int:
-        """Which proposal of its conversation this is, from 1; 0 if it does not say."""
+        """The number of this proposal in its conversation, from 1; 0 if it has none."""
         number = self.block.first(RdvTag.SEQ_NUM)
         return int.from_bytes(number.value, "big") if number is not None else 0
 
     @property
     def secure(self) -> bool:
-        """The peers will talk TLS on their link."""
+        """Whether the peers will use TLS on their link."""
         return self.block.first(RdvTag.REQUEST_SECURE) is not None
 
     @property
     def greetings(self) -> tuple[Greeting, ...]:
-        """What a peer that connects because of this proposal says first; nothing where that is not known.
+        """The greetings of a peer that connects because of this proposal; empty if they are not known.
 
-        The first proposal of a file transfer is the sender's and names the file; the second answers it.
+        The first proposal of a file transfer comes from the sender and names the file; the second answers it.
         """
         peer: Party | None = None
         if self.stage == 2:
@@ -94,7 +94,7 @@ class Proposal:
         return tlvs[0].value if tlvs else None
 
     def ports(self) -> tuple[int, ...]:
-        """The port as it should be read, and as Licq writes it: with its bytes swapped."""
+        """The port as big-endian, and as little-endian, which Licq writes. Empty if there is none."""
         value = self.value(RdvTag.PORT)
         return (int.from_bytes(value, "big"), int.from_bytes(value, "little")) if value else ()
 
@@ -110,19 +110,20 @@ class Proposal:
             tlv.value = value
 
     def flaw(self) -> str | None:
-        """What forbids to touch this proposal, or None."""
+        """The reason why this proposal must not be edited, or None."""
         if self.block.first(RdvTag.USE_ARS) is not None:
             return "goes through a relay"  # the address is the relay's and the port a PIN
         for tag, tlvs in self._tlvs.items():
             if any(len(tlv.value) != _LENGTHS[tag] for tlv in tlvs):
                 return f"TLV {tag:#06x} has another length than {_LENGTHS[tag]}"
             if any(tlv.value != tlvs[0].value for tlv in tlvs):
-                # Clients do not agree on which one counts: libpurple the first, joscar and Kopete the last.
+                # Clients disagree about which one counts: libpurple takes the first, joscar and Kopete the
+                # last.
                 return f"TLV {tag:#06x} stands there twice and differs"
         return None
 
     def unfit(self) -> str | None:
-        """Why no one can act on this proposal, or None."""
+        """The reason why no peer can act on this proposal, or None."""
         if reason := self.flaw():
             return reason
         if not self.port:
@@ -132,25 +133,26 @@ class Proposal:
         return None
 
     def vouched(self) -> str | None:
-        """The address that the server saw the sender at and puts into its name; None if it does not say.
+        """The sender's address as the server saw it; None if the server does not vouch for one.
 
-        open-oscar-server v0.24.0 overwrites 0x0003 with it and appends 0x0004, AOL's servers only append;
-        both do so only where the sender wrote a 0x0003. One without the other is the sender's word alone.
+        open-oscar-server v0.24.0 writes the address over TLV 0x0003 and appends it as 0x0004, AOL's servers
+        only append; both do so only if the sender wrote a 0x0003. So a TLV without an equal other one is the
+        sender's claim alone.
         """
         address = self.value(RdvTag.REQUESTER_IP)
         return socket.inet_ntoa(address) if address and address == self.value(RdvTag.VERIFIED_IP) else None
 
     def move(self, address: bytes, before: Endpoint, after: Endpoint) -> None:
-        """Put *after* where *address* and the port of *before* stand.
+        """Put *after* in place of *address* and of the port of *before*.
 
-        The complements 0x0016 and 0x0017 are kept right where they were right, each on its own: Kopete
-        sends the second without the first.
+        If a complement (0x0016 of the address, 0x0017 of the port) was right it is corrected. Each is treated
+        on its own, because Kopete sends the second without the first.
         """
         self.swap_address(address, socket.inet_aton(after.address))
         self.swap_port(before.port, after.port)
 
     def swap_address(self, old: bytes, new: bytes) -> None:
-        """Put the address *new* wherever *old* stands."""
+        """Put the address *new* in each address TLV that holds *old*."""
         checked = self.value(RdvTag.IP_XOR) == _complement(self.value(RdvTag.RDV_IP))
         for tag in ADDRESSES:
             if self.value(tag) == old:
@@ -159,7 +161,7 @@ class Proposal:
             self._set(RdvTag.IP_XOR, _complement(self.value(RdvTag.RDV_IP)))
 
     def swap_port(self, old: int, new: int) -> bool:
-        """Put the port *new* where *old* stands, in its byte order; whether it stood there."""
+        """Put the port *new* in place of *old*, in the same byte order. Returns whether *old* was there."""
         value = self.value(RdvTag.PORT)
         order: Literal["big", "little"] = "big" if value == old.to_bytes(2, "big") else "little"
         if value != old.to_bytes(2, order):
@@ -179,9 +181,9 @@ class Proposal:
         agreement: bytes | None = None,
         reason: str = "own address",
     ) -> list[Edit]:
-        """The edits of a proposal on its way out; reports them. What cannot be edited gets no pinhole.
+        """The edits of a proposal on its way out, which are reported. Without edits its pinhole is closed.
 
-        agreement  the name its pinhole is kept under, if that is not the cookie
+        agreement  of its pinhole, if that is not the cookie
         """
         edits = self._edits(frame)
         if edits is None:
@@ -193,7 +195,7 @@ class Proposal:
         return edits
 
     def mapped_back(self, frame: Frame, nat: Nat, before: Endpoint, after: Endpoint) -> list[Edit]:
-        """The edits of an incoming proposal; reports them."""
+        """The edits of an incoming proposal, which are reported."""
         edits = self._edits(frame)
         if edits is None:
             nat.count("unfaithful")
@@ -203,12 +205,12 @@ class Proposal:
         return edits
 
     def _edits(self, frame: Frame) -> list[Edit] | None:
-        """What was set, as edits; None if the message would have another length."""
+        """The changes made to the layers, as edits; None if the message would have another length."""
         data = rebuild(self.flap)
         return differences(frame.data, data, frame.at) if len(data) == len(frame.data) else None
 
     def leave(self, direction: Direction, nat: Nat, reason: str, named: Endpoint | None = None) -> list[Edit]:
-        """Report that the message, which names an endpoint, stays as it is; no edits."""
+        """Report that the message stays as it is. *named* is the endpoint it names. Returns no edits."""
         tags = ADDRESSES if direction is Direction.REPLY else (RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
         values = [value for tag in tags if (value := self.value(tag)) is not None and len(value) == 4]
         named = named or Endpoint(socket.inet_ntoa(values[0] if values else _NOWHERE), self.port & 0xFFFF)
@@ -244,13 +246,13 @@ class Proposal:
 
 
 def party(flap: FLAP) -> bytes:
-    """The other party of a dissected ICBM, in the one form that is the same however the name is written."""
+    """The screen name of the other party of a dissected ICBM, as ``plain_name`` has it."""
     icbm = flap.payload.payload
     return plain_name(getattr(icbm, "sender", icbm).screen_name)
 
 
 def plain_name(name: bytes) -> bytes:
-    """*name* without spaces and in lower case: screen names differ in neither."""
+    """*name* without spaces and in lower case, because screen names that differ in these are the same."""
     return name.replace(b" ", b"").lower()
 
 
@@ -259,10 +261,11 @@ def _complement(value: bytes | None) -> bytes:
 
 
 def first_editable(frame: bytes, direction: Direction) -> int | None:
-    """Where in *frame*, of which the end may be missing, the first byte stands that an edit could change.
+    """Offset in *frame*, whose end may be missing, of the first byte that an edit could change; None: none
+    yet.
 
-    None if there is none in what is there. Read by structure, as far as the bytes go: user-info TLVs 0x0003
-    and 0x0005 (sign-on time, member since) look exactly like an address and a port.
+    The frame is parsed as far as its bytes go, because a search for TLVs would be misled: user-info TLVs
+    0x0003 and 0x0005 (sign-on time, member since) look exactly like an address and a port.
     """
     pos = body_of(frame)
     size = len(frame)
@@ -270,7 +273,7 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
         return None
     pos += ICBM.size
     pos += 1 + frame[pos]
-    if direction is Direction.REPLY:  # user info: warning level and a count that alone delimits its TLVs
+    if direction is Direction.REPLY:  # user info: warning level, and a count that alone ends its TLVs
         count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
         pos += 4
         while count and pos + TLV_HEADER.size <= size:
@@ -308,7 +311,7 @@ def _first_in_block(frame: bytes, pos: int, size: int) -> int | None:
 
 
 def body_of(frame: bytes) -> int:
-    """Where the SNAC body begins: behind the extra block, if the flags announce one."""
+    """Offset of the SNAC body: behind the extra block, if the flags announce one."""
     if len(frame) >= SNAC_BODY + 2 and SNAC_HEADER.unpack_from(frame, FLAP_HEADER.size)[2] & SNAC_FLAG_EXTRA:
         return SNAC_BODY + 2 + int.from_bytes(frame[SNAC_BODY : SNAC_BODY + 2], "big")
     return SNAC_BODY

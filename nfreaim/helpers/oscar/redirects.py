@@ -1,11 +1,13 @@
-"""Redirects: a server tells its client, as text "host:port", where to connect next.
+"""Redirects: edits or learns from the text "host:port" by which a server sends its client to the next server.
 
-A server on our side tells clients outside its inside address, where they cannot go: they are sent to the
-address and port instead that they reached it by. The text's length may change and takes the TLV's and the
-FLAP's with it; the length in the FLAP header is thus the first byte that such an edit concerns. What any
-other server tells a client of ours is only learned from. A redirect is edited in whole or left as it came.
+A server inside names its inside address, which outside clients cannot reach: the redirect is edited to name
+the outside endpoint that the client reached the server by. The text's length may change, and with it the
+lengths of the TLV and of the frame; so the length in the FLAP header is the first byte that such an edit
+changes. A redirect of an outside server is not edited, but the server that it names is followed. A redirect
+is edited as a whole or left as it came.
 
-Works on bytes until a frame is known to be a redirect, and may not open or close anything.
+Frames are compared as bytes, and dissected only if they may be redirects. No redirect opens or closes a
+pinhole.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from nfreaim.layers.oscar_redirect import REDIRECTS, dissect_redirect, servers_o
 log = logging.getLogger(__name__)
 
 FIRST_EDITABLE: Final = 4
-"""Where in a frame the first byte stands that a redirect's edit could change: its length.
+"""Offset in a frame of the first byte that a redirect's edit could change: its length.
 
-A sender that waits for the ACK of a first lone byte before it writes the rest (Nagle) gets it, therefore.
+The bytes before it leave at once, so a sender whose first bytes leave alone gets the ACK that it waits for
+(Nagle) before it sends the rest.
 """
 _DATA: Final = FlapChannel.DATA.value
 _SIGNOFF: Final = FlapChannel.SIGNOFF.value
@@ -36,21 +39,21 @@ _TEXT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,252})(?::([0-9]{1,5}))?
 
 
 class Server(NamedTuple):
-    """What a redirect names; *port* None: the one that the client is connected to."""
+    """The server that a redirect names; *port* None: the port that the client is connected to."""
 
     host: str
     port: int | None
 
     @classmethod
     def parse(cls, value: bytes) -> Server | None:
-        """None if *value* is no "host" or "host:port"; an IPv6 address is neither."""
+        """The server in *value*, "host" or "host:port"; None if it is neither, such as an IPv6 address."""
         found = _TEXT.fullmatch(value.decode("ascii", "replace"))
         if found is None or (found[2] and not 0 < int(found[2]) <= 0xFFFF):
             return None
         return cls(found[1], int(found[2]) if found[2] else None)
 
     def is_address(self) -> bool:
-        """Whether the host is an IPv4 address, not a name."""
+        """Whether the host is an IPv4 address and not a name."""
         try:
             IPv4Address(self.host)
         except ValueError:
@@ -77,7 +80,7 @@ class Redirects:
         self._told = False
 
     def read(self, frame: Frame, nat: Nat) -> list[Edit] | None:
-        """The edits of *frame*, a whole one of REDIRECTS or FLAP channel 4; None if it names no server."""
+        """The edits of *frame*, a whole one of REDIRECTS or of FLAP channel 4; None if it names no server."""
         try:
             flap = dissect_redirect(frame.data)
         except ValueError:
@@ -90,7 +93,7 @@ class Redirects:
             return None
         value = places[0][1]
         if any(other != value for _, other in places):
-            # Clients do not agree on which one counts: libpurple takes the first, joscar the last.
+            # Clients disagree about which one counts: libpurple takes the first, joscar the last.
             return self._leave(nat, value, "it names two different servers")
         if rebuild(flap) != frame.data:
             nat.count("unfaithful")
@@ -106,7 +109,7 @@ class Redirects:
         return self._rewrite(frame, [at for at, _ in places], value, server, nat)
 
     def _follow(self, server: Server | None, nat: Nat) -> None:
-        """A server of somebody else's: its text is right, but the connection to come may be to any port."""
+        """A redirect of an outside server: its text is right, but the next connection may be to any port."""
         if server is None:
             return
         port = server.port or nat.outside.port
@@ -116,7 +119,7 @@ class Redirects:
             self._tell(f"redirect to {server.host} cannot be followed by its name: add {port} to ports")
 
     def _rewrite(self, frame: Frame, places: list[int], value: bytes, server: Server, nat: Nat) -> list[Edit]:
-        """A server on our side: have its client come back the way it came."""
+        """A redirect of an inside server: name the endpoint that the client reached the present server by."""
         try:
             reached = nat.reached()
         except Refused as refusal:
@@ -144,10 +147,10 @@ class Redirects:
         return edits
 
     def _leave(self, nat: Nat, value: bytes, reason: str) -> list[Edit]:
-        """Count, and tell the operator once, that a redirect of a server on our side stays as it is."""
+        """Count, and log once, that a redirect of an inside server stays as it is."""
         if nat.server_inside:
             nat.count("redirects_left")
-            # The server may write anything there: only what an operator could put into server_names is shown.
+            # The server may write any text: only a name that could be put into server_names is logged.
             named = value.decode() if Server.parse(value) else "what is no name of a host"
             self._tell(f"redirect of {nat.outside} to {named} left alone: {reason}")
         return []
@@ -159,7 +162,7 @@ class Redirects:
 
 
 def _edits(frame: Frame, places: list[int], old: bytes, new: bytes) -> list[Edit]:
-    """Edits that put the text *new* in place of *old* into the TLVs at *places*, and right their lengths."""
+    """Edits that put the text *new* in place of *old* into the TLVs at *places*, and correct the lengths."""
     grown = len(new) - len(old)
     edits: list[Edit] = []
     if grown:

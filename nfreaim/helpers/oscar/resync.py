@@ -1,24 +1,24 @@
-"""Resync: finds the beginning of a frame again in a direction of which a part was missed. It only looks.
+"""Resync: finds a frame boundary in a direction of which bytes were missed.
 
-After a crash the bytes that passed meanwhile are unknown, and with them where frames begin. What is in a
-text message must never be taken for frames, though whoever wrote it may know how it will be cut. So:
+After a crash the bytes that passed meanwhile are unknown, and so are the frame boundaries. The text of a
+message must never be taken for frames, even if its author knows how TCP will cut it. So:
 
-- A chain begins where a segment begins as a frame, and is followed frame by frame, each numbered one higher
-  than the one before (no tolerance here), whatever is in them. Bytes that a chain covers are not looked at:
-  a frame whose beginning was seen hides everything that its text could imitate.
-- It counts for nothing until, after QUIET seconds without a byte, the next segment begins with a frame of
-  the number that is due. A chain that is inside a frame at such a moment is dropped.
+- A chain of frames begins where a segment begins with a frame header. It is followed frame by frame, whatever
+  the frames hold; each has to be numbered one higher than the one before, without tolerance. Bytes inside a
+  chain are not searched, so a frame whose beginning was seen hides every frame that its text could imitate.
+- The chain is trusted only when, after QUIET seconds without a byte, the next segment begins with a frame of
+  the number that is due. A chain that is inside a frame at such a pause is dropped.
 
-Why this cannot be misled. Between two frames, and only there, a sender is silent: it hands a frame to its
-TCP in one piece. So behind a pause a true frame begins, with its true number. A chain that was made up of
-text must end exactly where the burst of true frames ends that it is hidden in, or it is dropped at the
-pause, and must have come to the number of that frame. If it does, by a guess among 65536, it has become the
-true chain, and nothing was edited or opened before. Whether several messages were prepared to swallow each
-other's headers makes no difference: they swallow none across a pause.
+Why this cannot be misled: a sender is silent only between two frames, because it hands each frame to its TCP
+in one piece. So after a pause a true frame begins, with its true number. A chain that was made up of text is
+hidden in a burst of true frames. It has to end exactly where the burst ends, or it is dropped at the pause;
+and it has to have reached the number of the frame that follows. If it does, by a guess among 65536, it has
+become the true chain, and until then nothing was edited or opened. Several messages that were prepared to
+swallow each other's headers gain nothing, because they swallow none across a pause.
 
-What remains is a receiver that keeps its peer's window shut for QUIET seconds in the midst of a frame whose
-beginning was missed. That is the other end of this very connection, and all that it could get opened is for
-the host whose bytes these are.
+One case remains: a receiver that keeps its peer's window shut for QUIET seconds, in the middle of a frame
+whose beginning was missed. This receiver is the other end of the same connection, and could have a pinhole
+opened only to the host that sent these bytes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from nfreaim.errors import Malformed
 from nfreaim.helpers.oscar.flap import FlapReader
 
 QUIET: Final = 1.0
-"""Seconds; a frame that is on its way takes milliseconds, a lost segment of it a retransmission's time."""
+"""Seconds. A frame on its way takes milliseconds, and a lost segment of it the time of a retransmission."""
 
 
 class Resync:
-    """One direction. *make* gives a reader that begins anywhere; *reader* is the present one.
+    """One direction. *make* makes a reader that begins anywhere; *reader* follows the present chain.
 
-    sure  its frames are the true ones: from the next byte on it may be read for good
+    sure  the chain is trusted: *reader* may read on from the next byte
     """
 
     __slots__ = ("_last", "_make", "_proving", "reader", "sure")
@@ -51,7 +51,7 @@ class Resync:
         self.sure = self._proving = False
 
     def saw(self, data: bytes, start: int, now: float, joined: bool) -> None:
-        """A segment has the bytes *data* from *start* on; *joined*: the byte before was the last one seen."""
+        """Read *data*, the bytes of a segment from *start* on; *joined*: they follow the last bytes seen."""
         quiet = self._last is None or now - self._last >= QUIET
         self._last = now
         if not joined or (quiet and not self.reader.resting):
