@@ -1,7 +1,4 @@
-"""The failures that have a name; the class says whose fault it was.
-
-This module defines exceptions and nothing else.
-"""
+"""Exceptions; the class says whether the operator, the machine or the peer caused the failure."""
 
 
 class ConfigError(Exception):
@@ -13,8 +10,8 @@ class BackendError(Exception):
 
 
 class Malformed(Exception):
-    """The peer's fault: bytes that are not the protocol. Ends the reading of one flow, inside the engine."""
+    """The peer's fault: bytes that contradict the protocol. The engine then reads the flow no further."""
 
 
 class Foreign(Malformed):
-    """The flow was never this protocol: its first bytes say so. It leaves the queue for good."""
+    """The flow is of another protocol, as its first bytes show. The engine takes it out of the queue."""

@@ -1,4 +1,4 @@
-"""Greeting: what a connection has to begin with, as plain data. Knows no protocol, and nothing of packets."""
+"""Greeting: the first bytes that a connection may have, as plain data of no protocol."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import NamedTuple
 
 
 class Field(NamedTuple):
-    """Bytes of a greeting: at offset *at* stands one of *values*, which are all of one length."""
+    """Bytes of a greeting: one of *values* at offset *at*. All values have the same length."""
 
     at: int
     values: frozenset[bytes]
 
 
 Greeting = tuple[Field, ...]
-"""What a connection may begin with. What no field covers may be anything."""
+"""The fields that the first bytes of a connection must match. Bytes outside the fields are free."""
 
 
 def length(greeting: Greeting) -> int:
-    """How many bytes it takes to tell whether a connection began with *greeting*."""
+    """The number of bytes that decides whether a connection began with *greeting*."""
     return max(field.at + len(next(iter(field.values))) for field in greeting)
 
 
 def match(read: bytes, greetings: Iterable[Greeting]) -> bool | None:
-    """Whether a connection that began with *read* began with one of *greetings*; None: too early to tell.
+    """Whether *read*, the first bytes of a connection, match one of *greetings*; None if more bytes decide.
 
-    The answer does not depend on where *read* was cut: once it is not None, more bytes do not change it.
+    More bytes never change a True or False, so the answer does not depend on how the bytes were segmented.
     """
     fitting = [greeting for greeting in greetings if all(_fits(read, field) for field in greeting)]
     if not fitting:

@@ -1,4 +1,4 @@
-"""EngineSettings: the engine's bounds. Nothing else lives here."""
+"""EngineSettings: the bounds of the engine."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from nfreaim.core.flow_table import FlowLimits
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """The engine's bounds. Times in seconds.
+    """The bounds of the engine. Times are in seconds.
 
-    hold, hold_bytes   how long a packet is kept back, and how many payload bytes in one stream
-    hold_packets       how many packets in all streams together
-    gap                a hole in a stream that is read: given up after this time
-    poll               how often the control connections of pinholes are looked up
-    grace              how long one may be unknown to connection tracking, which is flushed now and then
-    midstream          read flows whose beginning was not seen, too
-    home_names         host names (lower case) that stand for servers behind this router
+    hold               a packet is held at most this long
+    hold_bytes         at most as many payload bytes are held in one stream
+    hold_packets       at most as many packets are held in all streams together
+    gap                a flow with a gap that is older is read no further
+    poll               interval between two looks at the control connections of pinholes
+    grace              time that a control connection may be unknown to connection tracking before it counts
+                       as lost; operators flush connection tracking now and then
+    midstream          read also flows whose beginning was not seen
+    home_names         host names (lower case) of servers behind this router
     """
 
     hold: float = 0.030

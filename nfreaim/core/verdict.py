@@ -1,4 +1,4 @@
-"""Verdict: what the kernel shall do with one packet. Nothing else lives here."""
+"""Verdict: accept or drop a queued packet, and the bytes that it leaves with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Accept a packet, as *payload* (the whole packet) if given, or drop it.
+    """Accept a packet, with the bytes *payload* (the whole packet) if given, or drop it.
 
-    release  its connection was verified and needs no further look
+    release  the packet's connection is verified, so the rules may stop queueing it
     """
 
     accept: bool

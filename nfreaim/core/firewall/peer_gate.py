@@ -1,14 +1,14 @@
-"""PeerGate: who may go on through a pinhole. The first bytes from outside have to be what was promised.
+"""PeerGate: lets a connection through a pinhole go on only if its first bytes from outside match a greeting.
 
-It sees both directions of each connection from its SYN until it is decided, and nothing of it afterwards:
-the verdict that releases a connection takes it out of the queue for good. No I/O, no clock and no protocol
-here: what to expect comes as a Greeting, from whoever knows the service.
+The gate sees both directions of each connection from its SYN until it is decided. The verdict that releases a
+connection takes it out of the queue, so the gate sees none of its later packets. The gate has no I/O, no
+clock and no protocol: the helper of the service provides the greetings.
 
-What was checked is what is delivered. Bytes are read in order from the SYN's sequence number on; a segment
-that brings other bytes for a place that was read does not pass, nor does what lies behind a hole, and data on
-a SYN is taken off it (its receiver asks for it again). A connection is released only once the inside host has
-acknowledged the greeting: a segment that passed here need not have arrived there (an old timestamp, a short
-time to live), and another one could be sent in its place later.
+The bytes that were checked are the bytes that are delivered. Bytes are read in order from the SYN's sequence
+number on. A segment is dropped if it has other bytes at an offset that was read, or lies behind a gap. Data
+are removed from a SYN, and its sender repeats them. A connection is released only after the inside host has
+acknowledged the greeting: a segment that passed the gate may not have reached the host (an old timestamp, a
+short time to live), and the peer could send another one in its place later.
 Layouts: TCP RFC 9293 sections 3.1 and 3.10; urgent data RFC 6093.
 """
 
@@ -29,30 +29,31 @@ _RELEASE: Final = Verdict(True, release=True)
 
 
 class GateHost(Protocol):
-    """What the gate needs of its surroundings. No call raises."""
+    """The parts of the host that the gate needs. No call raises."""
 
     def expected(self, inside: Endpoint) -> Sequence[Greeting]:
-        """What may be said first to *inside*, each of them in full; none: no pinhole leads there."""
+        """The greetings that a connection to *inside* may begin with; empty if no pinhole leads there."""
 
     def is_inside_host(self, address: str) -> bool:
-        """Whether *address* belongs to the inside networks."""
+        """Whether *address* is in one of the inside networks."""
 
     def reset(self, key: bytes, seq: int, ack: int) -> None:
         """Send a reset with the addresses and ports of *key* (see Segment) towards outside."""
 
     def refused(self, connection: FlowId, reason: str) -> None:
-        """The peer (client) did not say what it had to to the inside host; both are reset. Once for each."""
+        """The gate has refused *connection*, whose client is the peer; it resets both ends. Called once."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """How much the gate remembers. Times in seconds.
+    """The bounds of the gate's memory. Times are in seconds.
 
-    waiting  connections that are established and have not been decided: while there are so many no other is
-             completed, because what is forgotten here can only be refused when it speaks
-    others   those that are not established yet, or decided already
-    idle     of a waiting connection without a packet
-    lenient  after a start packets of unknown connections pass: they were established while nobody looked
+    waiting  at most as many connections are established and undecided. At this number no other connection is
+             completed, because one that the gate forgets is refused at its next packet
+    others   at most as many connections are remembered that are not established yet, or are decided
+    idle     a connection without a packet is forgotten after this time
+    lenient  for this time after a start packets of unknown connections pass, because these connections were
+             established while no gate watched
     """
 
     waiting: int = 4096
@@ -62,9 +63,9 @@ class GateLimits:
 
 
 class _State(Enum):
-    CALLED = auto()  # its SYN was seen
-    READING = auto()  # the inside host answered it
-    SATISFIED = auto()  # the greeting is right, and not acknowledged yet
+    CALLED = auto()  # the peer's SYN was seen
+    READING = auto()  # the inside host answered the SYN
+    SATISFIED = auto()  # the greeting matches, and is not acknowledged yet
     RELEASED = auto()
     REFUSED = auto()
 
@@ -72,11 +73,11 @@ class _State(Enum):
 class _Connection:
     """One connection.
 
-    syn        the sequence number of its latest SYN
-    base       that of its first byte
-    read       its first bytes, as far as a greeting goes
-    end        how many bytes (a FIN counts as one) have passed
-    greetings  what was expected when it was made
+    syn        sequence number of the latest SYN
+    base       sequence number of the first byte
+    read       the first bytes, up to the length of the longest greeting
+    end        number of bytes that have passed; a FIN counts as one
+    greetings  the greetings expected at the time of the SYN
     """
 
     __slots__ = ("base", "end", "greetings", "read", "seen", "state", "syn")
@@ -91,20 +92,20 @@ class _Connection:
         self.seen = now
 
     def begin(self, base: int) -> None:
-        """The inside host answered: the first byte has this sequence number."""
+        """The inside host answered: the first byte has sequence number *base*."""
         self.state = _State.READING
         self.base = base
         self.read = b""
         self.end = 0
 
     def offset(self, number: int) -> int:
-        """Where a sequence or acknowledgement number lies, relative to the first byte."""
+        """The offset from the first byte of a sequence or acknowledgement number."""
         return distance(self.base, number)
 
     def agrees(self, at: int, data: bytes) -> bool:
-        """Whether *data* at offset *at* repeats what was read, as far as the two overlap."""
+        """Whether *data* at offset *at* equals the bytes that were read, as far as the two overlap."""
         if at < 0:
-            return at + len(data) <= 0  # a keep-alive of the SYN's own number
+            return at + len(data) <= 0  # a keep-alive with the number of the SYN
         known = self.read[at : at + len(data)]
         return data[: len(known)] == known
 
@@ -128,13 +129,13 @@ class PeerGate:
     def process(self, raw: bytes, now: float) -> Verdict:
         """The verdict for *raw*, an IPv4 packet of an undecided pinhole connection, in either direction.
 
-        It may be cut behind its first 4000 bytes, which is as much as the queue hands out.
+        The packet may be cut behind its first 4000 bytes, because the queue hands out no more.
         """
         if len(raw) < int.from_bytes(raw[2:4], "big"):
             raw = raw[:2] + len(raw).to_bytes(2, "big") + raw[4:]
         segment = Segment.parse(raw)
         if segment is None:
-            self._counters.peer_drops += 1  # connection tracking lets no such packet pass as one of ours
+            self._counters.peer_drops += 1  # connection tracking would not count it to a connection
             return DROP
         key = segment.key
         connection = self._find(key)
@@ -149,13 +150,13 @@ class PeerGate:
         return self._unknown(segment, now)
 
     def expire(self, now: float) -> None:
-        """Forget what has been idle for too long; if it speaks again it is refused."""
+        """Forget connections that are idle for too long. At their next packet they are refused."""
         for table in (self._waiting, self._others):
             for key in [key for key, one in table.items() if one.seen <= now - self._limits.idle]:
                 del table[key]
 
     def unwatched(self, now: float) -> None:
-        """Packets may have passed unseen until *now*: unknown connections are not refused for a while."""
+        """Packets may have passed unseen until *now*, so unknown connections pass for a while."""
         self._lenient_until = now + self._limits.lenient
 
     # --- from the peer ---
@@ -167,25 +168,28 @@ class PeerGate:
         if segment.flags & SYN:
             return self._call(key, connection, segment, now)
         if connection.state is _State.RELEASED:
-            # It was in the queue already, or is no part of that connection: a stray packet with its ports
-            # makes a new entry in connection tracking, which a later SYN would use.
+            # The packet was queued before the release took effect, or is a stray one with the same ports. It
+            # is not released: that would mark the new entry that a stray packet makes in connection tracking,
+            # and a later SYN would use that entry.
             return ACCEPT
         if connection.state is _State.REFUSED:
             return self._reset(segment, connection.base + len(connection.read))
         if connection.state is _State.CALLED:
-            return self._drop()  # nobody has answered it yet
+            return self._drop()  # the inside host has not answered yet
         if segment.flags & URG:
-            # An urgent byte is taken out of the stream (RFC 6093 section 2): its reader misses what we read.
+            # TCP takes an urgent byte out of the stream (RFC 6093 section 2): the host would read other
+            # bytes.
             return self._refuse(key, connection, segment, "sent urgent data first")
         return self._read(key, connection, segment)
 
     def _read(self, key: bytes, connection: _Connection, segment: Segment) -> Verdict:
-        """Bytes of a peer that the inside host has answered: the greeting, as far as it is not complete."""
+        """Read the bytes of a peer that the inside host has answered, until the greeting is complete."""
         data = segment.raw[segment.start :]
         at = connection.offset(segment.seq)
         known = len(connection.read)
         reading = connection.state is _State.READING
-        # Behind a hole nothing passes while the greeting is incomplete, and in it no byte changes any more.
+        # Bytes that were read must not change, and no bytes pass behind a gap while the greeting is
+        # incomplete.
         if data and (not connection.agrees(at, data) if at <= known else reading):
             return self._drop()
         if reading and at + len(data) > known and data:
@@ -201,18 +205,18 @@ class PeerGate:
         return ACCEPT
 
     def _call(self, key: bytes, connection: _Connection | None, segment: Segment, now: float) -> Verdict:
-        """A SYN from outside: a new connection, or the same again."""
+        """A SYN from outside: of a new connection, or repeated."""
         if segment.flags & URG:
             return self._drop()
         undecided = connection is not None and connection.state in (_State.READING, _State.SATISFIED)
         if connection is None or not undecided:
             greetings = self._host.expected(flow_id(key).server)
             if not greetings:
-                return self._drop()  # its pinhole has gone meanwhile
+                return self._drop()  # the pinhole was closed meanwhile
             self._waiting.pop(key, None)
             self._remember(key, _Connection(segment.seq, greetings, now))
         else:
-            # Nobody but the inside host can tell whether this is a new connection: by its answer.
+            # Only the answer of the inside host shows whether this SYN begins a new connection.
             connection.syn = segment.seq
         if segment.start < len(segment.raw):
             return Verdict(True, segment.rebuilt(segment.seq, segment.ack, b"", None).raw)
@@ -239,7 +243,7 @@ class PeerGate:
         return ACCEPT
 
     def _answered(self, key: bytes, connection: _Connection, segment: Segment) -> Verdict:
-        """The inside host's SYN/ACK: now it is certain where the peer's bytes begin."""
+        """The inside host's SYN/ACK: it shows the sequence number of the peer's first byte."""
         first = wrap(connection.syn + 1)
         again = connection.state is not _State.CALLED and first == connection.base
         if segment.ack != first or again or connection.state is _State.REFUSED:
@@ -255,7 +259,7 @@ class PeerGate:
     # --- neither ---
 
     def _unknown(self, segment: Segment, now: float) -> Verdict:
-        """A packet of a connection whose beginning nobody saw, or the first one of a new connection."""
+        """A packet of an unknown connection: its beginning was not seen, or this is its first packet."""
         key, flags = segment.key, segment.flags
         if flags & RST:
             return ACCEPT
@@ -267,14 +271,14 @@ class PeerGate:
         if not from_inside:
             return ACCEPT
         if flags & SYN:
-            # The SYN passed before a restart: this answer has its number, too.
+            # The SYN passed before a restart; its sequence number follows from this answer.
             back = reverse(key)
             connection = _Connection(wrap(segment.ack - 1), self._host.expected(flow_id(back).server), now)
             if connection.greetings:
                 self._remember(back, connection)
                 return self._answered(back, connection, segment)
-        # It speaks, so it is established. Released by the peer's own packet it would not need to be: a stray
-        # ACK makes an entry in connection tracking that a later SYN with the same ports could use.
+        # The inside host speaks, so the connection is established. A peer's packet would not prove that: a
+        # stray ACK makes an entry in connection tracking that a later SYN with the same ports could use.
         self._counters.peers_passed += 1
         return _RELEASE
 
@@ -288,9 +292,12 @@ class PeerGate:
         return self._reset(segment, connection.base + len(connection.read))
 
     def _reset(self, segment: Segment, seq: int) -> Verdict:
-        """Reset the peer, and the inside host by what this packet becomes: conntrack has placed it already.
+        """Reset the peer by a packet of ours, and the inside host by turning *segment* into a reset.
 
-        seq  what the inside host expects next: RFC 5961 section 3.2 wants a reset at exactly this number
+        *segment* is used because connection tracking has translated it already.
+
+        seq  the number that the inside host expects next: RFC 5961 section 3.2 wants a reset to have exactly
+             it
         """
         if not segment.flags & ACK:
             return self._drop()
@@ -306,7 +313,7 @@ class PeerGate:
         return self._waiting.get(key) or self._others.get(key)
 
     def _decided(self, key: bytes, connection: _Connection) -> None:
-        """It need not be remembered at all costs any more."""
+        """The connection is decided: move it to the table whose oldest entry may be forgotten."""
         self._waiting.pop(key, None)
         self._remember(key, connection)
 

@@ -1,11 +1,12 @@
-"""HalfOpen and HalfOpenTable: clients' SYNs that no server has answered yet. Bounded, and as fast when full.
+"""HalfOpen and HalfOpenTable: clients' SYNs that await an answer, in a table that is bounded and fast when
+full.
 
-Anybody inside can send SYNs, from made-up addresses, too, as fast as the wire takes them. So there is one
-integer for each, and forgetting costs nothing per SYN: they come in two generations, of which the older is
-dropped as a whole when the younger has filled its half of the bound. The younger half of the bound is
-therefore always remembered; by default, more SYNs than one can be handed in a second, which is how long a
-server may take to answer. (Popping the first key of a dict looks cheap, but the dict is searched from its
-beginning for it, past all that were popped before: 80 microseconds with 16384 entries.)
+A host inside can send SYNs as fast as the wire takes them, also from made-up addresses. So each SYN is stored
+as one integer, and forgetting costs nothing per SYN: the table has two generations, and drops the older one
+as a whole when the younger one has filled its half of the bound. So the latest SYNs, up to half of the bound,
+are always remembered; by default these are more than one process can be handed in a second, and a server may
+take a second to answer. (Popping the first key of a dict looks cheap, but the search for it begins at the
+first slot and passes all that were popped before: 80 microseconds with 16384 entries.)
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from typing import Final, NamedTuple
 from nfreaim.core.address import End
 from nfreaim.core.tcp.segment import wrap
 
-# What the integer holds, from bit 0: sequence number, where it came from, 1 + window scale or 0, second.
+# First bit of each part of the integer. The sequence number has bits 0 to 31; then whether the SYN came from
+# inside, 1 + window scale or 0, and the second of its arrival.
 _INSIDE, _SCALE, _SECOND = 32, 33, 38
-_ANSWERED: Final = 3  # seconds; what has no answer by then was dropped, or its answer takes another way
-_PATIENCE: Final = 75.0  # seconds, at least: clients send the third repetition of a SYN after 7
+_ANSWERED: Final = 3  # seconds; a SYN not answered by then was dropped, or its answer has another route
+_PATIENCE: Final = 75.0  # seconds that a SYN is kept at least; clients repeat it for the third time after 7
 
 
 class HalfOpen(NamedTuple):
-    """A client's SYN: its sequence number, where it came from, and its window scale (see Segment)."""
+    """A client's SYN: its sequence number, the side it came from, and its window scale (see Segment)."""
 
     seq: int
     from_inside: bool
@@ -30,12 +32,12 @@ class HalfOpen(NamedTuple):
 
     @property
     def inside(self) -> End:
-        """Which end of the flow is the inside one."""
+        """The inside end of the flow."""
         return End.CLIENT if self.from_inside else End.SERVER
 
 
 class HalfOpenTable:
-    """At most *bound* SYNs by the key of their packet (see Segment)."""
+    """At most *bound* SYNs, by the key of their packet (see Segment)."""
 
     def __init__(self, bound: int) -> None:
         self._half = max(1, bound // 2)
@@ -50,12 +52,12 @@ class HalfOpenTable:
         return key in self._young or key in self._old
 
     def begins(self, key: bytes, now: float) -> bool:
-        """Whether a client's SYN with this key awaits its answer, and may still get it."""
+        """Whether a client's SYN with this key still awaits its answer."""
         found = self._young.get(key, self._old.get(key))
         return found is not None and now - (found >> _SECOND) < _ANSWERED
 
     def announce(self, key: bytes, syn: HalfOpen, now: float) -> int:
-        """A client's SYN was seen; it replaces an earlier one. Returns how many had to give way."""
+        """Store a client's SYN, in place of an earlier one. Returns how many others were forgotten for it."""
         forgotten = 0
         if len(self._young) >= self._half and key not in self._young:
             forgotten = self._turn()
@@ -65,7 +67,7 @@ class HalfOpenTable:
         return forgotten
 
     def answered(self, key: bytes, ack: int, from_inside: bool) -> HalfOpen | None:
-        """The SYN announced for *key* that this acknowledgement number answers, from the other side."""
+        """The SYN of *key* that this acknowledgement number from the other side answers, or None; removed."""
         found = self._young.get(key)
         if found is None:
             found = self._old.get(key)
@@ -80,7 +82,7 @@ class HalfOpenTable:
         return syn
 
     def expire(self, now: float) -> None:
-        """Forget those that nobody will answer any more; call it now and then."""
+        """Forget SYNs that are too old to be answered. Call it now and then."""
         if now - self._turned >= _PATIENCE:
             self._turn()
             self._turned = now

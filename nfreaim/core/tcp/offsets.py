@@ -1,9 +1,9 @@
-"""Edit and OffsetMap: from the original bytes of a stream to the edited ones, and back.
+"""Edit and OffsetMap: translate offsets and bytes of an original stream to the edited one, and back.
 
-Pure arithmetic on stream offsets; sequence numbers, packets and protocols are unknown here.
+This is pure arithmetic on stream offsets, without sequence numbers, packets or protocols.
 
-Edits are disjoint, ascending and append-only, and each replaces at least one byte. ``fwd(x)`` is where the
-original offset x stands in the edited stream; inside an edit [s, e) by n bytes it is fwd(s) + min(x - s, n).
+Edits are disjoint, ascending and append-only, and each replaces at least one byte. ``fwd(x)`` is the offset
+in the edited stream of original offset x; inside an edit of [s, e) by n bytes it is fwd(s) + min(x - s, n).
 It is monotone, so a span [a, b) always leaves as edited[fwd(a):fwd(b)], whatever the segmentation.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-# Edits of one stream that are remembered at most: a window full of them. Of older ones only the sum of their
+# At most as many edits of one stream are remembered: a window full of them. Of older edits the sum of their
 # shifts is kept.
 REMEMBERED: Final = 1024
-# So many are remembered though they were acknowledged, for late duplicates of their segments.
+# At most as many acknowledged edits are remembered, for late duplicates of their segments.
 SETTLED: Final = 64
 
 
@@ -31,12 +31,12 @@ class Edit:
 
     @property
     def resizes(self) -> bool:
-        """Whether the edited bytes are more or fewer than the original ones."""
+        """Whether the edit changes the number of bytes."""
         return len(self.data) != self.end - self.start
 
 
 def differences(old: bytes, new: bytes, at: int) -> list[Edit]:
-    """Edits, at stream offset *at* on, that turn *old* into *new*; nearby differences make one edit."""
+    """Edits, from stream offset *at* on, that turn *old* into *new*; nearby differences share an edit."""
     edits: list[Edit] = []
     for pos in (index for index in range(len(old)) if old[index] != new[index]):
         near = edits and at + pos - edits[-1].end < 3
@@ -46,7 +46,7 @@ def differences(old: bytes, new: bytes, at: int) -> list[Edit]:
 
 
 class OffsetMap:
-    """A stream's edits. *skewed*: one of them, also a forgotten one, changed the length."""
+    """The edits of a stream. *skewed*: one of them, also a forgotten one, changed the length."""
 
     __slots__ = ("_after", "_places", "_starts", "before", "edits", "skewed")
 
@@ -61,7 +61,7 @@ class OffsetMap:
 
     @property
     def shift(self) -> int:
-        """What is added to offsets behind the last edit."""
+        """The shift of offsets behind the last edit."""
         return self._after[-1] if self._after else self.before
 
     def add(self, edits: Sequence[Edit]) -> None:
@@ -81,10 +81,10 @@ class OffsetMap:
         self._forget(len(self.edits) - REMEMBERED)
 
     def settle(self, y: int) -> None:
-        """What stands before edited offset *y* was acknowledged: of its edits, the last few are enough.
+        """Forget the edits before edited offset *y*, which was acknowledged, except the last SETTLED.
 
-        Who repeats what was acknowledged does it in vain: all of it lies before what its receiver awaits,
-        also if only the sum of the shifts is known, because that is right behind the last of these edits.
+        A retransmission of acknowledged bytes is a duplicate to its receiver. Shifted by the sum of all
+        forgotten shifts it stays one: the sum is exact behind the last forgotten edit, and fwd is monotone.
         """
         count = bisect_right(self._places, y)
         while count and self._places[count - 1] + len(self.edits[count - 1].data) > y:
@@ -92,27 +92,27 @@ class OffsetMap:
         self._forget(min(count, len(self.edits) - SETTLED))
 
     def _forget(self, count: int) -> None:
-        """Keep nothing of the first *count* edits but the sum of their shifts."""
+        """Keep only the sum of the shifts of the first *count* edits."""
         if count > 0:
             self.before = self._after[count - 1]
             for kept in (self.edits, self._starts, self._places, self._after):
                 del kept[:count]
 
     def undo(self, count: int) -> None:
-        """Take back the last *count* edits, of which nothing has left yet."""
+        """Take back the last *count* edits; no byte of them has left yet."""
         if count:
             for kept in (self.edits, self._starts, self._places, self._after):
                 del kept[-count:]
             self.skewed = self.before != 0 or any(edit.resizes for edit in self.edits)
 
     def forget(self) -> None:
-        """Keep only the sum of all shifts: nothing of these edits will be sent again."""
+        """Keep only the sum of all shifts, because no byte of these edits will be sent again."""
         self.before = self.shift
         for kept in (self.edits, self._starts, self._places, self._after):
             kept.clear()
 
     def fwd(self, x: int) -> int:
-        """Where original offset *x* stands in the edited stream."""
+        """The offset in the edited stream of original offset *x*."""
         index = bisect_right(self._starts, x) - 1
         if index < 0:
             return x + self.before
@@ -122,11 +122,11 @@ class OffsetMap:
         return x + self._after[index]
 
     def removes(self, x: int) -> bool:
-        """Whether nothing is left of the original byte at offset *x*."""
+        """Whether an edit removed the original byte at offset *x* without a byte in its place."""
         return self.fwd(x) == self.fwd(x + 1)
 
     def back(self, y: int) -> int:
-        """The last original offset that stands at or before edited offset *y*: for what is acknowledged."""
+        """The last original offset at or before edited offset *y*: for acknowledgements."""
         index = bisect_right(self._places, y) - 1
         if index < 0:
             return y - self.before
@@ -136,7 +136,7 @@ class OffsetMap:
         return y - self._after[index]
 
     def back_left(self, y: int) -> int:
-        """The first original offset that stands at or behind edited offset *y*: where a block begins."""
+        """The first original offset at or behind edited offset *y*: for the left edge of a SACK block."""
         index = bisect_left(self._places, y) - 1
         if index < 0:
             return y - self.before
@@ -146,7 +146,7 @@ class OffsetMap:
         return y - self._after[index]
 
     def render(self, data: bytes, at: int) -> bytes:
-        """What leaves for *data*, the original bytes from offset *at* on; itself if nothing changes."""
+        """The edited bytes of *data*, the original bytes from offset *at* on; *data* itself if unchanged."""
         end = at + len(data)
         index = max(bisect_right(self._starts, at) - 1, 0)
         parts: list[bytes] = []

@@ -1,6 +1,6 @@
 """Segment: one IPv4/TCP packet as a buffer with named positions, and TCP's arithmetic.
 
-Nothing here knows a flow, a protocol or the clock, and nothing here raises on strange input.
+No function raises on malformed packets, and none depends on a flow, a protocol or the clock.
 Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1, incremental checksum RFC 1624 equation 3.
 """
 
@@ -18,8 +18,8 @@ ACK: Final = 0x10
 URG: Final = 0x20
 
 TCP_PROTOCOL: Final = 6
-FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset; the don't-fragment bit is not in it
-_FLAGS: Final = 13  # of these in the TCP header
+FRAGMENT: Final = 0x3FFF  # more-fragments flag and fragment offset, without the don't-fragment bit
+_FLAGS: Final = 13  # offset of the flags in the TCP header
 _WINDOW: Final = 14
 _CHECKSUM: Final = 16
 _IP_CHECKSUM: Final = 10
@@ -29,7 +29,7 @@ _SACK: Final = 5
 _SCALE: Final = 3
 
 # version+header length, total length, flags+fragment offset, protocol, then (header without options) TCP:
-# sequence number, acknowledgement number, data offset, flags. One call reads all that the engine looks at.
+# sequence number, acknowledgement number, data offset, flags. One call unpacks every field the engine needs.
 HEADERS: Final = struct.Struct("!BxHxxHxB14xIIBB")
 _TCP: Final = struct.Struct("!IIBB")
 _NUMBERS: Final = struct.Struct("!II")
@@ -41,12 +41,12 @@ _HALF: Final = 0x80000000
 
 
 def wrap(number: int) -> int:
-    """*number* as it stands in a header: sequence numbers have 32 bits (RFC 9293 section 3.4)."""
+    """*number* as a header has it: sequence numbers have 32 bits (RFC 9293 section 3.4)."""
     return number & MASK
 
 
 def distance(start: int, number: int) -> int:
-    """How far sequence number *number* lies behind *start*, from -2**31 to 2**31 - 1; negative: before it."""
+    """Bytes from sequence number *start* to *number*, from -2**31 to 2**31 - 1; negative if it is before."""
     return ((number - start + _HALF) & MASK) - _HALF
 
 
@@ -57,8 +57,8 @@ class Segment:
     key      12 bytes as on the wire: source address, destination address, source port, destination port
     seq, ack sequence and acknowledgement number (32 bits, as in the header)
     flags    the TCP flag byte (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32)
-    tcp      where the TCP header starts in raw
-    start    where the payload starts in raw; it ends with raw
+    tcp      offset of the TCP header in raw
+    start    offset of the payload in raw; it ends with raw
     """
 
     __slots__ = ("ack", "flags", "key", "raw", "seq", "start", "tcp")
@@ -74,10 +74,10 @@ class Segment:
 
     @classmethod
     def parse(cls, raw: bytes) -> Segment | None:
-        """The segment in *raw*, or None for what is not a whole, unfragmented IPv4/TCP packet.
+        """The segment in *raw*; None if *raw* is no whole, unfragmented IPv4/TCP packet.
 
-        A packet longer or shorter than its own total length counts as not whole: the queue hands out
-        at most 4016 bytes of a packet, without a sign, and what was cut must never be written back.
+        A packet is whole if its size is its own total length. The queue silently cuts packets at 4016 bytes,
+        and a packet that was cut must never be written back.
         """
         size = len(raw)
         if size < 40:
@@ -100,7 +100,7 @@ class Segment:
     def patched(self, at: int, data: bytes) -> Segment:
         """This segment with ``raw[at:at+len(data)]`` (payload bytes) replaced and the TCP checksum updated.
 
-        The checksum is updated incrementally, so a wrong one stays exactly as wrong as it was.
+        The checksum is updated incrementally, so a wrong checksum stays wrong by the same amount.
         """
         raw = bytearray(self.raw)
         end = at + len(data)
@@ -119,12 +119,12 @@ class Segment:
 
     @property
     def window(self) -> int:
-        """The window field, as it stands there: not scaled."""
+        """The window field, not scaled."""
         return int.from_bytes(self.raw[self.tcp + _WINDOW : self.tcp + _WINDOW + 2], "big")
 
     @property
     def scale(self) -> int | None:
-        """By how many bits its sender wants to shift its windows; None: not at all (RFC 7323 section 2.2)."""
+        """The sender's window scale, in bits; None without that option (RFC 7323 section 2.2)."""
         for at, kind, size in _options(self.raw, self.tcp + 20, self.start):
             if kind == _SCALE and size == 3:
                 return min(self.raw[at + 2], 14)
@@ -133,10 +133,12 @@ class Segment:
     def rebuilt(
         self, seq: int, ack: int, payload: bytes, blocks: Blocks | None, flags: int | None = None
     ) -> Segment:
-        """This segment with other numbers and another payload, of any length; lengths and checksums follow.
+        """This segment with other numbers and another payload of any length, and lengths to match.
 
-        blocks  gives for the edges of each SACK block its new edges, or None to blank it (RFC 2018); without
-                it the blocks stay. Checksums are updated incrementally, as in ``patched``.
+        blocks  maps the edges of each SACK block to new edges, or to None to blank the block (RFC 2018);
+                without it the blocks stay
+
+        Checksums are updated incrementally, as in ``patched``.
         """
         raw = bytearray(self.raw[: self.start]) + payload
         _NUMBERS.pack_into(raw, self.tcp + 4, wrap(seq), wrap(ack))
@@ -144,14 +146,15 @@ class Segment:
         raw[self.tcp + _FLAGS] = flags
         if blocks is not None and self.start > self.tcp + 20:
             _translate_blocks(raw, self.tcp + 20, self.start, blocks)
-        # The length of the TCP part is in the sum of both headers: of the pseudo header, and of IPv4's own.
+        # The length of the TCP part is a term of both checksums: in the pseudo header and in the IPv4 header.
         old, new = len(self.raw), len(raw)
         head = _sum(raw[:8])
         raw[2:4] = new.to_bytes(2, "big")
         if new > old:
-            # Should it not fit a hop any more: with this bit set the sender would be told of a size that it
-            # respects already, and send the same again for ever. Without it routers fragment. (Lowering the
-            # MSS in the SYN instead would change connections of which nothing is known yet.)
+            # The packet may be too large for a later hop now. With this bit set, that hop would tell the
+            # sender a size that its own packets have already, and the sender would repeat the same packet for
+            # ever. Without it routers fragment. (A lower MSS in the SYN would change connections of any
+            # protocol.)
             raw[6] &= 0xFF ^ _DONT_FRAGMENT
         _adjust(raw, _IP_CHECKSUM, head, _sum(raw[:8]))
         before = _sum(self.raw[self.tcp :]) + old - self.tcp
@@ -176,7 +179,7 @@ Blocks = Callable[[int, int], tuple[int, int] | None]
 
 
 def _options(raw: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Position, kind and size of each TCP option (RFC 9293 section 3.1); ends at the first malformed one."""
+    """Offset, kind and size of each TCP option (RFC 9293 section 3.1); stops at the first malformed one."""
     while at < end:
         kind = raw[at]
         size = 1 if kind == _NOP else raw[at + 1] if kind and at + 1 < end else 0
@@ -200,13 +203,13 @@ def _translate_blocks(raw: bytearray, at: int, end: int, blocks: Blocks) -> None
 
 
 def _adjust(raw: bytearray, where: int, before: int, after: int) -> None:
-    """Update the checksum at *where* for words that summed up to *before* and now to *after* (RFC 1624)."""
+    """Update the checksum at *where* for words whose sum was *before* and is *after* (RFC 1624)."""
     total = (int.from_bytes(raw[where : where + 2], "big") ^ 0xFFFF) + (_folded(before) ^ 0xFFFF) + after
     raw[where : where + 2] = (_folded(total) ^ 0xFFFF).to_bytes(2, "big")
 
 
 def _checksum(data: bytes) -> bytes:
-    """RFC 1071"""
+    """The checksum of *data* (RFC 1071)."""
     return (_folded(_sum(data)) ^ 0xFFFF).to_bytes(2, "big")
 
 
@@ -221,5 +224,5 @@ def _sum(data: bytes | bytearray) -> int:
     if len(data) & 1:
         data = data + b"\0"
     total = int.from_bytes(data, "big")
-    # The sum is the value modulo 65535, but of the two zeros one's complement has, only no data at all is 0.
+    # The sum is the value modulo 65535. Of the two zeros of one's complement, only all-zero data gives 0.
     return total and (total - 1) % 0xFFFF + 1

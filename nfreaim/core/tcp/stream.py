@@ -1,15 +1,15 @@
 """The stream editor: one direction of a flow as a sequence of bytes that may be replaced before they leave.
 
-Offsets count bytes from the first one after the SYN and never wrap; sequence numbers appear here and
-nowhere else. Nothing here knows a protocol, the clock's source or the kernel.
+Offsets count bytes from the first one after the SYN and never wrap. This file alone converts sequence numbers
+to offsets and back; it depends on no protocol, clock or kernel.
 
-Edits are made only over bytes that were not forwarded yet; so what leaves for [a, b) is the same whatever the
-segmentation, and a retransmission is the same read again. While no edit changed a length both numberings are
-equal and headers pass as they are. Behind one, every segment of the flow is translated: its own position and
-payload through the map of its stream, acknowledgement and SACK blocks (RFC 2018) through that of the other.
-A position that is not where the stream is (a blind reset, say) is shifted like its neighbours, never moved to
-a valid one. Nothing leaves for beyond the window: what an edit added may not fit into what was offered, and
-the receiver would refuse it, or connection tracking what the receiver then says.
+Edits are made only over bytes that were not forwarded yet. So the bytes that leave for [a, b) are the same
+whatever the segmentation, and a retransmission repeats them. While no edit has changed a length, sequence
+numbers are equal on both sides and headers pass unchanged. From the first such edit on every segment of the
+flow is translated: its own number and payload by the map of its stream, acknowledgement and SACK blocks (RFC
+2018) by the map of the other stream. A number outside the stream (that of a blind reset, say) is shifted like
+its neighbours and never moved to a valid one. No byte leaves beyond the receiver's window, which may have no
+room for bytes that an edit added: the receiver would refuse them, or connection tracking its answer.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.core.tcp.segment import ACK, FIN, MASK, RST, Segment, distance, wrap
 
 FAR: Final = 1 << 22
-"""A number farther from the stream than any window belongs to no packet of it."""
-# Idle flows share this map and have no list of held packets: most never need their own. Never changed.
+"""Bytes. A sequence number farther from the stream than any window belongs to no packet of it."""
+# Flows without edits share this map, and those without held packets the list _NOTHING, because most flows
+# never need their own. Neither is ever changed.
 _UNEDITED: Final = OffsetMap()
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A packet whose verdict is kept open: its *token*, the offset of its payload, and since when.
+    """A packet that is held: its verdict is open.
 
-    new_from  offset of its first byte that no earlier packet carried away
+    token     names the packet to the queue
+    at        offset of its payload
+    new_from  offset of its first byte that no earlier packet has forwarded
+    since     when it was held
     """
 
     token: Any
@@ -49,7 +53,7 @@ class Held:
 _NOTHING: Final[list[Held]] = []
 
 F = TypeVar("F")
-"""What a stream is a direction of."""
+"""The flow of a stream."""
 
 
 class Stream(Generic[F]):
@@ -58,14 +62,14 @@ class Stream(Generic[F]):
     flow         its flow
     other        the stream of the other direction
     from_inside  whether its sender is the inside end of the flow
-    next         offset of the first byte not seen yet; everything below was read in order
-    expected     the same as a sequence number
+    next         offset of the first byte that was not seen yet; all bytes below were read in order
+    expected     the sequence number of *next*
     map          the edits
-    acked        edited offset that its receiver acknowledged last, in flows that may be skewed
-    edge         edited offset up to which its receiver offered to take it, or None while that is not known
-    scale        by how many bits its receiver shifts its windows, or None if that was not seen
-    held         packets kept back, oldest first; their bytes are seen but not forwarded
-    dropped_from offset from which on bytes were held and then dropped, and nothing has left since; or None
+    acked        edited offset that the receiver acknowledged last, in flows that may be skewed
+    edge         edited offset where the receiver's window ends, or None while that is unknown
+    scale        the receiver's window scale in bits, or None if it was not seen
+    held         held packets, oldest first; their bytes are seen but not forwarded
+    dropped_from offset of the first byte that was held and then dropped and has not left since; or None
     gap          when the gap before *next* was first met, or None
     """
 
@@ -104,37 +108,38 @@ class Stream(Generic[F]):
         self.gap: float | None = None
 
     def rebase(self, seq: int) -> None:
-        """Sequence number *seq* is that of offset 0; nothing has been seen yet."""
+        """Offset 0 has sequence number *seq*; no byte has been seen yet."""
         self.base = self.expected = wrap(seq)
         self.next = 0
 
     def offset(self, seq: int) -> int:
-        """The stream offset that sequence number *seq* means: the one nearest to *next*."""
+        """The stream offset of sequence number *seq*: of those possible, the one nearest to *next*."""
         return self.next + distance(self.expected, seq)
 
     def acknowledges(self, segment: Segment) -> bool:
-        """Whether *segment*, of this stream, acknowledges what its sender may have received by now.
+        """Whether *segment*, of this stream, has an acknowledgement number that its sender can send now.
 
-        RFC 5961, section 5: nothing that was not sent, and nothing outdated by more than a window. Packets of
-        inside hosts come before any check of the kernel's, so whoever forges one has to guess this, too.
+        RFC 5961 section 5: it acknowledges no byte that was not sent, and is not older than a window. Packets
+        of inside hosts are queued before the kernel checks them, so a forger has to guess this number as
+        well.
         """
         if not segment.flags & ACK:
             return False
         other = self.other
         if segment.ack == other.expected and not other.map.skewed:
-            return True  # most of the time
+            return True  # true of most segments
         sent = other.map.fwd(other.next) if other.map.skewed else other.next
-        # One more: a FIN takes a position, and may have passed unnoted ahead of a gap.
+        # One more, because a FIN has a sequence number of its own and may have passed unnoted ahead of a gap.
         return wrap(other.base + sent + 1 - segment.ack) <= min(sent + 1, FAR)
 
     def advance(self, end: int) -> None:
-        """Everything below offset *end* has been seen."""
+        """All bytes below offset *end* have been seen."""
         self.next = end
         self.expected = (self.base + end) & MASK  # ``wrap``, without a call for each packet that passes
         self.gap = None
 
     def rendered(self, segment: Segment, at: int) -> Segment:
-        """*segment* of this stream, its payload at offset *at*, as it shall leave; itself if unchanged."""
+        """*segment* of this stream, with its payload at offset *at*, as it leaves; itself if unchanged."""
         other = self.other
         payload = segment.raw[segment.start :]
         edited = self.map.render(payload, at) if self.map.edits else payload
@@ -142,15 +147,15 @@ class Stream(Generic[F]):
             return segment if edited == payload else segment.patched(segment.start, edited)
         place, flags = self.map.fwd(at), segment.flags
         if not edited and at < self.next and not flags & (FIN | RST):
-            # Nothing is left of it, or it repeats an old position to be answered (keep-alive, window probe).
-            # Either way it must stand before what its receiver waits for: there, it would get no answer.
+            # An edit removed all its bytes, or it repeats an old number to get an answer (keep-alive, window
+            # probe). Its number has to stay before the one that the receiver expects, which gets no answer.
             place = self.map.fwd(at + max(1, len(payload))) - 1
         elif flags & RST and at == self.map.back(self.acked):
-            place = self.acked  # it answers an acknowledgement, be it of a part of what an edit added
+            place = self.acked  # it answers an acknowledgement, which may end inside an edit's bytes
         room = None if self.edge is None or flags & RST or not self.map.skewed else self.edge - place
         if room is not None and (room < 0 or 0 < room < len(edited)):
-            # What does not fit is cut off, as its receiver would, and its sender brings it again. But what
-            # begins at the edge is a probe, and gets its answer as it is.
+            # Bytes beyond the window are cut off, as the receiver would do, and their sender repeats them.
+            # Data that begin at the edge are a window probe, and pass to get an answer.
             place, flags = min(place, place + room), flags & ~FIN
             edited = edited[: max(room, 0)]
         ack = segment.ack
@@ -161,28 +166,28 @@ class Stream(Generic[F]):
         return segment.rebuilt(self.base + place, ack, edited, blocks, flags)
 
     def on_ack(self, segment: Segment) -> None:
-        """*segment*, of the other direction, says how much of this stream its sender has, and will take."""
+        """Note which bytes of this stream the sender of *segment* has and accepts. It is the receiver."""
         acked = self.edited_offset(segment.ack)
         if not self.acked <= acked <= self.map.fwd(self.next) + 1:
-            return  # it is outdated, or neither end of this flow sent it
+            return  # outdated, or forged
         self.acked = acked
         if self.scale is not None:
             self.edge = max(self.edge or 0, acked + (segment.window << self.scale))
 
     def placed(self, segment: Segment, at: int) -> Segment:
-        """The empty *segment*, wherever it stands, as if it stood at offset *at*."""
+        """The empty *segment* as it leaves with the number of offset *at* in place of its own."""
         rendered = self.rendered(segment, at)
         if rendered is not segment:
             return rendered
         return segment.rebuilt(self.base + self.map.fwd(at), segment.ack, b"", None)
 
     def edited_offset(self, seq: int) -> int:
-        """The offset in the edited stream that the receiver means by sequence number *seq*."""
+        """The offset in the edited stream of the receiver's sequence number *seq*."""
         now = self.map.fwd(self.next)
         return now + distance(self.base + now, seq)
 
     def original_block(self, left: int, right: int) -> tuple[int, int] | None:
-        """The edges of a SACK block from the receiver of the edited stream, for its sender; None if empty."""
+        """A SACK block of the receiver, in the numbers of the original stream; None if it covers no byte."""
         begin = self.map.back_left(self.edited_offset(left))
         end = self.map.back(self.edited_offset(right))
         return (self.base + begin, self.base + end) if begin < end else None
@@ -195,18 +200,18 @@ class Stream(Generic[F]):
         self.map.add(edits)
 
     def first_editable(self, new_from: int) -> int:
-        """The first offset that may still be edited, if all before *new_from* left except what was held."""
+        """The first offset that may be edited: *new_from*, or the first byte before it that was held back."""
         if self.held:
             return self.held[0].new_from
         return new_from if self.dropped_from is None else self.dropped_from
 
     def forwarded(self, end: int) -> None:
-        """Something was forwarded that ends at offset *end*."""
+        """A packet was forwarded whose payload ends at offset *end*."""
         if self.dropped_from is not None and end > self.dropped_from:
             self.dropped_from = None
 
     def hold(self, packet: Held) -> None:
-        """Keep *packet* back."""
+        """Hold *packet*."""
         if self.held:
             self.held.append(packet)
         else:
@@ -214,7 +219,7 @@ class Stream(Generic[F]):
         self.held_bytes += packet.segment.size
 
     def release(self, below: int | None = None) -> list[Held]:
-        """The held packets that end at or before offset *below* (None: all), no longer held."""
+        """Take and return the held packets that end at or before offset *below* (None: all)."""
         count = len(self.held)
         if below is not None:
             count = 0
