@@ -1,9 +1,9 @@
 """Packet captures, read and rewritten without loss: classic pcap and pcapng.
 
-An unchanged capture is saved byte for byte as it was read. A change touches its own frame's record, and what
-the file says of lengths elsewhere: options, comments, unknown blocks, time stamps and byte order stay. This
-package may not look behind the first byte of an IPv4 header, repair a checksum, or decide what a frame should
-become.
+An unchanged capture is saved byte for byte as it was read. A change of a frame changes its record, and the
+lengths that the file has elsewhere; options, comments, unknown blocks, time stamps and byte order stay. This
+package reads no further than the first byte of an IPv4 header, and repairs no checksum: its callers decide
+the frames' bytes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from nfreaim.capture.slot import MAX_FRAME, CutShort, Damaged, Slot, wire_length
 
 
 class CaptureError(Exception):
-    """A capture cannot be read, changed or written; the text names file, offset or frame, and cause."""
+    """A capture cannot be read, changed or written. The text names file, offset or frame, and cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One captured frame as it stands in the file, or as `Capture.replace` left it.
+    """One captured frame, as the file has it or as `Capture.replace` left it.
 
-    number: from 1, as tshark counts. time: seconds since the epoch, 0.0 if the record keeps none. link: see
-    tcpdump.org/linktypes.html. data: the captured bytes. length: how many there were on the wire.
+    number  from 1, as tshark counts
+    time    seconds since the epoch, 0.0 if the record has no time
+    link    link type, see tcpdump.org/linktypes.html
+    data    the captured bytes
+    length  number of bytes on the wire
     """
 
     number: int
@@ -43,11 +46,12 @@ _Section = Classic | Blocks
 class Capture:
     """A whole capture file in memory, with the replacements made so far.
 
-    truncated: None, or what is cut short at the end of the file; it is saved again, but is no frame.
+    truncated  None, or in words the damage of a record that the file's end cuts short; the record is saved
+               again, but is no frame
     """
 
     def __init__(self, raw: bytes, name: str = "capture") -> None:
-        """Read a capture from its bytes. Raises CaptureError, in which `name` stands for the file."""
+        """Read a capture from its bytes. Raises CaptureError, whose text calls the file *name*."""
         self._raw, self._name = raw, name
         self._sections: list[_Section] = []
         self._replaced: dict[int, bytes] = {}
@@ -63,7 +67,7 @@ class Capture:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Capture:
-        """Read the file at `path`. Raises CaptureError if it is unreadable, of another format, or damaged."""
+        """Read the file at *path*. Raises CaptureError if it is unreadable, of another format, or damaged."""
         try:
             with open(path, "rb") as file:
                 raw = file.read()
@@ -88,7 +92,7 @@ class Capture:
             first += len(blocks.offsets)
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in order. A number without a packet (custom block, journal entry) is passed over."""
+        """The frames in order. Numbers of records without a packet (custom block, journal) are left out."""
         for section in self._sections:
             for number, start in enumerate(section.offsets, section.first):
                 slot = section.slot(start)
@@ -106,9 +110,9 @@ class Capture:
         return section, slot
 
     def replace(self, number: int, data: bytes) -> None:
-        """Let `data` be the captured bytes of frame `number`; if longer or shorter, the wire length follows.
+        """Make *data* the captured bytes of frame *number*; the wire length grows and shrinks with them.
 
-        Raises CaptureError if there is no such frame or its record cannot hold that many bytes.
+        Raises CaptureError if the frame does not exist or its record cannot hold that many bytes.
         """
         section, slot = self._find(number)
         try:
@@ -121,7 +125,7 @@ class Capture:
         self._replaced[number] = bytes(data)
 
     def _patches(self) -> Iterator[tuple[int, int, bytes]]:
-        """(start, end, new bytes) of every stretch of the file that changes."""
+        """(start, end, new bytes) of each part of the file that changes."""
         growth: dict[_Section, int] = {}
         sizes: dict[_Section, dict[int, int]] = {}
         for number, data in self._replaced.items():
@@ -137,7 +141,7 @@ class Capture:
             yield from section.grown(more, sizes[section])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the capture in the format it was read in. Raises CaptureError if that fails."""
+        """Write the capture in the format in which it was read. Raises CaptureError if that fails."""
         view, done = memoryview(self._raw), 0
         try:
             with open(path, "wb") as file:

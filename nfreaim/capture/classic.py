@@ -1,4 +1,4 @@
-"""Classic: the records of a pcap file. Nothing here knows what is in a frame.
+"""Classic: reads the records of a pcap file, and rewrites their lengths.
 
 Format: draft-ietf-opsawg-pcap, either byte order, microseconds or nanoseconds.
 """
@@ -35,7 +35,7 @@ class Classic:
         major, minor, link = struct.unpack_from(f"{self._order}HH12xI", raw, 4)
         if (major, minor) != (2, 4):
             raise Damaged(4, f"pcap version {major}.{minor}, this reads 2.4")
-        self._link: int = link & 0xFFFF  # the upper half tells the length of the frame check sequence
+        self._link: int = link & 0xFFFF  # the upper half has the length of the frame check sequence
 
     def scan(self) -> None:
         position = _PCAP_HEADER
@@ -59,12 +59,12 @@ class Classic:
         return Slot(start, end, at, size=size, length=length, time=time, link=self._link)
 
     def resized(self, slot: Slot, data: bytes) -> bytes:
-        """The whole record with `data`, of another length, in place of its captured bytes."""
+        """The whole record with *data*, of another length, in place of the captured bytes."""
         lengths = struct.pack(f"{self._order}II", len(data), wire_length(slot, data))
         return self._raw[slot.start : slot.start + 8] + lengths + data
 
     def grown(self, more: int, sizes: Mapping[int, int]) -> Iterator[tuple[int, int, bytes]]:
-        """The patch to the snapshot length, which readers cut frames to, if one of *sizes* exceeds it."""
+        """The patch to the snapshot length if one of *sizes* exceeds it, because readers cut frames to it."""
         (snaplen,) = struct.unpack_from(f"{self._order}I", self._raw, _SNAPLEN)
         if 0 < snaplen < max(sizes.values()):
             yield _SNAPLEN, _SNAPLEN + 4, struct.pack(f"{self._order}I", max(sizes.values()))

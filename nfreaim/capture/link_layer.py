@@ -1,4 +1,4 @@
-"""Where in a captured frame the IPv4 header begins. Nothing here looks behind that header's first byte."""
+"""Finds the IPv4 header in a captured frame, and reads no further than its first byte."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ _AF_INET: Final = (b"\x02\x00\x00\x00", b"\x00\x00\x00\x02")
 
 
 def network_offset(link: int, data: bytes) -> int | None:
-    """Where in a frame of link type `link` the IPv4 header begins, in bytes; None if it holds no IPv4.
+    """Offset of the IPv4 header in a frame of link type *link*; None if the frame holds no IPv4.
 
-    Known: Ethernet (1), Linux cooked v1 (113) and v2 (276), with VLAN tags (IEEE 802.1Q, 802.1ad) and PPPoE
-    sessions (RFC 2516); raw IP (12, 14, 101, 228); BSD loopback (0 in its machine's byte order, 108).
+    Known link types: Ethernet (1), Linux cooked v1 (113) and v2 (276), with VLAN tags (IEEE 802.1Q, 802.1ad)
+    and PPPoE sessions (RFC 2516); raw IP (12, 14, 101, 228); BSD loopback (0 in its machine's byte order,
+    108).
     """
     if link == 1:
         at = _behind_ethertype(data, 12, 14)
@@ -31,7 +32,10 @@ def network_offset(link: int, data: bytes) -> int | None:
 
 
 def _behind_ethertype(data: bytes, kind_at: int, at: int) -> int | None:
-    """Follow the EtherType at `kind_at`, payload at `at`, through tags. A field cut off matches nothing."""
+    """Offset of the IPv4 header behind the EtherType at *kind_at* and any tags from *at* on; None if none.
+
+    A field that is cut off matches no known value.
+    """
     kind = int.from_bytes(data[kind_at : kind_at + 2])
     while kind in _VLAN_TAGS:
         kind = int.from_bytes(data[at + 2 : at + 4])

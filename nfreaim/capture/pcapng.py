@@ -1,6 +1,6 @@
-"""Blocks: the records of one section of a pcapng file. Nothing here knows what is in a frame.
+"""Blocks: reads the records of one section of a pcapng file, and rewrites their lengths.
 
-Format: draft-ietf-opsawg-pcapng, either byte order; all but packets and interfaces is passed over.
+Format: draft-ietf-opsawg-pcapng, either byte order. Blocks other than packets and interfaces are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SHB_MAGIC: Final = b"\x0a\x0d\x0d\x0a"
 _SECTION_ORDER: Final = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 _MAX_BLOCK: Final = 16 * 1024 * 1024  # Wireshark's limit
 _IDB, _OPB, _SPB, _EPB = 1, 2, 3, 6
-# journal, custom blocks: no packets, but tshark numbers them
+# Journal and custom blocks hold no packets, but tshark numbers them.
 _NUMBERED: Final = frozenset((9, 0xBAD, 0x40000BAD))
 _OPT_END, _OPT_TSRESOL, _OPT_TSOFFSET = 0, 9, 14
 _UNKNOWN_LENGTH: Final = 0xFFFF_FFFF_FFFF_FFFF  # of a section whose writer could not seek back
@@ -53,7 +53,7 @@ class Blocks:
         return struct.unpack_from(self._order + fields, self._raw, at)
 
     def scan(self) -> int:
-        """Walk from the section header to the next one; return where the section ends."""
+        """Read the blocks from this section header to the next one. Returns where the section ends."""
         position = self._end_of_block(self._start)
         while position < len(self._raw) and self._raw[position : position + 4] != SHB_MAGIC:
             end = self._end_of_block(position)
@@ -130,10 +130,13 @@ class Blocks:
         return Slot(start, end, at, size=size, length=length, time=time, link=interface.link)
 
     def resized(self, slot: Slot, data: bytes) -> bytes:
-        """The same for a block; ValueError if it cannot tell such a length."""
+        """The whole block with *data*, of another length, in place of the captured bytes.
+
+        Raises ValueError if a block of this type cannot have such a length.
+        """
         (kind,) = self._unpack("I", slot.start)
         if kind == _SPB:
-            # The block tells no captured length: it is the lesser of wire length and snapshot length.
+            # The block has no field for the captured length: that is the lesser of wire and snapshot length.
             snaplen = self._interfaces[0].snaplen or len(data)
             if len(data) > snaplen or slot.size < slot.length:
                 raise ValueError(f"a simple packet block cut at {snaplen} bytes cannot hold {len(data)}")
@@ -147,8 +150,11 @@ class Blocks:
         return self._raw[slot.start : slot.start + 4] + total + body + total
 
     def grown(self, more: int, sizes: Mapping[int, int]) -> Iterator[tuple[int, int, bytes]]:
-        """The patches to the section's own length, unless that is left open, and to the snapshot lengths of
-        interfaces that *sizes*, by where the frame's block starts, exceed."""
+        """The patches to lengths elsewhere in the section after frames have changed theirs.
+
+        more   bytes that the section has grown by; patches the section's length, unless that is left open
+        sizes  new sizes of frames, by the offset of their blocks; patch snapshot lengths that they exceed
+        """
         at = self._start + 16
         (length,) = self._unpack("Q", at)
         if length != _UNKNOWN_LENGTH:
@@ -159,7 +165,8 @@ class Blocks:
             largest[number] = max(size, largest.get(number, 0))
         for number, size in largest.items():
             interface = self._interfaces[number]
-            # The length of a frame in a simple packet block is not written down, but follows from this one.
+            # The length of each frame in a simple packet block follows from this snapshot length, so it
+            # stays.
             if 0 < interface.snaplen < size and not (self._simple and number == 0):
                 at = interface.start + 12
                 yield at, at + 4, struct.pack(f"{self._order}I", size)

@@ -1,6 +1,6 @@
-"""Slot: where one packet record lies in a capture file; and what is wrong with one that is damaged.
+"""Slot: the position of one packet record in a capture file; and the exceptions for a damaged record.
 
-The readers of the two formats (classic, pcapng) share it. Nothing here reads a file.
+The readers of the two formats, classic and pcapng, share them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ MAX_FRAME: Final = 262_144  # libpcap and Wireshark refuse longer frames: the le
 
 
 class Slot(NamedTuple):
-    """Where one packet record lies in the file, and what it says."""
+    """One packet record in the file.
+
+    start, end  offsets of the whole record
+    at, size    offset and number of the captured bytes
+    length      number of bytes on the wire
+    time, link  see Frame
+    """
 
     start: int
     end: int
@@ -23,15 +29,16 @@ class Slot(NamedTuple):
 
 
 class Damaged(Exception):
-    """`Damaged(offset, cause)`: the bytes at `offset` are not what the format demands."""
+    """`Damaged(offset, cause)`: the bytes at *offset* contradict the format."""
 
 
 class CutShort(Damaged):
-    """The file ends inside the record at `offset`."""
+    """The file ends inside the record at *offset*."""
 
 
 def wire_length(slot: Slot, data: bytes) -> int:
-    """A frame cut to a snapshot length keeps its missing tail."""
+    """The wire length of the frame in *slot* with the bytes *data*. A frame cut to a snapshot length stays
+    cut by as many bytes."""
     if len(data) == slot.size:
         return slot.length
     return min(max(slot.length + len(data) - slot.size, len(data)), 0xFFFF_FFFF)

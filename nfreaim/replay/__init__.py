@@ -1,10 +1,11 @@
-"""``nfreaim replay``: what nfreaim would have done to the packets of a capture. No root, no network.
+"""``nfreaim replay``: shows and writes what nfreaim would have done to the packets of a capture.
 
-The capture stands for the router's LAN side, before source NAT, where each packet is seen once. The engine
-gets what the hooks would queue. Firewall and connection tracking are the permissive ones of core.null, and
-the clock is the capture's. Nothing here may import host/, or decide what becomes of a message.
+It needs neither root nor a network. The capture is taken as that of the router's LAN side, before source NAT,
+where each packet is seen once. The engine gets the packets that the hooks would queue, with the permissive
+firewall and connection tracking of core.null, and with the capture's times as its clock. No module here
+imports host/.
 
-What a capture cannot tell: that a peer used a pinhole, or that a control connection was lost without a FIN.
-Pinholes therefore live until a message, a FIN or their deadline ends them. Nor does a sender slow down: where
-a longer message does not fit into the receiver's window, it is written as if it did.
+A capture does not show that a peer used a pinhole, or that a control connection was lost without a FIN. So
+pinholes last until a message, a FIN or their deadline ends them. Nor can its senders slow down: a longer
+message that does not fit into the receiver's window is written as if it did.
 """

@@ -1,4 +1,4 @@
-"""The command ``nfreaim replay``: its arguments, and one line for whatever is wrong with them."""
+"""The command ``nfreaim replay``: reads its arguments, and prints the outcome or one line of error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """``nfreaim replay``: 0, or 2 with one line on stderr if there is nothing to work on."""
+    """``nfreaim replay``: returns 0, or 2 after one line on stderr if arguments or capture are wrong."""
     try:
         inside = _network(arguments.inside)
         outside = _address(arguments.outside)

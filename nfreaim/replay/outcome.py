@@ -1,4 +1,4 @@
-"""Replay: what a replay tells, as text and as JSON."""
+"""Replay: the outcome of a replay, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nfreaim.core.helper import Report
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What became of a message that carries an address.
+    """A message with an address, and what became of it.
 
-    frame  the one whose arrival completed it, from 1 as in tshark
+    frame  number of the frame whose arrival completed the message, from 1 as in tshark
     """
 
     frame: int
@@ -21,7 +21,7 @@ class Message:
     report: Report
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """The message as ``--json`` prints it."""
         report = self.report
         return {
             "frame": self.frame,
@@ -48,12 +48,12 @@ class Message:
 class Replay:
     """The outcome of a replay.
 
-    packets    in the capture, of whatever kind
-    changed    of those, how many leave with other bytes
-    flows      control connections that were read
-    messages   every message with an address that was read, in order
-    pinholes   every pinhole that was opened, in order: inside, outside
-    malformed  flows and messages that were given up because their bytes contradict the protocol
+    packets    number of packets in the capture, of any kind
+    changed    number of packets that leave with other bytes
+    flows      number of control connections that were read
+    messages   the messages with an address that were read, in order
+    pinholes   the pinholes that were opened, in order: inside, outside
+    malformed  number of flows and messages whose bytes contradict the protocol, and are not read
     """
 
     packets: int = 0

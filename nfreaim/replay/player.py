@@ -1,4 +1,4 @@
-"""replay: plays a capture through the engine, and puts into its frames what would have left."""
+"""replay: plays a capture through the engine, and puts the packets that would have left into its frames."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def replay(
     protocols: Mapping[str, Sequence[int]] | None = None,
     midstream: bool = False,
 ) -> Replay:
-    """Play *capture* through the engine and let it hold, frame by frame, what would have left.
+    """Play *capture* through the engine, and put the packet that would have left into each frame.
 
-    inside     the network behind the router: of clients, of servers, or of both
-    outside    the router's outside address; written into messages whatever it is, a private one included
-    protocols  those that are read, and their servers' ports, inside as well as outside; a client that is
-               redirected to another is followed there. None: the default protocol on its usual ports
-    midstream  read flows whose beginning is not in the capture, too
+    inside     the network behind the router, of clients, servers or both
+    outside    the router's outside address; it is written into messages even if it is private
+    protocols  the protocols to read, with the ports of their servers, inside as well as outside; servers that
+               a redirect names are followed. None: the default protocol on its usual ports
+    midstream  read also flows whose beginning is not in the capture
 
-    A packet behind a gap in its stream is offered again when the gap is filled, as its sender would do. One
-    whose gap is never filled keeps its bytes, and so does all the rest of its flow. Where an edit changes a
-    length, all later frames of its flow have the numbers of the edited stream.
+    A packet behind a gap in its stream is offered to the engine again when the gap is filled, as its sender
+    would retransmit it. If the gap is never filled, this packet and the rest of its flow keep their bytes.
+    After an edit that changes a length, all frames of the flow have the numbers of the edited stream.
     """
     chosen = {name: tuple(numbers) for name, numbers in (protocols or usual_ports()).items()}
     return _Player(capture, NullConntrack(outside, inside), chosen, midstream).play()
 
 
 class _Packet(NamedTuple):
-    """A packet on its way through the engine, and the frame that it lies in from byte *at* on."""
+    """A packet on its way through the engine, and the frame that holds it from byte *at* on."""
 
     frame: Frame
     at: int
@@ -63,12 +63,12 @@ class _Packet(NamedTuple):
 
 
 class _Player(NullWatcher):
-    """One run over a capture. Also the engine's watcher: it knows which frame has just arrived.
+    """One run over a capture. It is also the engine's watcher, because it knows the frame that arrived last.
 
-    taken    the frames whose packets left, of those that the engine saw
-    held     packets that the engine has kept, by number of the frame, for each direction
-    dropped  packets that it wants to be sent again, for each direction
-    ends     the sequence number behind the last byte that it has seen in order, for each direction
+    taken    numbers of the frames whose packets the engine saw and let leave
+    held     packets that the engine holds, by direction and number of the frame
+    dropped  packets that the engine dropped, so that they have to be sent again, by direction
+    ends     the sequence number behind the last byte that the engine saw in order, by direction
     """
 
     def __init__(self, capture: Capture, router: NullConntrack, ports: Ports, midstream: bool) -> None:
@@ -113,7 +113,7 @@ class _Player(NullWatcher):
         return result
 
     def _queued(self, frame: Frame) -> _Packet | None:
-        """The packet in *frame*, if the hooks would queue it: it crosses the router, to or from a server."""
+        """The packet in *frame* if the hooks would queue it: it crosses the router to or from a server."""
         at = network_offset(frame.link, frame.data)
         if at is None:
             return None
@@ -128,7 +128,7 @@ class _Player(NullWatcher):
         return _Packet(frame, at, segment, source)
 
     def _served(self, flow: FlowId) -> bool:
-        """Whether these are a client and a server, of any protocol."""
+        """Whether *flow* leads to a server of a protocol that is read."""
         client, server = flow
         return any(
             server.port in ports or Followed(server, client.address, name) in self._queue.followed
@@ -138,7 +138,7 @@ class _Player(NullWatcher):
     def _arrive(self, packet: _Packet) -> None:
         segment, self._number = packet.segment, packet.frame.number
         if segment.flags & SYN:
-            # A gap in an old connection between the same endpoints will not be filled by the new one.
+            # The new connection cannot fill a gap of an old one between the same endpoints.
             self._dropped.pop(segment.key, None)
             self._dropped.pop(reverse(segment.key), None)
             if not segment.flags & ACK:
@@ -147,7 +147,7 @@ class _Player(NullWatcher):
         self._catch_up(segment.key)
 
     def _offer(self, packet: _Packet) -> bool:
-        """Whether the engine took *packet*, be it to hold it, rather than have it sent again."""
+        """Give *packet* to the engine. Returns whether it was taken, sent on or held, and not dropped."""
         key, number = packet.segment.key, packet.frame.number
         self._held.setdefault(key, {})[number] = packet
         self._settle(self._engine.process(self._asked(packet), packet, packet.from_inside, self._now))
@@ -157,10 +157,12 @@ class _Player(NullWatcher):
         return True
 
     def _asked(self, packet: _Packet) -> bytes:
-        """*packet* as it would have arrived: it acknowledges what its sender has received, edits included.
+        """*packet* as it would have arrived: it acknowledges the bytes that its sender has received, with
+        edits.
 
-        What is held has not arrived anywhere. And there is always room for an edit: nobody would send again
-        what does not fit into the window, so both ends say in their SYN that theirs are as wide as can be.
+        It acknowledges no byte of a held packet, which has not arrived anywhere. The SYNs get the largest
+        window scale, so that every edit fits into the window: a capture's sender would not repeat what did
+        not fit.
         """
         segment = packet.segment
         if segment.flags & SYN:
@@ -191,13 +193,13 @@ class _Player(NullWatcher):
                 self._leave(packet, verdict.payload)
 
     def _let_go(self, verdicts: Verdicts) -> None:
-        """Carry out what the clock decided, and see to those that waited for it."""
+        """Carry out *verdicts* that time has decided, and offer again packets that waited for them."""
         self._settle(verdicts)
         for key in {packet.segment.key: None for packet, _ in verdicts}:
             self._catch_up(key)
 
     def _catch_up(self, key: bytes) -> None:
-        """Offer again what was dropped of *key* and does not lie behind a gap any more."""
+        """Offer again the dropped packets of *key* that lie behind a gap no longer."""
         progress = True
         while progress and key in self._dropped:
             progress = False
@@ -211,10 +213,11 @@ class _Player(NullWatcher):
         return segment.key in self._ends and distance(self._ends[segment.key], segment.seq) <= 0
 
     def _leave(self, packet: _Packet, payload: bytes | None) -> None:
-        """*packet* leaves, as *payload* if that is given. What it acknowledges is written in the end.
+        """*packet* leaves, as *payload* if that is given. Its acknowledgement number is written at the end.
 
-        So are the numbers of what has no data and repeats none. Ahead of a gap the engine moves it to the
-        gap, because what is missing may yet be edited; but what a capture lacks will not come any more.
+        So is the sequence number of a packet without data that repeats none. If such a packet precedes a
+        gap's bytes, the engine moves it to the gap, because these bytes may still be edited; but bytes that
+        the capture lacks will never come.
         """
         before = packet.segment
         end = self._ends.get(before.key, before.seq)
@@ -231,7 +234,7 @@ class _Player(NullWatcher):
             self._write(packet.frame, packet.at, before, after)
 
     def _write(self, frame: Frame, at: int, before: Segment, after: Segment) -> None:
-        """Put *after* into *frame*, where *before* lies from byte *at* on."""
+        """Put *after* into *frame* in place of *before*, which begins at byte *at*."""
         if after.raw == before.raw:
             return
         behind = frame.data[at + len(before.raw) :]
@@ -244,7 +247,7 @@ class _Player(NullWatcher):
         self._changed.add(frame.number)
 
     def _renumber(self) -> None:
-        """Give every frame the numbers of the edited streams, also those that came ahead of an edit."""
+        """Give every frame the numbers of the edited streams, also if it left before an edit was known."""
         for frame in self._capture:
             at = network_offset(frame.link, frame.data)
             if at is None:
@@ -264,7 +267,7 @@ class _Player(NullWatcher):
 
 
 def _with_options(segment: Segment, options: bytes) -> bytes:
-    """*segment*, which has no data, with other TCP options. Its checksums are not right: it never leaves."""
+    """*segment*, which has no data, with other TCP options and wrong checksums, because it never leaves."""
     raw = bytearray(segment.raw[: segment.tcp + 20] + options)
     raw[segment.tcp + 12] = (20 + len(options)) << 2
     struct.pack_into("!H", raw, 2, len(raw))

@@ -1,9 +1,9 @@
-"""Renumbering: the sequence and acknowledgement numbers of a capture once edits have changed lengths.
+"""Renumbering: the sequence and acknowledgement numbers of a capture after edits have changed lengths.
 
-A capture was taken of streams that nobody edited: its receivers acknowledge the original bytes. The capture
-that leaves shows the edited streams, and its receivers have to acknowledge those. Where an original byte
-stands in its edited stream is learned from the packets that left: each with data is a piece, known by where
-it began and ended before and afterwards. This file knows neither the engine nor the format of a capture.
+The receivers in a capture acknowledge bytes of the original streams. The capture that is written shows the
+edited streams, so its receivers have to acknowledge bytes of those. The packets that left show the position
+of each original byte in the edited stream: every packet with data is a piece, with its beginning and end
+before and after the edits. This file depends neither on the engine nor on the format of a capture.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from nfreaim.core.tcp.segment import ACK, Segment, distance, wrap
 
 
 class _Piece(NamedTuple):
-    """Data that left: the original bytes [start, end) stand in the edited stream at [place, until).
+    """Data that left: the original bytes [start, end) are the bytes [place, until) of the edited stream.
 
-    tail  so many bytes at the end are the original ones
+    tail  number of bytes at the end that no edit changed
     """
 
     start: int
@@ -29,25 +29,25 @@ class _Piece(NamedTuple):
     tail: int
 
     def edited(self, at: int) -> int:
-        """Where the original byte *at* stands. Inside an edit: the byte as far from its beginning."""
+        """Position in the edited stream of original byte *at*; inside an edit, as far from its beginning."""
         if self.end - at <= self.tail:
             return self.until - (self.end - at)
         return min(self.place + at - self.start, self.until - self.tail)
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """How many bytes at the beginning are the same."""
+    """The number of equal bytes at the beginning."""
     shorter = min(len(one), len(other))
     return next((at for at in range(shorter) if one[at] != other[at]), shorter)
 
 
 class Numbers:
-    """The sequence numbers of one direction of a connection, before the edits and with them."""
+    """The sequence numbers of one direction of a connection, original and edited."""
 
     __slots__ = ("_ends", "_pieces")
 
     def __init__(self) -> None:
-        self._pieces: list[_Piece] = []  # in order, and none within another; numbers that do not wrap
+        self._pieces: list[_Piece] = []  # in order, none inside another; their numbers do not wrap
         self._ends: list[int] = []
 
     def __bool__(self) -> bool:
@@ -60,17 +60,17 @@ class Numbers:
             return
         start = self._unwrapped(before.seq)
         if self._pieces and start + before.size <= self._ends[-1]:
-            return  # all of it left before
+            return  # all these data have left before
         old, new = before.raw[before.start :], after.raw[after.start :]
         place = self._place(start)
-        if new:  # where nothing is left of the data, the packet stands one byte ahead, to be answered
+        if new:  # a packet whose data were removed has the number of the byte before, so it shows no position
             place += distance(wrap(place), after.seq)
         tail = _common(old[::-1], new[::-1])
         self._pieces.append(_Piece(start, start + len(old), place, place + len(new), tail))
         self._ends.append(start + len(old))
 
     def edited(self, seq: int) -> int:
-        """Where the byte with the original number *seq* stands in the edited stream."""
+        """The sequence number in the edited stream of the byte with original number *seq*."""
         return wrap(self._place(self._unwrapped(seq)))
 
     def _place(self, at: int) -> int:
@@ -108,13 +108,13 @@ class Renumbering:
         self._connections: dict[bytes, list[Connection]] = {}  # by the keys of both directions, oldest first
 
     def begin(self, syn: Segment, frame: int) -> None:
-        """The client's SYN is in *frame*: unless it is repeated, a new connection begins there."""
+        """The client's SYN is in *frame*; unless it is a repeated one, a new connection begins."""
         connections = self._of(syn.key)
         if connections[-1].isn != syn.seq:
             connections.append(Connection(syn.key, frame, syn.seq))
 
     def numbers(self, key: bytes, frame: int) -> Numbers:
-        """Those of the direction *key* of the connection that *frame* belongs to."""
+        """The numbers of direction *key* in the connection that *frame* belongs to."""
         connections = self._of(key)
         return next(one for one in reversed(connections) if one.first <= frame).numbers[key]
 
@@ -134,7 +134,7 @@ class Renumbering:
     def acknowledging(self, segment: Segment, frame: int, seq: int | None = None) -> Segment:
         """*segment* of *frame* as the receiver of the edited stream would have sent it.
 
-        seq  its own number; None: as the edits of its stream have it
+        seq  its sequence number; None: the one that follows from the edits of its stream
         """
         own, other = self.numbers(segment.key, frame), self.numbers(reverse(segment.key), frame)
         seq = own.edited(segment.seq) if seq is None else seq
