@@ -1,4 +1,4 @@
-"""``python -m nfreaim`` is the same command as ``nfreaim``."""
+"""``python -m nfreaim``: the command ``nfreaim``."""
 
 import sys
 

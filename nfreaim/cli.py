@@ -1,7 +1,7 @@
-"""The command line, and the only place where everything is wired together.
+"""The command line: reads arguments and configuration, and runs the part that a sub-command needs.
 
-Exit status: 0 done, 1 something on this machine refused, 2 the command or the configuration is wrong.
-Root-only libraries are imported by the sub-command that needs them, not before.
+Exit status: 0 done; 1 the machine refused; 2 the command or the configuration is wrong. A sub-command imports
+the libraries that only root can use when it runs, so that the others need none of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(run)
     run.add_argument("--log-level", choices=LOG_LEVELS)
 
-    # Started by a daemon with several workers, and by nobody else: it has no help.
+    # Only a daemon with several workers starts this one, so it has no help.
     work = commands.add_parser("worker")
     work.set_defaults(command=_work)
     for name in ("link", "page", "number"):
@@ -111,7 +111,7 @@ def _number(low: int, high: int) -> Callable[[str], int]:
 
 
 def _settings(arguments: argparse.Namespace) -> Config:
-    """The configuration file's settings, with those of the command line in place of them."""
+    """The settings of the configuration file, overridden by those of the command line."""
     config = load(arguments.config)
     ports = protocols.of_options(arguments.protocol, arguments.port, config.ports, config.sections)
     config = replace(
@@ -153,17 +153,17 @@ def _work(arguments: argparse.Namespace) -> int:
 
 
 def _serve(log_level: str, name: str, serve: Callable[[], None]) -> int:
-    """Be a process that serves queues; *name* begins its log lines."""
+    """Run *serve* as a process that serves queues; *name* begins its log lines."""
     os.umask(0o077)
-    # Under systemd the journal stamps each line itself.
+    # Under systemd the journal stamps each line.
     stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(QuietFormatter(f"{stamp}%(levelname)s {name}%(message)s"))
-    # Not for the libraries: their debug lines would quote packets.
+    # The libraries log warnings only, because their debug lines would quote packets.
     level = logging.getLevelNamesMapping()[log_level.upper()]
     logging.basicConfig(level=max(logging.WARNING, level), handlers=[handler])
     logging.getLogger("nfreaim").setLevel(level)
-    # scapy would keep pickles in the home directory, and believe them at the next start.
+    # scapy would keep pickles in the home directory, and load them at the next start without a check.
     os.environ.update(XDG_CACHE_HOME=os.devnull, XDG_CONFIG_HOME=os.devnull, XDG_DATA_HOME=os.devnull)
     try:
         from nfreaim.host.slim_imports import stub_scapy_databases
@@ -208,11 +208,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _protocols(arguments: argparse.Namespace) -> int:
-    """The rules get their ports here, so that they are those of the daemon's configuration."""
+    """Print the protocols. `make install-rules` reads the ports here, so that rules and daemon agree."""
     config = load(arguments.config)
     if arguments.default:
         found = protocols.written(config.ports)
-    else:  # one by one: they need not be read beside each other
+    else:  # each by itself, because protocols that are only listed may share a port
         named = arguments.name or [spec.name for spec in HELPERS]
         found = [
             line for name in named for line in protocols.written(protocols.chosen([name], config.sections))

@@ -1,7 +1,7 @@
-"""Configuration: TOML to frozen dataclasses. An unknown key or a bad value is an error, never ignored.
+"""Configuration: reads a TOML file into frozen dataclasses. An unknown key or a bad value is an error.
 
-The file is described in rules/nfreaim.toml. Each protocol has a section of its own, whose keys follow from
-its HelperSpec. This module decides nothing and reads nothing but that file.
+rules/nfreaim.toml describes the file. Each protocol has a section of its own, whose keys follow from its
+HelperSpec.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ class Config:
     """All settings.
 
     lan, wan      interface names
-    ports         the protocols that are read, by name, and the TCP ports of their servers
+    ports         the protocols to read, by name, and the TCP ports of their servers
     queue         the NFQUEUE number
-    workers       processes that read control connections; from two on each has a queue behind *queue*
-    state_dir     where it is kept which connections go on after a restart
-    status_socket, status_group  where `nfreaim status` asks, and who may besides root ("": nobody)
-    pinholes      the limits on pinholes, those of the protocols in *ports* included
-    sections      what the file says of each protocol, also of those that are not read
-    notices       what in the file is spelt in an older way, and how it is spelt today
+    workers       number of processes that read control connections; each of several has a queue behind
+                  *queue*
+    state_dir     directory of the flows that go on after a restart
+    status_socket the socket that `nfreaim status` asks
+    status_group  the group that may ask, besides root; "" for none
+    pinholes      the limits on pinholes, with those of the protocols in *ports*
+    sections      the section of each protocol in the file, also of those that are not read
+    notices       for each older spelling in the file, a line that says what to write instead
     """
 
     lan: tuple[str, ...] = ()
@@ -65,17 +67,17 @@ class Config:
 
     @property
     def reading(self) -> tuple[int, ...]:
-        """See ``reading_queues``."""
+        """The queues of control connections, see ``reading_queues``."""
         return reading_queues(self.queue, self.workers)
 
     def helpers(self) -> dict[int, HelperSpec]:
-        """By server port: the protocol that is read there."""
+        """The protocol that is read on each server port."""
         return protocols.by_port(self.ports)
 
     def serving(self, ports: Ports) -> Config:
-        """These settings with other protocols, or other ports of theirs, and with what their sections limit.
+        """These settings with the protocols and ports *ports*, and the limits of these protocols' sections.
 
-        Raises ConfigError where a protocol is unknown, or two claim one port.
+        Raises ConfigError if a protocol is unknown, or two claim one port.
         """
         protocols.check(ports)
         pinholes = protocols.limited(self.pinholes, ports, self.sections)
@@ -83,12 +85,12 @@ class Config:
 
 
 def reading_queues(queue: int, workers: int) -> tuple[int, ...]:
-    """The numbers of the queues that control connections come by, one for each worker."""
+    """The numbers of the queues of control connections, one for each worker."""
     return (queue,) if workers == 1 else tuple(range(queue + 1, queue + 1 + workers))
 
 
 def load(path: Path | None) -> Config:
-    """The settings in *path*; without one those of the default file, or the defaults where that is absent.
+    """The settings in *path*. None: those of the default file, or the defaults if that file is absent.
 
     Raises ConfigError, whose text names file, key and allowed values.
     """
@@ -133,7 +135,7 @@ def _told(key: Key) -> str:
 
 
 def _section(spec: HelperSpec, values: dict[Key, Any]) -> Section:
-    """What *values* say of one protocol; they are taken out."""
+    """The settings of one protocol, which are taken out of *values*."""
     found = {key.name: values.pop(key) for key in list(values) if key.section == spec.name}
     return Section(
         ports=found.get("ports", ()),
@@ -221,7 +223,7 @@ def _port_range(value: Any) -> range:
 
 
 def _hosts(value: Any) -> frozenset[str] | None:
-    """Who may have what a switch governs: everybody, nobody, or these hosts."""
+    """The hosts that may use the services of a switch: EVERYBODY, none, or those in a list."""
     if value == "on":
         return EVERYBODY
     hosts = [] if value == "off" else value
@@ -285,7 +287,7 @@ def _of_protocols() -> Iterator[tuple[Key, tuple[Check, str]]]:
         yield from ((Key(spec.name, key), _COUNT) for key in spec.caps)
 
 
-# What the file may say, and where: check, and what the operator is told if it fails.
+# The keys that the file may have: the check of each, and the allowed values in words for the error.
 _KEYS: Final[dict[Key, tuple[Check, str]]] = {
     Key("", "lan"): _INTERFACES,
     Key("", "wan"): _INTERFACES,
@@ -319,7 +321,7 @@ _KEYS: Final[dict[Key, tuple[Check, str]]] = {
     **dict(_of_protocols()),
 }
 
-# Keys that set the pinhole policy, and what they are called there.
+# Keys that set the pinhole policy, and the names of its fields.
 _POLICY: Final = {
     Key("", "outside_address"): "announce",
     Key("", "forward"): "forwards",
@@ -327,13 +329,13 @@ _POLICY: Final = {
     Key("services", "allow"): "allow_services",
     Key("services", "deny"): "deny_services",
 }
-# The others are called as they are in Config or EngineSettings, but for these.
+# Other keys have the name of the field in Config or EngineSettings, except these.
 _SETTINGS: Final = {Key("log", "level"): "log_level"}
 _FROZEN: Final = {Key("services", "deny"), Key("pinholes", "deny_ports"), Key("", "server_names")}
 
 
 def _read(document: dict[str, Any], name: str, moved: dict[Key, Key]) -> dict[Key, Any]:
-    """The checked values. *moved* has the keys that an older one was given for: errors name that."""
+    """The checked values. *moved* has the old key of each new one: errors name the key that the file has."""
     sections = {key.section for key in _KEYS if key.section}
     flat = {Key("", key): value for key, value in document.items() if key not in sections}
     for section in sections & document.keys():

@@ -1,7 +1,7 @@
-"""What the first version knew one protocol by: spellings that go on working, and what each is now.
+"""Spellings of the first version that still work, and the spelling of today for each.
 
-The first version read OSCAR (AIM and ICQ) and nothing else, so its configuration, its options, its records
-and the comments of its pinholes name no protocol. Only this file may know which one they mean.
+The first version read OSCAR (AIM and ICQ) only, so its configuration, its options, its records and the
+comments of its pinholes name no protocol. This file alone says which protocol they mean.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple
 from nfreaim.errors import ConfigError
 
 DEFAULT_PROTOCOL: Final = "oscar"
-"""The protocol of whatever names none."""
+"""The protocol of a configuration, option, record or comment that names none."""
 
 DEFAULT_QUEUE: Final = 5190
-"""The queue of an installation that names none; rules that are installed already fill it."""
+"""The queue of an installation that names none. It stays, because installed rules fill it."""
 
 _PINHOLES: Final = "pinholes"
 
 
 class Key(NamedTuple):
-    """A key of the configuration file, in a section, or "" for the top level."""
+    """A key of the configuration file; the section of the top level is ""."""
 
     section: str
     name: str
@@ -39,16 +39,16 @@ MOVED: Final = {
 
 
 def move_keys(document: dict[str, Any], name: str) -> dict[Key, Key]:
-    """Put the values of old keys in *document*, of the file *name*, where they are looked for today.
+    """Move the values of old keys in *document*, of the file *name*, to the keys of today.
 
-    Returns the old key of each new one that got its value so. Raises ConfigError where both are given.
+    Returns the old key of each new one that got such a value. Raises ConfigError if both are given.
     """
     moved: dict[Key, Key] = {}
     for old, new in MOVED.items():
         source = document.get(old.section) if old.section else document
         target = document.get(new.section, {})
         if not isinstance(source, dict) or old.name not in source or not isinstance(target, dict):
-            continue  # what is no section is refused by whoever reads the document
+            continue  # config.py refuses a value in place of a section
         if new.name in target:
             raise ConfigError(
                 f"{name}: {old} is the older spelling of {new}, and both are given; remove {old}"
@@ -60,5 +60,5 @@ def move_keys(document: dict[str, Any], name: str) -> dict[Key, Key]:
 
 
 def migrate_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier daemon wrote of a flow or a pinhole, with the name of its protocol."""
+    """A flow's record of any earlier daemon, with the name of its protocol."""
     return {"protocol": DEFAULT_PROTOCOL, **record}

@@ -1,6 +1,6 @@
-"""The protocols by name: which there are, on which ports each is read, and what its section limits.
+"""The protocols by name: their ports, and the limits that their sections set.
 
-Everything here comes from the table ``nfreaim.helpers.HELPERS``. No protocol is named here.
+All protocols come from the table ``nfreaim.helpers.HELPERS``; this module names none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nfreaim.helpers import HELPERS
 from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
 MOST_PORTS: Final = 15
-"""Of one protocol: as many as fit into one multiport match."""
+"""At most as many ports of one protocol, because one multiport match holds no more."""
 
 EVERYBODY: Final = None
 """The hosts of a switch that is on."""
@@ -29,11 +29,11 @@ Ports = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What the configuration says of one protocol; a key that is absent has its default.
+    """One protocol's section of the configuration; a key that is absent has its default.
 
     ports     of servers; empty: the usual ones
-    switches  by key: the inside hosts that may have the services it governs, or EVERYBODY
-    caps      by key: most standing pinholes of one inside host
+    switches  by key, the inside hosts that may use the services of the switch, or EVERYBODY
+    caps      by key, at most as many standing pinholes of one inside host
     """
 
     ports: tuple[int, ...] = ()
@@ -54,14 +54,14 @@ def known(name: str) -> HelperSpec:
 
 
 def ports_of(name: str, sections: Sections | None = None) -> tuple[int, ...]:
-    """Where the servers of protocol *name* are: as its section says, else as usual. Raises ConfigError."""
+    """The ports of the servers of protocol *name*: its section's, else the usual ones. Raises ConfigError."""
     spec = known(name)
     section = (sections or {}).get(name)
     return section.ports if section and section.ports else spec.ports
 
 
 def usual_ports() -> dict[str, tuple[int, ...]]:
-    """What is read where nothing else is said."""
+    """The protocols that are read by default, and their ports."""
     return {DEFAULT_PROTOCOL: ports_of(DEFAULT_PROTOCOL)}
 
 
@@ -79,7 +79,7 @@ def chosen(options: Iterable[str], sections: Sections | None = None) -> dict[str
 
 
 def add_options(parser: ArgumentParser, port: Callable[[str], object]) -> None:
-    """The options whose values ``of_options`` wants; *port* reads a port, as argparse's types do."""
+    """Add the options that ``of_options`` reads; *port* reads a port, as a type of argparse."""
     parser.add_argument(
         "--protocol",
         action="append",
@@ -101,12 +101,11 @@ def add_options(parser: ArgumentParser, port: Callable[[str], object]) -> None:
 def of_options(
     named: Sequence[str], ports: Sequence[int], usual: Ports, sections: Sections | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """The protocols that a command line asks for; *usual* are those of one that names none.
+    """The protocols that a command line asks for. Raises ConfigError.
 
-    named  each --protocol, see ``chosen``
-    ports  each --port, the older spelling: ports of the only protocol there was
-
-    Raises ConfigError.
+    named  the value of each --protocol, see ``chosen``
+    ports  the value of each --port, the older spelling: ports of the default protocol
+    usual  the protocols of a command line that names none
     """
     found = chosen(named, sections) if named else dict(usual)
     if ports:
@@ -129,12 +128,12 @@ def _port(name: str, text: str) -> int:
 
 
 def written(ports: Ports) -> list[str]:
-    """The options that ``chosen`` reads as these *ports*."""
+    """The options that ``chosen`` reads as *ports*."""
     return [f"{name}:{','.join(map(str, numbers))}" for name, numbers in ports.items()]
 
 
 def check(ports: Ports) -> None:
-    """Raises ConfigError unless each protocol is known and each port leads to one of them."""
+    """Raise ConfigError unless each protocol is known and each port belongs to one of them."""
     taken: dict[int, str] = {}
     for name, numbers in ports.items():
         known(name)
@@ -150,18 +149,18 @@ def check(ports: Ports) -> None:
 
 
 def by_port(ports: Ports) -> dict[int, HelperSpec]:
-    """Who reads what is said to each server port."""
+    """The protocol of each server port."""
     return {port: known(name) for name, numbers in ports.items() for port in numbers}
 
 
 def service_name(text: str) -> str:
-    """How the service is called that an operator calls *text*: each protocol knows its own names best."""
+    """The name of the service that an operator calls *text*, by the protocol that renames it, if any does."""
     names = (spec.service_name(text) for spec in HELPERS)
     return next((name for name in names if name != text.lower()), text.lower())
 
 
 def limited(policy: PinholePolicy, names: Iterable[str], sections: Sections) -> PinholePolicy:
-    """*policy* with what the protocols *names* add: caps, switches, and what is off unless switched on."""
+    """*policy* with the limits of the protocols *names*: caps, switches, services that are off by default."""
     caps: dict[str, tuple[str, int]] = {}
     only_for: dict[str, frozenset[str]] = {}
     off: set[str] = set()
