@@ -95,8 +95,6 @@ class Stream(Generic[F]):
         self.from_inside = not direction
         self.rebase(base)
         self.map = _UNEDITED
-        self.acked = 0
-        self.edge: int | None = None
         self.scale: int | None = None
         self.held = _NOTHING
         self.held_bytes = 0
@@ -106,7 +104,8 @@ class Stream(Generic[F]):
     def rebase(self, seq: int) -> None:
         """Sequence number *seq* is that of offset 0; nothing has been seen yet."""
         self.base = self.expected = wrap(seq)
-        self.next = 0
+        self.next = self.acked = 0
+        self.edge: int | None = None
 
     def offset(self, seq: int) -> int:
         """The stream offset that sequence number *seq* means: the one nearest to *next*."""
