@@ -34,6 +34,10 @@ def received(wire: ResizedWire, data: bytes) -> bool:
     return exact.endswith(data) and other == bytes(wire.sent[1 - way])
 
 
+def state(wire: ResizedWire) -> State:
+    return wire.stored.reading.state
+
+
 # --- failing closed -----------------------------------------------------------------------------------------
 
 
@@ -179,7 +183,7 @@ def test_restored_flow_that_missed_bytes_is_certain_again_behind_its_next_bounda
     for _ in range(2):
         wire.say(inside, SHORT)
         wire.say(1 - inside, SHORT)
-    assert wire.stored.reading.state is State.ESTABLISHED
+    assert state(wire) is State.ESTABLISHED
     assert wire.told(DOTTED) == DOTTED
     assert wire.told(DOTTED) == LONGER
     assert received(wire, LONGER)
@@ -236,17 +240,17 @@ def test_gap_soon_after_a_restart_in_place_is_read_again_through_a_boundary(kind
     wire = restarted(kind().begun())
     inside = int(wire.inside)
     assert wire.told(TEXT + PROPOSAL) == TEXT + EDITED
-    assert wire.stored.reading.state is State.ESTABLISHED
+    assert state(wire) is State.ESTABLISHED
     unread(wire, inside, TEXT)  # passes by another way
     wire.say(inside, b"text behind")
-    assert wire.stored.reading.state is State.RESYNCING
+    assert state(wire) is State.RESYNCING
     wire.say(inside, b" the gap\n")
-    assert wire.stored.reading.state is State.RESYNCING, "it stands in its place, but that proves nothing"
+    assert state(wire) is State.RESYNCING, "it stands in its place, but that proves nothing"
     assert wire.router.engine.counters.gap_drops == 0
     for _ in range(2):
         wire.say(1 - inside, SHORT)
         wire.say(inside, SHORT)
-    assert wire.stored.reading.state is State.ESTABLISHED
+    assert state(wire) is State.ESTABLISHED
     pause(wire, 600.0)
     unread(wire, inside, TEXT)
     wire.say(inside, SHORT)
