@@ -1,6 +1,6 @@
 """Proposal: one rendezvous proposal, what it announces and what may be set in it.
 
-It decides nothing about pinholes: helpers/oscar.py and helpers/icq.py do, and report through it.
+It decides nothing about pinholes: session.py and icq.py do, and report through it.
 """
 
 from __future__ import annotations

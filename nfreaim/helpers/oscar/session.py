@@ -7,7 +7,7 @@ meet on it. All fields have a fixed width: no length, order or number of TLVs ev
 (other channels, relays, text, cancels, what cannot be rebuilt to the very byte) leaves as it came.
 
 Where the server is the inside end, its client is outside. What the server relays to it from hosts of the
-inside networks goes out as theirs would, and redirects are dealt with in redirect.py; what that client sends
+inside networks goes out as theirs would, and redirects are dealt with in redirects.py; what that client sends
 is read for the end of agreements only.
 
 Works on bytes until a message is known to be a rendezvous; only then scapy sees it.
