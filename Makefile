@@ -38,7 +38,7 @@ ARGS   := $(foreach i,$(call each,$(LAN)),--lan $(i)) $(foreach i,$(call each,$(
           $(subst $(space)$(comma),$(comma),$(NAMED)) \
           $(foreach p,$(call each,$(PORTS)),--port $(p)) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: help venv demo test lint types unit lab fuzz soak load bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit coverage properties lab fuzz soak load bench run install uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
@@ -55,7 +55,8 @@ help:
 	@echo '  make venv      build .venv with everything, .venv/bin/nfreaim included'
 	@echo '  make test      lint, types, unit, lab'
 	@echo '  make lint      ruff        make types   mypy --strict'
-	@echo '  make unit      unit, property and replay tests; no root needed'
+	@echo '  make unit      unit, property and replay tests; no root needed. Its halves:'
+	@echo '  make coverage  unit, replay and playbook tests, and what they cover; make properties  property and fuzz tests'
 	@echo '  make lab       tests in network namespaces; root'
 	@echo '  make fuzz FUZZ_SECONDS=600 [FUZZ_TARGET=engine]      hostile input, made up by atheris'
 	@echo '  make soak      faults for SOAK_SECONDS=600 seconds, under load; root'
@@ -77,6 +78,7 @@ $(STAMP): pyproject.toml | bootstrap
 	@touch $@
 
 demo: $(STAMP)
+	@scripts/bootstrap demo
 	@$(BIN)/python -m demo
 
 test: lint types unit lab
@@ -88,9 +90,17 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy --strict
 
-unit: $(STAMP)
+unit: coverage properties
+
+# What is written for a case of its own is measured, which doubles its time; what makes its cases up is not.
+coverage: $(STAMP)
 	@scripts/bootstrap test
-	$(PYTEST) -n auto --ignore=tests/lab tests
+	$(PYTEST) -n auto --cov --cov-report= --ignore=tests/lab --ignore=tests/property --ignore=tests/fuzz tests
+	@$(BIN)/python scripts/branch_coverage.py
+
+properties: $(STAMP)
+	@scripts/bootstrap test
+	$(PYTEST) -n auto tests/property tests/fuzz
 
 # Two at a time: each test builds a network of its own and measures nothing.
 lab: $(STAMP)
@@ -176,5 +186,5 @@ endif
 	@if [ -d $(CONFDIR) ]; then rmdir --ignore-fail-on-non-empty $(CONFDIR); fi
 
 clean:
-	rm -rf $(VENV) .bench-mitmproxy build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench-mitmproxy build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

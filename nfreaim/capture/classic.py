@@ -55,7 +55,8 @@ class Classic:
             raise CutShort(start, f"the file ends {size - left} bytes before the frame does")
         at = start + _PCAP_RECORD
         time = (seconds * self._ticks + fraction) / self._ticks
-        return Slot(start, at + size, at, size, length, time, self._link)
+        end = at + size
+        return Slot(start, end, at, size=size, length=length, time=time, link=self._link)
 
     def resized(self, slot: Slot, data: bytes) -> bytes:
         """The whole record with `data`, of another length, in place of its captured bytes."""

@@ -127,7 +127,7 @@ class Blocks:
         time = (high << 32 | low) / interface.ticks + interface.offset if kind != _SPB else 0.0
         if size > MAX_FRAME or at + size > end - 4:
             raise Damaged(start, f"a frame of {size} bytes in a block of {total}")
-        return Slot(start, end, at, size, length, time, interface.link)
+        return Slot(start, end, at, size=size, length=length, time=time, link=interface.link)
 
     def resized(self, slot: Slot, data: bytes) -> bytes:
         """The same for a block; ValueError if it cannot tell such a length."""

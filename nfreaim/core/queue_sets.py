@@ -143,14 +143,15 @@ class QueueSets:
         protocol = self._protocols.get(flow.protocol)
         if protocol is None or self._by_port.get(server.port) is protocol:
             return
-        place = (server, flow.id.client.address)
+        client = flow.id.client.address
+        place = (server, client)
         known = self._followed.pop(place, None)
         if known is not None and known.protocol is protocol and now - known.since < _REFRESH:
             self._followed[place] = known
             return
         self._remember(place, _Watched(protocol, now))
         try:
-            self._queue.queue_server(Followed(*place, flow.protocol))
+            self._queue.queue_server(Followed(server, client, flow.protocol))
         except BackendError as error:
             self._warn("a redirect is not followed", error)
 

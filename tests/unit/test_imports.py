@@ -213,7 +213,7 @@ def test_the_tcp_of_the_tests_shares_nothing_with_what_it_judges() -> None:
 
 
 def test_no_file_is_longer_than_a_sitting() -> None:
-    folders = [PACKAGE, *(REPO / name for name in ("tests", "bench", "demo", "stress", "pcaps"))]
+    folders = [PACKAGE, *(REPO / name for name in ("tests", "bench", "demo", "stress", "pcaps", "scripts"))]
     lengths = {
         str(path.relative_to(REPO)): len(path.read_text().splitlines())
         for folder in folders

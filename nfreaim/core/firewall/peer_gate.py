@@ -177,6 +177,10 @@ class PeerGate:
         if segment.flags & URG:
             # An urgent byte is taken out of the stream (RFC 6093 section 2): its reader misses what we read.
             return self._refuse(key, connection, segment, "sent urgent data first")
+        return self._read(key, connection, segment)
+
+    def _read(self, key: bytes, connection: _Connection, segment: Segment) -> Verdict:
+        """Bytes of a peer that the inside host has answered: the greeting, as far as it is not complete."""
         data = segment.raw[segment.start :]
         at = connection.offset(segment.seq)
         known = len(connection.read)

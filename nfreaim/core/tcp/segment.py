@@ -36,18 +36,18 @@ _NUMBERS: Final = struct.Struct("!II")
 _BARE_IP: Final = struct.Struct("!BBHHHBBH8s")
 _BARE_TCP: Final = struct.Struct("!4sIIBBHHH")
 _TTL: Final = 64
-_MASK: Final = 0xFFFFFFFF
+MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
 
 
 def wrap(number: int) -> int:
     """*number* as it stands in a header: sequence numbers have 32 bits (RFC 9293 section 3.4)."""
-    return number & _MASK
+    return number & MASK
 
 
 def distance(start: int, number: int) -> int:
     """How far sequence number *number* lies behind *start*, from -2**31 to 2**31 - 1; negative: before it."""
-    return ((number - start + _HALF) & _MASK) - _HALF
+    return ((number - start + _HALF) & MASK) - _HALF
 
 
 class Segment:
@@ -63,9 +63,9 @@ class Segment:
 
     __slots__ = ("ack", "flags", "key", "raw", "seq", "start", "tcp")
 
-    def __init__(self, raw: bytes, key: bytes, tcp: int, seq: int, ack: int, offset: int, flags: int) -> None:
+    def __init__(self, raw: bytes, tcp: int, seq: int, ack: int, offset: int, flags: int) -> None:
         self.raw = raw
-        self.key = key
+        self.key = raw[12:24] if tcp == 20 else raw[12:20] + raw[tcp : tcp + 4]
         self.tcp = tcp
         self.seq = seq
         self.ack = ack
@@ -86,13 +86,13 @@ class Segment:
         if total != size or protocol != TCP_PROTOCOL or fragment & FRAGMENT:
             return None
         if first == 0x45:
-            segment = cls(raw, raw[12:24], 20, seq, ack, offset, flags)
+            segment = cls(raw, 20, seq, ack, offset, flags)
         else:
             tcp = (first & 15) << 2
             if first >> 4 != 4 or tcp < 20 or size < tcp + 20:
                 return None
             seq, ack, offset, flags = _TCP.unpack_from(raw, tcp + 4)
-            segment = cls(raw, raw[12:20] + raw[tcp : tcp + 4], tcp, seq, ack, offset, flags)
+            segment = cls(raw, tcp, seq, ack, offset, flags)
         if offset < 0x50 or segment.start > size:
             return None
         return segment
@@ -110,7 +110,7 @@ class Segment:
         before = _sum(raw[low:high])
         raw[at:end] = data
         _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[low:high]))
-        return Segment(bytes(raw), self.key, self.tcp, self.seq, self.ack, self._offset, self.flags)
+        return Segment(bytes(raw), self.tcp, self.seq, self.ack, self._offset, self.flags)
 
     @property
     def size(self) -> int:
@@ -156,7 +156,7 @@ class Segment:
         _adjust(raw, _IP_CHECKSUM, head, _sum(raw[:8]))
         before = _sum(self.raw[self.tcp :]) + old - self.tcp
         _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[self.tcp :]) + new - self.tcp)
-        return Segment(bytes(raw), self.key, self.tcp, wrap(seq), wrap(ack), self._offset, flags)
+        return Segment(bytes(raw), self.tcp, wrap(seq), wrap(ack), self._offset, flags)
 
     @property
     def _offset(self) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from nfreaim.core.address import Direction
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
-from nfreaim.core.tcp.segment import ACK, FIN, RST, Segment, distance, wrap
+from nfreaim.core.tcp.segment import ACK, FIN, MASK, RST, Segment, distance, wrap
 
 FAR: Final = 1 << 22
 """A number farther from the stream than any window belongs to no packet of it."""
@@ -129,7 +129,7 @@ class Stream(Generic[F]):
     def advance(self, end: int) -> None:
         """Everything below offset *end* has been seen."""
         self.next = end
-        self.expected = wrap(self.base + end)
+        self.expected = (self.base + end) & MASK  # ``wrap``, without a call for each packet that passes
         self.gap = None
 
     def rendered(self, segment: Segment, at: int) -> Segment:

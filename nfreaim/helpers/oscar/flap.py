@@ -44,10 +44,13 @@ MAX_FRAME: Final = 8192
 SERVER_SLACK: Final = 16
 """How far from the number due a server's frame may be: more than any number of writers mixes up."""
 
-# Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
-_DATA: Final = FlapChannel.DATA.value
-_SIGNON: Final = FlapChannel.SIGNON.value
-_SIGNOFF: Final = FlapChannel.SIGNOFF.value
+# A frame's first two bytes, magic and channel, as plain numbers: before Python 3.12 reading an enum's member
+# costs as much as unpacking a header.
+_SIGNON: Final = FLAP_MAGIC << 8 | FlapChannel.SIGNON
+_DATA: Final = FLAP_MAGIC << 8 | FlapChannel.DATA
+_SIGNOFF: Final = FLAP_MAGIC << 8 | FlapChannel.SIGNOFF
+_LAST: Final = FLAP_MAGIC << 8 | FlapChannel.KEEPALIVE
+_BEGIN: Final = struct.Struct("!HHH")  # these two, number, length
 _HEADER: Final = FLAP_HEADER.size
 _SNAC: Final = SNAC_HEADER.size
 _NAMED: Final = _HEADER + 4  # enough to read a SNAC's family and subtype
@@ -61,12 +64,12 @@ _VERSION: Final = b"\x00\x00\x00\x01"
 # flags, and where a SNAC without an extra block has the channel of the ICBM.
 _FIRST: Final = struct.Struct(f"!HHH4sH{_ICBM - _FLAGS - 2}xH")
 _FIRST_SIZE: Final = _FIRST.size
-_DATA_FRAME: Final = FLAP_MAGIC << 8 | _DATA
 _CHANNEL_2: Final = IcbmChannel.RENDEZVOUS.value
 # The last numbers of counters with 8, 15 (two ways) and 16 bits, behind which they begin anew.
 _TURNS: Final = (0xFF, 0x7FFF, 0x8000, 0xFFFF)
 # A position: number due or -1, bytes to skip, and how many bytes of a frame's header have come, and which.
 _POSITION: Final = struct.Struct("!iIB5s")
+_NO_FRAME: Final = "a frame does not begin as one"
 # Segments without a verifiable beginning before a flow that was met in the middle is given up.
 _MAX_MISSES: Final = 64
 
@@ -143,64 +146,38 @@ class FlapReader:
         """
         if self.broken is not None:
             raise self.broken
-        self._awaits = -1
-        pos = 0
-        if self._skip:
-            if len(data) <= self._skip:
-                self._skip -= len(data)
-                return []
-            pos, self._skip = self._skip, 0
-        elif self.kept:
+        pos, self._skip = self._skip, 0
+        if self.kept:
             data, start = self.kept + data, self.kept_at
         elif not self._synced and not self._synchronise(data):
             return []
         frames: list[Frame] = []
         size = len(data)
-        while pos < size:
-            if size - pos < _HEADER:
-                if data[pos] != FLAP_MAGIC:
-                    return self._break("a frame does not begin as one", frames)
-                break
-            magic, channel, number, length = FLAP_HEADER.unpack_from(data, pos)
-            if magic != FLAP_MAGIC or not 1 <= channel <= 5:
-                return self._break("a frame does not begin as one", frames)
-            if number != self.due and not self._runs_on(number):
-                text = f"frame has the number {number}, not {self.due}"
-                return self._break(text, frames, OutOfSequence)
-            stop = pos + _HEADER + length
-            if not self.begun:
-                if not self._sign_on(data, pos, stop):
-                    break
-            elif channel == _SIGNOFF:
-                end = pos + _HEADER
-                if self._whole_signoff and stop - pos <= MAX_FRAME:
-                    if stop > size:
-                        break
-                    end = stop
-                frames.append(Frame(start + pos, channel, data[pos:end]))
-            elif channel == _DATA and length >= _SNAC:
+        while size - pos >= _HEADER:
+            begin, number, length = _BEGIN.unpack_from(data, pos)
+            if (number != self.due or not _SIGNON < begin <= _LAST) and (flaw := self._flaw(begin, number)):
+                return self._break(flaw, frames)
+            length += _HEADER
+            if begin == _DATA and self.begun:
                 icbm = self.wanted.get(data[pos + _HEADER : pos + _NAMED])
                 if icbm is None:
-                    if size - pos < _NAMED and stop > size:
-                        break
-                elif not icbm or not _is_text(data, pos, min(stop, size)):
-                    if stop - pos > MAX_FRAME:
-                        self.oversized += 1
-                    elif stop <= size:
-                        frames.append(Frame(start + pos, channel, data[pos:stop]))
-                    else:
-                        break
-            elif channel == _SIGNON and self.settled:
-                return self._break("signs on a second time", frames)
-            pos = stop
+                    taken = 0 if size - pos >= _NAMED or length < SNAC_BODY else length
+                else:
+                    taken = self._of_snac(data, pos, length, icbm)
+            else:
+                taken = self._of_channel(data, pos, begin, length)
+            if taken:
+                if pos + taken > size:
+                    break
+                frames.append(Frame(start + pos, begin & 0xFF, data[pos : pos + taken]))
+            pos += length
             self.due = (number + 1) & 0xFFFF
-        if pos > size:
-            self._skip = pos - size
-            pos = size
+        if pos < size and data[pos] != FLAP_MAGIC:
+            return self._break(self._error(_NO_FRAME), frames)
         self.kept = data[pos:]
         self.kept_at = start + pos
-        if self.begun and not self.kept and not self._skip:
-            self._awaits = self.due
+        self._skip = pos - size if pos > size else 0
+        self._awaits = self.due if pos == size else -1
         return frames
 
     def skips(self, raw: bytes, start: int) -> bool:
@@ -212,7 +189,7 @@ class FlapReader:
         if size < _FIRST_SIZE:
             return False
         begin, number, length, name, flags, channel = _FIRST.unpack_from(raw, start)
-        if number != self._awaits or begin != _DATA_FRAME or length + _HEADER != size:
+        if number != self._awaits or begin != _DATA or length + _HEADER != size:
             return False
         icbm = self.wanted.get(name)
         if icbm is not None and (not icbm or flags & SNAC_FLAG_EXTRA or channel == _CHANNEL_2):
@@ -248,6 +225,37 @@ class FlapReader:
         self.due, self._skip, self._awaits = due, skip, -1
         self.kept, self.kept_at = header[:count], at - count
 
+    def _of_snac(self, data: bytes, pos: int, size: int, icbm: bool) -> int:
+        """How many bytes to take of the frame of *size* bytes at *pos*, whose SNAC is a wanted one."""
+        if size < SNAC_BODY:
+            return 0
+        at = pos + _ICBM
+        there = at + 2 <= min(pos + size, len(data)) and not data[pos + _FLAGS] & _EXTRA
+        if icbm and there and data[at : at + 2] != _RENDEZVOUS:
+            return 0  # a text
+        if size > MAX_FRAME:
+            self.oversized += 1
+            return 0
+        return size
+
+    def _of_channel(self, data: bytes, pos: int, begin: int, size: int) -> int:
+        """How many bytes to take of any other frame: all as long as too few are there to tell."""
+        if not self.begun:
+            return 0 if self._sign_on(data, pos, begin, size) else size
+        if begin == _SIGNOFF:
+            return size if self._whole_signoff and size <= MAX_FRAME else _HEADER
+        return 0
+
+    def _flaw(self, begin: int, number: int) -> Malformed | None:
+        """Why no frame of this session begins with *begin* and has this number; None if one may."""
+        if not _SIGNON <= begin <= _LAST:
+            return self._error(_NO_FRAME)
+        if number != self.due and not self._runs_on(number):
+            return self._error(f"frame has the number {number}, not {self.due}", OutOfSequence)
+        if begin == _SIGNON and self.settled:
+            return self._error("signs on a second time")
+        return None
+
     def _runs_on(self, number: int) -> bool:
         """Whether a frame may have this number, though it is not the one that is due."""
         if self.due < 0:
@@ -257,9 +265,9 @@ class FlapReader:
         off = (number - self.due) & 0xFFFF
         return min(off, 0x10000 - off) <= self.slack
 
-    def _sign_on(self, data: bytes, pos: int, stop: int) -> bool:
+    def _sign_on(self, data: bytes, pos: int, begin: int, size: int) -> bool:
         """Whether the first frame's beginning is there; raises Foreign if it is not a sign-on frame."""
-        if data[pos + 1] != _SIGNON or stop - pos < _HEADER + len(_VERSION):
+        if begin != _SIGNON or size < _HEADER + len(_VERSION):
             raise Foreign("the first frame is not a sign-on frame")
         version = data[pos + _HEADER : pos + _HEADER + len(_VERSION)]
         if not _VERSION.startswith(version):
@@ -283,18 +291,15 @@ class FlapReader:
                 raise Malformed("no segment begins with a frame")
         return self._synced
 
-    def _break(self, text: str, frames: list[Frame], kind: type[Malformed] = Malformed) -> list[Frame]:
+    def _error(self, text: str, kind: type[Malformed] = Malformed) -> Malformed:
+        """What ends the reading; before sign-on it says that the flow is none of this protocol."""
+        return kind(text) if self.begun else Foreign(text)
+
+    def _break(self, error: Malformed, frames: list[Frame]) -> list[Frame]:
         """Reading ends here: with *frames*, if there are any."""
-        error = kind(text) if self.begun else Foreign(text)
+        self._awaits = -1
         if not frames:
             raise error
         self.broken = error
         self.kept = b""
         return frames
-
-
-def _is_text(data: bytes, pos: int, size: int) -> bool:
-    """Whether the ICBM at *pos*, as far as it is there, is on another channel than the rendezvous one."""
-    if size < pos + _ICBM + 2 or data[pos + _FLAGS] & _EXTRA:
-        return False
-    return data[pos + _ICBM : pos + _ICBM + 2] != _RENDEZVOUS

@@ -14,10 +14,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from nfreaim.core.address import Direction, Endpoint
-from nfreaim.core.helper import Expectation, Nat, Refused, Report
+from nfreaim.core.helper import Action, Expectation, Nat, Refused, Report
 from nfreaim.core.tcp.offsets import Edit, differences
 from nfreaim.helpers.oscar.flap import Frame
 from nfreaim.helpers.oscar.proposal import ADDRESSES, Proposal
@@ -110,13 +111,13 @@ class Icq:
         if reason:
             self._retract(nat, "another endpoint was published")
             nat.count("left")
-            nat.report(Report("out", _DIRECT, 0, _SESSION, named, named, "left", reason))
+            nat.report(_published("out", named, named, "left", reason))
             return []
         self.published = Published(named, outside)
         info.address, info.port = socket.inet_aton(outside.address), outside.port
         info.clear_cache()
         nat.count("rewritten")
-        nat.report(Report("out", _DIRECT, 0, _SESSION, named, outside, "rewritten", "own address"))
+        nat.report(_published("out", named, outside, "rewritten", "own address"))
         return _replaced(frame, [(field.at, bytes(info)) for field in fields])
 
     def _retract(self, nat: Nat, reason: str) -> None:
@@ -146,10 +147,8 @@ class Icq:
                 if same and other.tag == UserTag.EXTERNAL_IP and name != NICK_INFO_UPDATE:
                     news.append((other.at, host))
             nat.count("mapped_back")
-            reason = "pinhole of this router"
-            nat.report(
-                Report("in", _DIRECT, 0, _SESSION, announced, inside, "mapped-back", reason, routine=True)
-            )
+            report = _published("in", announced, inside, "mapped-back", "pinhole of this router")
+            nat.report(replace(report, routine=True))
         return _replaced(frame, news)
 
     def outgoing(self, proposal: Proposal, frame: Frame, nat: Nat, peer: str | None) -> list[Edit]:
@@ -230,8 +229,17 @@ class Icq:
                 nat.count("rewritten")
             except Refused as refusal:
                 reason = str(refusal)
-        nat.report(Report("out", _RELAY, 0, cookie, named, outside, action, reason))
+        nat.report(
+            Report("out", _RELAY, 0, cookie, before=named, after=outside, action=action, reason=reason)
+        )
         return [] if action == "left" else _replaced(frame, [(at, found.moved(outside.port))])
+
+
+def _published(
+    way: Literal["out", "in"], before: Endpoint, after: Endpoint, action: Action, reason: str
+) -> Report:
+    """What became of an endpoint that a client publishes for its whole session."""
+    return Report(way, _DIRECT, 0, _SESSION, before=before, after=after, action=action, reason=reason)
 
 
 def first_field(frame: bytes, name: bytes, body: int) -> int | None:

@@ -1,6 +1,6 @@
 """Proposal: one rendezvous proposal, what it announces and what may be set in it.
 
-It decides nothing about pinholes: helpers/oscar.py and helpers/icq.py do, and report through it.
+It decides nothing about pinholes: session.py and icq.py do, and report through it.
 """
 
 from __future__ import annotations
@@ -227,7 +227,16 @@ class Proposal:
         action: Literal["rewritten", "mapped-back", "left"],
         reason: str,
     ) -> Report:
-        return Report(way, self.service, self.stage, self.block.cookie, before, after, action, reason)
+        return Report(
+            direction=way,
+            service=self.service,
+            stage=self.stage,
+            agreement=self.block.cookie,
+            before=before,
+            after=after,
+            action=action,
+            reason=reason,
+        )
 
     def _set(self, tag: int, value: bytes | None) -> None:
         for tlv in self._tlvs[tag]:

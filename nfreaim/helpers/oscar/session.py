@@ -7,7 +7,7 @@ meet on it. All fields have a fixed width: no length, order or number of TLVs ev
 (other channels, relays, text, cancels, what cannot be rebuilt to the very byte) leaves as it came.
 
 Where the server is the inside end, its client is outside. What the server relays to it from hosts of the
-inside networks goes out as theirs would, and redirects are dealt with in redirect.py; what that client sends
+inside networks goes out as theirs would, and redirects are dealt with in redirects.py; what that client sends
 is read for the end of agreements only.
 
 Works on bytes until a message is known to be a rendezvous; only then scapy sees it.
@@ -195,12 +195,7 @@ class OscarHelper:
         name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
         body = body_of(data)
         if name == HOST_ONLINE:
-            families = [data[at : at + 2] for at in range(body, len(data) - 1, 2)]
-            if not self.established and self._begun() and FAMILY_ICBM in families:
-                self.established = True
-                for reader in self._readers:
-                    reader.settled = True
-                nat.established()
+            self._host_online(data, body, nat)
         elif name in REDIRECTS:
             return (self._redirects.read(frame, nat) or []) if self._begun() else []
         elif name == ICBM_ERR:
@@ -216,6 +211,15 @@ class OscarHelper:
         elif len(data) >= body + ICBM.size:
             return self._icbm(direction, frame, body, nat)
         return []
+
+    def _host_online(self, data: bytes, body: int, nat: Nat) -> None:
+        """SNAC(01,03), the families that the server has: it may be the end of sign-on."""
+        families = [data[at : at + 2] for at in range(body, len(data) - 1, 2)]
+        if not self.established and self._begun() and FAMILY_ICBM in families:
+            self.established = True
+            for reader in self._readers:
+                reader.settled = True
+            nat.established()
 
     def _icbm(self, direction: Direction, frame: Frame, body: int, nat: Nat) -> list[Edit]:
         """SNAC(04,06), (04,07) or (04,0B), of whatever channel."""
@@ -265,22 +269,24 @@ class OscarHelper:
         elif block.type == RdvType.ACCEPT:
             nat.accepted(_agreement(block.cookie, party(flap), nat))
         elif block.type == RdvType.PROPOSE and not (nat.server_inside and direction is _ORIGINAL):
-            nat.count("proposals")
-            proposal = Proposal(flap, block)
-            start = frame.at + (first_editable(frame.data, direction) or 0)
-            if flap.payload.payload.cookie != block.cookie:
-                return proposal.leave(direction, nat, "message and proposal have different cookies")
-            own_kind = block.capability in OWN_RENDEZVOUS and not nat.server_inside
-            if not own_kind and (reason := proposal.unfit()):
-                return proposal.leave(direction, nat, reason)
-            if not nat.editable(direction, start):
-                return proposal.leave(direction, nat, "its addresses had left before its end came")
-            if direction is _ORIGINAL:
-                return self._outgoing(proposal, frame, nat)
-            if nat.server_inside:
-                return self._relayed(proposal, frame, nat)
-            return self._incoming(proposal, frame, nat)
+            return self._proposal(direction, Proposal(flap, block), frame, nat)
         return []
+
+    def _proposal(self, direction: Direction, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
+        nat.count("proposals")
+        block = proposal.block
+        if proposal.flap.payload.payload.cookie != block.cookie:
+            return proposal.leave(direction, nat, "message and proposal have different cookies")
+        own_kind = block.capability in OWN_RENDEZVOUS and not nat.server_inside
+        if not own_kind and (reason := proposal.unfit()):
+            return proposal.leave(direction, nat, reason)
+        if not nat.editable(direction, frame.at + (first_editable(frame.data, direction) or 0)):
+            return proposal.leave(direction, nat, "its addresses had left before its end came")
+        if direction is _ORIGINAL:
+            return self._outgoing(proposal, frame, nat)
+        if nat.server_inside:
+            return self._relayed(proposal, frame, nat)
+        return self._incoming(proposal, frame, nat)
 
     def _outgoing(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A client's proposal: announce the outside endpoint in place of its own."""

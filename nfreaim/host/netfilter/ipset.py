@@ -190,13 +190,13 @@ class PinSet(_Set):
         """Everything in the set. Raises BackendError."""
         return [
             PinEntry(
-                Endpoint(_address_in(entry[_IP]), int.from_bytes(entry[_PORT][:2], "big")),
-                _address_in(entry[_IP2]),
-                entry[_CIDR2][0] if _CIDR2 in entry else 32,
-                int.from_bytes(entry[_TIMEOUT][:4], "big"),
-                int.from_bytes(entry[_BYTES][:8], "big"),
-                entry[_PACKETS][7] == 1,
-                entry.get(_COMMENT, b"").rstrip(b"\0").decode(errors="replace"),
+                outside=Endpoint(_address_in(entry[_IP]), int.from_bytes(entry[_PORT][:2], "big")),
+                network=_address_in(entry[_IP2]),
+                length=entry[_CIDR2][0] if _CIDR2 in entry else 32,
+                seconds=int.from_bytes(entry[_TIMEOUT][:4], "big"),
+                data=int.from_bytes(entry[_BYTES][:8], "big"),
+                verify=entry[_PACKETS][7] == 1,
+                comment=entry.get(_COMMENT, b"").rstrip(b"\0").decode(errors="replace"),
             )
             for entry in self._dump()
         ]

@@ -44,4 +44,4 @@ def queues() -> list[QueueStatistics]:
 def parse(line: str) -> QueueStatistics:
     """One line of PATH."""
     number, port, waiting, _mode, _range, full, lost, seen, *_ = map(int, line.split())
-    return QueueStatistics(number, port, waiting, full, lost, seen)
+    return QueueStatistics(number, port, waiting, dropped_full=full, dropped_socket=lost, seen=seen)

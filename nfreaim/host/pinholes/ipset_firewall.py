@@ -162,7 +162,7 @@ class IpsetFirewall:
             f" since={pinhole.since:.3f} proto={pinhole.protocol}"
         )
         return [
-            PinEntry(pinhole.outside, network, length, seconds, data, pinhole.verify, comment)
+            PinEntry(pinhole.outside, network, length, seconds, data, verify=pinhole.verify, comment=comment)
             for network, length in networks
         ]
 
@@ -275,16 +275,16 @@ def _parse(entry: PinEntry) -> Pinhole | None:
         return None
     try:
         return Pinhole(
-            _endpoint(found["in"]),
-            entry.outside,
-            FlowId(_endpoint(found["client"]), _endpoint(found["server"])),
-            bytes.fromhex(found["agreement"]),
-            found["service"],
-            float(found["until"]),
-            (entry.network,) if entry.length == 32 else (),
-            float(found["since"]),
-            entry.verify,
-            found["protocol"] or DEFAULT_PROTOCOL,
+            inside=_endpoint(found["in"]),
+            outside=entry.outside,
+            flow=FlowId(_endpoint(found["client"]), _endpoint(found["server"])),
+            agreement=bytes.fromhex(found["agreement"]),
+            service=found["service"],
+            deadline=float(found["until"]),
+            peers=(entry.network,) if entry.length == 32 else (),
+            since=float(found["since"]),
+            verify=entry.verify,
+            protocol=found["protocol"] or DEFAULT_PROTOCOL,
         )
     except ValueError:
         return None

@@ -44,9 +44,11 @@ class BackgroundProgram:
                 self._kill()
                 raise BackendError(f"{' '.join(self.words)}: took too long and was ended")
             return None
-        texts = [os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace") for file in self._files]
+        output, errors = (
+            os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace") for file in self._files
+        )
         self._close()
-        return subprocess.CompletedProcess(self.words, status, *texts)
+        return subprocess.CompletedProcess(self.words, status, output, errors)
 
     def end(self) -> None:
         """Let it finish, and kill it after a few seconds: it may hold a lock that others wait for."""

@@ -65,12 +65,12 @@ class _Worker:
         self._stack = stack
         self._backend = LinuxBackend(part(config.state_dir, number, config.workers), stack, alone=False)
         self._engine = Engine(
-            config.helpers(),
-            RemotePinholes(config.pinholes, rpc, page),
-            self._backend.for_engine(RemoteQueueControl(self._backend.queue, rpc)),
-            Journal(),
-            config.engine,
-            RemoteFollowed(rpc, page),
+            helpers=config.helpers(),
+            pinholes=RemotePinholes(config.pinholes, rpc, page),
+            backend=self._backend.for_engine(RemoteQueueControl(self._backend.queue, rpc)),
+            watcher=Journal(),
+            settings=config.engine,
+            news=RemoteFollowed(rpc, page),
         )
         self._reader = Reader(self._engine, self._backend, _bound(config.reading[number - 1], self._engine))
 
