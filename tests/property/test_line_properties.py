@@ -1,4 +1,4 @@
-"""Sessions of lines, with either end inside and edits that change lengths: cut, repeated, shuffled, restarted.
+"""Sessions of lines, with either end inside and changed lengths: cut, repeated, shuffled, restarted.
 
 The reference is the plainest code there is: each line that the inside end sends, with its address replaced.
 """
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from nfreaim.core.address import End, Endpoint
-from nfreaim.core.flow import State
 from tests.property.profile import bounded
 from tests.script_helper import HELLO, TEXT, address, offer
 from tests.unit.fakes import OUTSIDE
@@ -83,7 +82,7 @@ def test_any_segmentation_repetition_and_order_gives_the_stream_edited_line_by_l
 
 
 class Session(RuleBasedStateMachine):
-    """One connection, and what may happen to it. Each line leaves as it came or edited, and nothing else does."""
+    """One connection, and what may happen to it: each line leaves as it came or edited, and nothing else."""
 
     inside = End.CLIENT
 

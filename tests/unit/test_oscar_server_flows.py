@@ -1,4 +1,4 @@
-"""An OSCAR server behind the router, through the whole core: changed lengths, pinholes, what ends read."""
+"""An OSCAR server behind the router, through the whole core: lengths, pinholes, what both ends read."""
 
 from __future__ import annotations
 
