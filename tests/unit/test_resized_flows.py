@@ -189,24 +189,47 @@ def test_restored_flow_that_missed_bytes_is_certain_again_behind_its_next_bounda
     assert received(wire, LONGER)
 
 
+def stale(kind: type[ResizedWire]) -> tuple[ResizedWire, int]:
+    """A flow whose daemon died before it wrote down what passed since, and where the inside end stood."""
+    wire = kind().begun()
+    wire.router.engine.save()
+    at = len(wire.sent[wire.inside])
+    noted = dict(wire.router.kernel.noted)
+    unread(wire, wire.inside, TEXT, DOTTED, TEXT)
+    wire.router.engine._kept.moved.clear()
+    wire.router.kernel.noted = noted
+    return restarted(wire, lost=True), at
+
+
 @either
 def test_end_that_acknowledges_what_was_not_seen_shows_that_positions_are_not_certain(
     kind: type[ResizedWire],
 ) -> None:
     """The inside end repeats, byte for byte in place, what had passed while no daemon ran."""
-    wire = kind().begun()
-    wire.router.engine.save()
+    wire, at = stale(kind)
     inside = int(wire.inside)
-    at = len(wire.sent[inside])
-    stale = dict(wire.router.kernel.noted)
-    unread(wire, inside, TEXT, DOTTED, TEXT)
-    wire.router.engine._kept.moved.clear()
-    wire.router.kernel.noted = stale
-    wire = restarted(wire, lost=True)
     wire.inject(inside, at, TEXT)
     wire.inject(1 - inside, len(wire.sent[1 - inside]), flags=ACK)
     wire.inject(inside, at + len(TEXT), DOTTED)
     assert not wire.stored.skewed, "the other end has had those bytes, with the old length"
+
+
+@either
+def test_positions_that_seemed_certain_are_not_once_the_other_end_acknowledges_what_was_not_seen(
+    kind: type[ResizedWire],
+) -> None:
+    """Its first segments were under way when the inside end's bytes passed, so they acknowledge less."""
+    wire, at = stale(kind)
+    inside = int(wire.inside)
+    arrived, wire.left[inside] = wire.left[inside], dict.fromkeys(range(at), 0)
+    for _ in range(2):
+        wire.say(1 - inside, SHORT)
+    wire.left[inside] = arrived
+    wire.inject(inside, at, TEXT)
+    assert wire.stored.reading.certain
+    wire.inject(1 - inside, len(wire.sent[1 - inside]), flags=ACK)
+    wire.inject(inside, at + len(TEXT), DOTTED)
+    assert not wire.stored.skewed
 
 
 @pytest.mark.parametrize(("client", "server", "kept"), [(7, 3, [3, 7]), (None, 3, [0, 0]), (0, 14, [14, 0])])
