@@ -22,7 +22,7 @@ from nfreaim.host.check import doctor
 from nfreaim.host.check.answer import Check
 from nfreaim.host.report.journal import QuietFormatter
 from nfreaim.host.rules import script
-from nfreaim.old_spellings import DEFAULT_PROTOCOL, DEFAULT_QUEUE
+from nfreaim.old_spellings import DEFAULT_QUEUE
 from nfreaim.replay import command as replay
 
 
@@ -72,10 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(command=_check)
     _add_settings(checking)
 
-    naming = commands.add_parser("protocols", help="list the protocols and their usual ports")
+    naming = commands.add_parser("protocols", help="list the protocols and their servers' ports")
     naming.set_defaults(command=_protocols)
+    naming.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
     naming.add_argument("name", nargs="*", metavar="NAME", help="only these")
-    naming.add_argument("--default", action="store_true", help="only what is read if none is named")
+    naming.add_argument("--default", action="store_true", help="only those that the configuration names")
 
     telling = commands.add_parser("status", help="list open pinholes and the queue")
     telling.set_defaults(command=_status)
@@ -207,10 +208,16 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _protocols(arguments: argparse.Namespace) -> int:
-    every = [DEFAULT_PROTOCOL] if arguments.default else [spec.name for spec in HELPERS]
-    for name in arguments.name or every:
-        for line in protocols.written(protocols.chosen([name])):
-            print(line)
+    """The rules get their ports here, so that they are those of the daemon's configuration."""
+    config = load(arguments.config)
+    if arguments.default:
+        found = protocols.written(config.ports)
+    else:  # one by one: they need not be read beside each other
+        named = arguments.name or [spec.name for spec in HELPERS]
+        found = [
+            line for name in named for line in protocols.written(protocols.chosen([name], config.sections))
+        ]
+    print("\n".join(found))
     return 0
 
 

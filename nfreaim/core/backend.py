@@ -142,8 +142,8 @@ class Pinholes(Protocol):
     def close(self, flow: FlowId, agreement: bytes, reason: str) -> None:
         """End one agreement; the pinhole closes with its last one."""
 
-    def close_flow(self, flow: FlowId, reason: str) -> None:
-        """End every agreement of one flow."""
+    def close_flow(self, flow: FlowId, reason: str, now: float | None = None) -> None:
+        """*flow* is over at *now*: end its agreements, except those that may outlive it. None: end all."""
 
     def close_all(self, reason: str) -> None:
         """The engine stops."""

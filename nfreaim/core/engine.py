@@ -151,7 +151,7 @@ class Engine:
         if now >= self._next_poll:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
-                verdicts += self._forget(flow, "control connection idle")
+                verdicts += self._forget(flow, "control connection idle", now)
             self._sets.expire(now, self.flows)
             verdicts += self._poll_lost(now)
         self.pinholes.expire(now)
@@ -308,7 +308,7 @@ class Engine:
         """A segment of no known flow, or one with SYN."""
         if segment.flags & SYN:
             ended = self._admission.handshake(segment, from_inside, now, skewed)
-            return [*self._forget_all(ended), (token, ACCEPT)]
+            return [*self._forget_all(ended, now), (token, ACCEPT)]
         if skewed:
             # Its edits are lost with the state. Better a dead session than a corrupt one, or one that hangs.
             if not segment.flags & RST:
@@ -316,13 +316,13 @@ class Engine:
                 self._backend.reset(segment)
             return [(token, DROP)]
         stream, ended = self._admission.midstream(segment, from_inside, now)
-        verdicts = self._forget_all(ended)
+        verdicts = self._forget_all(ended, now)
         if stream is None:
             return [*verdicts, (token, ACCEPT)]
         return verdicts + self._read(stream, segment, token, 0, now)
 
-    def _forget_all(self, ended: list[Ended]) -> Verdicts:
-        return [verdict for flow, reason in ended for verdict in self._forget(flow, reason)]
+    def _forget_all(self, ended: list[Ended], now: float) -> Verdicts:
+        return [verdict for flow, reason in ended for verdict in self._forget(flow, reason, now)]
 
     def _finish(self, stream: Stream[Flow], segment: Segment, now: float) -> None:
         """A FIN where the stream ends: the client or the server is done with this flow."""
@@ -332,14 +332,14 @@ class Engine:
         if not there or not believed:
             return
         new = flow.end(stream.direction, now)
-        self.pinholes.close_flow(flow.id, "control connection closed")
+        self.pinholes.close_flow(flow.id, "control connection closed", now)
         if flow.skewed and new:
             with suppress(BackendError):  # then the next daemon waits until connection tracking tells
                 self._backend.store.protect(flow.key, records.record(flow))
 
-    def _forget(self, flow: Flow, reason: str) -> Verdicts:
+    def _forget(self, flow: Flow, reason: str, now: float) -> Verdicts:
         """The end of a flow that is no longer in the table."""
-        self.pinholes.close_flow(flow.id, reason)
+        self.pinholes.close_flow(flow.id, reason, now)
         self._kept.over(flow)
         if flow.skewed:
             self._backend.store.unprotect(flow.key)
@@ -375,12 +375,12 @@ class Engine:
         verdicts: Verdicts = []
         candidates = self.pinholes.tended() | self.flows.skewed.keys()
         for lost, ended in self._lost.lost(candidates, now):
-            self.pinholes.close_flow(lost, "control connection lost")
+            self.pinholes.close_flow(lost, "control connection lost", now)
             flow = self.flows.skewed.get(lost)
             if flow is None or flow.closed is not None:
                 continue
             # Conntrack may have been flushed, and a flow whose end was not seen must never pass untranslated.
             if ended or flow.reset or flow.life or now - flow.seen >= self.settings.limits.idle:
                 self.flows.remove(flow)
-                verdicts += self._forget(flow, "control connection lost")
+                verdicts += self._forget(flow, "control connection lost", now)
         return verdicts

@@ -38,6 +38,8 @@ class Expectation:
     peer       the only address the connection may come from, or None where it is not known
     standing   any number of peers, for as long as the flow lasts
     greetings  what the peer may say first; empty: not known, so it is not verified
+    after_flow how long the pinhole may outlive the flow, in seconds: for servers that end the connection of
+               two peers before these have met
     """
 
     agreement: bytes
@@ -46,6 +48,7 @@ class Expectation:
     peer: str | None = None
     standing: bool = False
     greetings: tuple[Greeting, ...] = ()
+    after_flow: float = 0.0
 
 
 class Scan(NamedTuple):

@@ -191,7 +191,7 @@ class PinholeReaper:
         if now >= self._next:
             self._next = now + self._poll_s
             for flow, _ in self._lost_flows.lost(self._pinholes.tended(), now):
-                self._pinholes.close_flow(flow, "control connection lost")
+                self._pinholes.close_flow(flow, "control connection lost", now)
         self._pinholes.expire(now)
 
 

@@ -45,6 +45,7 @@ from nfreaim.layers.oscar_names import (
     CHANNEL_MSG_TO_HOST,
     CLIENT_ERR,
     numbers,
+    spelled,
 )
 from nfreaim.layers.structs import header_struct
 
@@ -329,11 +330,10 @@ def dissect(frame: bytes) -> FLAP:
     if length != len(frame) - FLAP_HEADER.size:
         raise ValueError(f"FLAP length {length} for {len(frame) - FLAP_HEADER.size} bytes of data")
     name = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4]
-    family, subtype = numbers(name)
     if name not in _ICBM_BODIES:
-        raise ValueError(f"SNAC({family:02x},{subtype:02x}) is not an ICBM")
+        raise ValueError(f"{spelled(name)} is not an ICBM")
     flap = FLAP(bytes(frame))
-    _check(flap, _ICBM_BODIES[name], f"SNAC({family:02x},{subtype:02x})")
+    _check(flap, name)
     return flap
 
 
@@ -357,16 +357,16 @@ def rendezvous_of(flap: FLAP) -> Rendezvous | None:
     return blocks[0] if len(blocks) == 1 else None
 
 
-def _check(flap: FLAP, body: type[Packet], what: str) -> None:
+def _check(flap: FLAP, name: bytes) -> None:
     snac = flap.payload
     if type(snac) is not SNAC or (snac.flags & SNAC_FLAG_EXTRA and snac.extra_length != len(snac.extra)):
-        raise ValueError(f"extra block overruns {what}")
+        raise ValueError(f"extra block overruns {spelled(name)}")
     icbm = snac.payload
-    if type(icbm) is not body:
-        raise ValueError(f"{what} is cut short, or a list has more than {MAX_TLVS} TLVs")
+    if type(icbm) is not _ICBM_BODIES[name]:
+        raise ValueError(f"{spelled(name)} is cut short, or a list has more than {MAX_TLVS} TLVs")
     whom = icbm.sender if isinstance(icbm, IcbmToClient) else icbm
     if whom.name_length != len(whom.screen_name):
-        raise ValueError(f"screen name overruns {what}")
+        raise ValueError(f"screen name overruns {spelled(name)}")
     if isinstance(icbm, IcbmToClient):
         if whom.count != len(whom.tlvs):
             raise ValueError(f"user info announces {whom.count} TLVs and has {len(whom.tlvs)}")
@@ -375,7 +375,7 @@ def _check(flap: FLAP, body: type[Packet], what: str) -> None:
         if isinstance(tlv, RendezvousTLV):
             _check_rendezvous(tlv)
         else:
-            check_tlvs([tlv], what)
+            check_tlvs([tlv], spelled(name))
 
 
 def check_tlvs(tlvs: list[TLV], where: str) -> None:

@@ -23,6 +23,12 @@ LOGIN_RESPONSE: Final = b"\0\x17\0\x03"
 FAMILY_ICBM: Final = CHANNEL_MSG_TO_HOST[:2]
 
 
+def spelled(snac: bytes) -> str:
+    """One of these, or any other, as documents write it: SNAC(04,06)."""
+    family, subtype = numbers(snac)
+    return f"SNAC({family:02x},{subtype:02x})"
+
+
 def numbers(snac: bytes) -> tuple[int, int]:
     """Family and subtype of one of these."""
     return int.from_bytes(snac[:2], "big"), int.from_bytes(snac[2:], "big")

@@ -34,7 +34,8 @@ from tests.fuzz.program import Kind, Program, Step
 from tests.oscar.flap import CLIENT, SERVER
 from tests.tcp.packets import PSH_ACK
 from tests.unit.fakes import SERVER as SERVER_END
-from tests.unit.fakes import Router, capped, guarded_table, kept_bytes
+from tests.unit.fakes import guarded_table
+from tests.unit.oscar_fixtures import Router, capped, kept_bytes
 
 SEGMENT: Final = 1400
 HOLD: Final = 0.030

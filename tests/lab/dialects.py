@@ -40,6 +40,8 @@ class Dialect(Protocol):
 
     smallest: int
     """Where a unit may be cut at the earliest for its beginning to be held."""
+    waits: bool
+    """A client says nothing behind its opening before the server has answered."""
 
     def opening(self, serves: bool) -> list[bytes]:
         """What an end says first."""
@@ -69,7 +71,7 @@ def redirect(named: str, stamp: bytes) -> bytes:
 
 
 class _Oscar:
-    smallest = 5
+    smallest, waits = 5, False
 
     def opening(self, serves: bool) -> list[bytes]:
         return [hello()]
@@ -115,7 +117,7 @@ class _Oscar:
 
 
 class _Irc:
-    smallest = 1
+    smallest, waits = 1, True
 
     def opening(self, serves: bool) -> list[bytes]:
         if serves:

@@ -76,6 +76,7 @@ class Sender(threading.Thread):
         super().__init__(daemon=True)
         self.connection, self.plan = connection, plan
         self.dialect = DIALECTS[plan.dialect]
+        self.answered = threading.Event()
         self.hash = hashlib.sha256()
         self.size = 0
         self.error = ""
@@ -86,6 +87,9 @@ class Sender(threading.Thread):
         try:
             for unit in self.dialect.opening(bool(self.plan.listen)):
                 self._write(unit)
+            if self.dialect.waits:
+                self._flush()
+                self.answered.wait(PATIENCE)
             for number, body in enumerate(frames_of(self.plan), 1):
                 now = time.monotonic()
                 if body is None:
@@ -94,7 +98,7 @@ class Sender(threading.Thread):
                     self._write(self.dialect.unit(number, now, body))
                 if self.plan.pause:
                     time.sleep(self.plan.pause)
-            self._send(self._waiting)
+            self._flush()
             self.connection.shutdown(socket.SHUT_WR)
         except OSError as error:
             self.error = type(error).__name__
@@ -120,6 +124,10 @@ class Sender(threading.Thread):
         else:
             self._send(frame)
 
+    def _flush(self) -> None:
+        self._send(self._waiting)
+        self._waiting = b""
+
     def _send(self, data: bytes) -> None:
         if data:
             self.connection.sendall(data)
@@ -132,7 +140,7 @@ class Receiver:
         self.plan = plan
         self._dialect = DIALECTS[plan.dialect]
         self.hash = hashlib.sha256()
-        self.rewritten = self.left = self.frames = 0
+        self.rewritten = self.left = self.frames = self.units = 0
         self.delays: list[float] = []
         self._rest = b""
 
@@ -143,6 +151,7 @@ class Receiver:
             frame, self._rest = found
             unit = self._dialect.received(frame, *(self.plan.expects or ("", "")))
             self.hash.update(unit.sent)
+            self.units += 1
             self.frames += unit.counts
             self.rewritten += unit.edited is True
             self.left += unit.edited is False
@@ -192,6 +201,8 @@ def main() -> None:
     try:
         while data := connection.recv(65536):
             receiver.feed(data)
+            if receiver.units:
+                sender.answered.set()
     except OSError as problem:
         error = type(problem).__name__
     receiver.finish()

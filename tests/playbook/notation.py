@@ -1,7 +1,7 @@
 """The interpreter of the plays in *.play.
 
     == name of the play                     # and what follows up to the next one; "#" begins a comment
-    client inside                           the server is the inside end unless this says otherwise
+    same lengths only                       the protocol does not ask for edits that change a length
     isn client 4294967290                   sequence number of a SYN, from here on
     edit server 5:8 "WIDER"                 the helper replaces these bytes as soon as it has all of them
     server 0:10 "abcdefghij" ack 5          an end sends; offsets count from the first byte after its SYN
@@ -15,7 +15,8 @@
 A packet is its place, "at" or "from:to", then any of: "text" FIN SYN RST ack N sack A:B mss N scale N
 window N (64240 unless said); "filler" is text that nobody reads; behind "->" also "may fragment" (DF is
 cleared), "nosack" and "without FIN". A play begins with a handshake, unless its first packet is a SYN.
-Everything has to be said: a packet without "->" lines, or a play without any, is an error.
+Which end is inside is not said: a play holds for either. Everything else has to be said: a packet without
+"->" lines, or a play without any, is an error.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nfreaim.core.address import Direction, flow_id
-from nfreaim.core.helper import Nat, Scan
+from nfreaim.core.address import End, flow_id
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from nfreaim.core.verdict import Verdict, Verdicts
+from tests.script_helper import Plan, planned
 from tests.tcp.packets import Packet, checksum_error, mss, near, packed, packet, sack
 from tests.unit.fakes import CLIENT, SERVER, Router
 
@@ -96,45 +97,29 @@ def said(text: str, as_sent: Said | None = None) -> Said:
     return found
 
 
-@dataclass
-class Planned:
-    """A helper that makes the edits of the play, in order, and waits for the rest of one it has a part of."""
-
-    edits: tuple[list[Edit], list[Edit]] = field(default_factory=lambda: ([], []))
-    established: bool = True
-
-    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
-        return False
-
-    def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
-        pending, made = self.edits[direction], list[Edit]()
-        while pending and pending[0].start < start + len(data):
-            if not nat.editable(direction, pending[0].start):
-                del pending[0]
-            elif pending[0].end > start + len(data):
-                return Scan(tuple(made), pending[0].start)
-            else:
-                made.append(pending.pop(0))
-        return Scan(tuple(made))
-
-
 class Stage:
     """One play being played."""
 
-    def __init__(self) -> None:
-        self.helper = Planned()
-        self.router = Router(helper=lambda midstream: self.helper)
-        self.client_inside = False
+    def __init__(self, inside: End = End.SERVER) -> None:
+        self.plan = Plan()
+        self.inside = inside
+        self.resizes = frozenset(End)
+        self.router = self.fresh()
         self.isn = [1000, 5000]
         self.begun = False
         self.token = 0
         self.waiting: dict[int, tuple[int, Said, bytes]] = {}
 
+    def fresh(self) -> Router:
+        """A router whose helpers follow the plan."""
+        return Router(spec=planned(self.plan, self.resizes))
+
     def line(self, text: str) -> Iterator[str] | None:
         """Play one line; what came of it, in the notation, or None if nothing can come of it."""
         verb, _, rest = text.partition(" ")
-        if text == "client inside":
-            self.client_inside = True
+        if text == "same lengths only":
+            self.resizes = frozenset()
+            self.router = self.fresh()
         elif verb in WAYS:
             if not self.begun and "SYN" not in rest:
                 for way, syn in ((0, "-1 SYN"), (1, "-1 SYN ack 0"), (0, "0 ack 0")):
@@ -152,7 +137,7 @@ class Stage:
         elif verb == "edit":
             end, place, new = rest.split(" ", 2)
             start, stop = map(int, place.split(":"))
-            self.helper.edits[WAYS[end]].append(Edit(start, stop, new.strip('"').encode()))
+            self.plan.edits[WAYS[end]].append(Edit(start, stop, new.strip('"').encode()))
         elif verb == "counter":
             name, number = rest.split()
             assert getattr(self.router.engine.counters, name) == int(number), text
@@ -163,7 +148,7 @@ class Stage:
         return None
 
     def restart(self, keep: bool) -> None:
-        fresh = Router(helper=lambda midstream: self.helper)
+        fresh = self.fresh()
         fresh.kernel.protected, fresh.now = self.router.kernel.protected, self.router.now
         if keep:
             for record in list(fresh.kernel.protected.values()):
@@ -177,7 +162,7 @@ class Stage:
         self.waiting[self.token] = (way, sent, raw)
         resets = len(self.router.kernel.resets)
         skewed = KEY in self.router.kernel.protected
-        inside = (way == 0) is self.client_inside
+        inside = way == self.inside
         verdicts = self.router.engine.process(raw, self.token, inside, self.router.now, skewed)
         yield from self.told(verdicts)
         if self.token in self.waiting:
@@ -256,7 +241,7 @@ def plays() -> dict[str, list[str]]:
     return found
 
 
-def perform(lines: list[str]) -> None:
+def perform(lines: list[str], inside: End = End.SERVER) -> None:
     """Play it. Raises AssertionError where something else happens, Wrong where the play says too little."""
     stage, asserted = Stage(), False
     outcome: Iterator[str] = iter(())

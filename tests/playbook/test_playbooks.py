@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from nfreaim.core.address import End
 from tests.playbook.notation import Wrong, perform, plays
 
 PLAYS = plays()
 TABLE = Path(__file__).parents[2] / "docs" / "tcp.md"
 
 
+@pytest.mark.parametrize("inside", End)
 @pytest.mark.parametrize("name", PLAYS)
-def test_play(name: str) -> None:
-    perform(PLAYS[name])
+def test_play(name: str, inside: End) -> None:
+    perform(PLAYS[name], inside)
 
 
 def test_the_table_lists_every_play_once_and_nothing_else() -> None:

@@ -70,7 +70,7 @@ def consistent(world: World) -> None:
         assert entry.agreements, "a pinhole without an agreement"
         named = (pinhole.flow, pinhole.agreement) in entry.agreements and pinhole.deadline == entry.deadline()
         assert named or world.refused, "the kernel has it for an agreement that is over"
-        assert entry.services.keys() == entry.agreements.keys()
+        assert entry.purposes.keys() == entry.agreements.keys()
         assert entry.greetings.keys() <= entry.agreements.keys()
         assert all(live.by_agreement[name] is entry for name in entry.agreements)
         deadline = entry.deadline()

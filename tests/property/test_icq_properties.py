@@ -18,8 +18,8 @@ from tests.oscar.icq import (
 from tests.oscar.messages import OUT
 from tests.oscar.values import put
 from tests.property.profile import bounded
-from tests.unit.fakes import Router, Wire, capped
-from tests.unit.wires import beside
+from tests.unit.oscar_fixtures import Router, Wire, capped
+from tests.unit.oscar_wires import beside
 
 GOLDEN = packets()
 

@@ -10,7 +10,8 @@ from nfreaim.core.settings import EngineSettings
 from tests.golden import load
 from tests.property.profile import bounded
 from tests.tcp.packets import packed
-from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire
+from tests.unit.fakes import CLIENT, OUTSIDE, SERVER
+from tests.unit.oscar_fixtures import Router, Wire
 
 GOLDEN = load()
 OWN, OUT = packed(CLIENT.address), packed(OUTSIDE)

@@ -7,19 +7,19 @@ in a few rounds. What the ends receive is compared with the texts, edited by the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from nfreaim.core.address import Direction
+from nfreaim.core.address import End as FlowEnd
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.helper import Nat, Scan
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.verdict import Verdicts
 from tests.property.choices import Choices
 from tests.property.tracker import Tracker
+from tests.script_helper import Plan, planned
 from tests.tcp.ends import FORGED, End, Judge, Manner
 from tests.tcp.packets import ACK, RST, SYN, Packet, mss, near, packed, packet
-from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher, guarded_table, spec_of
+from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher, guarded_table
 
 CLIENT, SERVER = ("10.0.0.5", 40123), ("203.0.113.9", 5190)
 KEY = packed(CLIENT[0]) + packed(SERVER[0]) + CLIENT[1].to_bytes(2, "big") + SERVER[1].to_bytes(2, "big")
@@ -28,41 +28,18 @@ MANNERS: tuple[Manner, ...] = ("cut", "refuse", "take")
 KEEP, LOSE = 1, 2  # what becomes of the records when the engine is started again
 
 
-class Script:
-    """A helper that makes planned edits, each when all its bytes are there. *made*: the reference."""
+class Script(Plan):
+    """The plan of a case. *made* is the reference: what the engine may refuse is not in it."""
 
-    established = True
+    def __init__(self, world: World, edits: tuple[list[Edit], list[Edit]]) -> None:
+        super().__init__(edits)
+        self.world = world
 
-    def __init__(self, world: World, plan: tuple[list[Edit], list[Edit]]) -> None:
-        self.world, self.pending = world, plan
-        self.made: tuple[list[Edit], list[Edit]] = ([], [])
-        self.late = 0
-
-    def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
-        return False
-
-    def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
-        end, pending = start + len(data), self.pending[direction]
-        edits: list[Edit] = []
-        hold = None
-        while pending and pending[0].start < end:
-            if not nat.editable(direction, pending[0].start):
-                del pending[0]
-                self.late += 1
-            elif pending[0].end > end:
-                hold = pending[0].start
-                break
-            else:
-                edits.append(pending.pop(0))
-        if edits and not self.refused(edits):
-            self.made[direction].extend(edits)
-        return Scan(tuple(edits), hold)
-
-    def refused(self, edits: list[Edit]) -> bool:
+    def expects(self, edits: Sequence[Edit]) -> bool:
         skewed = any(skews(edit) for edit in [*edits, *self.made[0], *self.made[1]])
-        if not self.world.server_inside and any(map(skews, edits)):
-            return True
-        return skewed and self.world.kernel.broken
+        if not self.world.resizes and any(map(skews, edits)):
+            return False
+        return not (skewed and self.world.kernel.broken)
 
 
 def skews(edit: Edit) -> bool:
@@ -76,7 +53,8 @@ class World:
         self.choices, self.story = choices, story
         below = choices.below
         self.kernel, self.now = FakeKernel(), 1000.0
-        self.server_inside = bool(below(4))
+        kind = below(6)
+        self.server_inside, self.resizes = bool(kind & 1), 0 < kind < 5
         texts = [bytes(97 + (at + 7 * way) % 26 for at in range(below(60))) for way in (0, 1)]
         isn = [2**32 - 1 - below(80) if below(2) else below(2**32) for _ in range(2)]
         limits = [choices.between(4, 100) for _ in range(2)]
@@ -106,9 +84,8 @@ class World:
     def _engine(self) -> Engine:
         watcher = FakeWatcher()
         table = guarded_table(PinholePolicy(), FakeFirewall(), watcher)
-        return Engine(
-            {SERVER[1]: spec_of(lambda midstream: self.script)}, table, self.kernel.backend, watcher
-        )
+        spec = planned(self.script, frozenset(FlowEnd) if self.resizes else frozenset())
+        return Engine({SERVER[1]: spec}, table, self.kernel.backend, watcher)
 
     def _plan(self, way: int) -> list[Edit]:
         below, edits, at = self.choices.below, list[Edit](), 0

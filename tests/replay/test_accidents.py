@@ -16,7 +16,7 @@ from tests.replay.played import play
 from tests.tcp.captures import Conversation, Frames, streams, tcp_frame, tcp_in, write_pcap
 from tests.tcp.packets import ACK, PSH
 from tests.tcp.pcapng import enhanced, interface, option, section
-from tests.unit.fakes import AnyNumbers
+from tests.unit.oscar_fixtures import AnyNumbers
 
 BEFORE, AFTER = proposal("libpurple", ALICE, 5190), proposal("libpurple", ROUTER_A, 5190)
 AIM_BEFORE, AIM_AFTER = proposal("aim", ALICE, 4000), proposal("aim", ROUTER_A, 4000)

@@ -17,7 +17,7 @@ from tests.golden import load
 from tests.oscar.messages import BASIC, SECOND, proposal
 from tests.oscar.tlv import tlv
 from tests.replay.played import SHARED
-from tests.unit.wires import wire_of
+from tests.unit.oscar_wires import wire_of
 
 OWN = Path(__file__).parents[2] / "pcaps" / "oscar"
 GOLDEN = load()

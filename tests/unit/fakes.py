@@ -8,10 +8,10 @@ memory is bounded. Nothing here is mocked above the seam of the core.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
-from typing import Final, Self
+from typing import Self
 
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import Backend, Followed, Record
@@ -21,39 +21,18 @@ from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.flow import Flow
 from nfreaim.core.guarded import GuardedFirewall, GuardedObserver
-from nfreaim.core.helper import Helper, HelperFactory, HelperSpec, Report
+from nfreaim.core.helper import Helper, HelperSpec, Report
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict, Verdicts
 from nfreaim.errors import BackendError
-from nfreaim.helpers.oscar import OSCAR
-from nfreaim.helpers.oscar.session import OscarHelper
-from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
+from tests.script_helper import HELLO, ScriptHelper, offer, script
 from tests.tcp.judge import same_place
 from tests.tcp.packets import PSH_ACK, Packet, checksum_error, near, packed, packet
 
 CLIENT = Endpoint("10.0.0.5", 40123)
 SERVER = Endpoint("203.0.113.9", 5190)
 OUTSIDE = "203.0.113.1"
-
-
-class AnyNumbers(OscarHelper):
-    """For tests that are about anything else: golden frames keep the numbers that they were recorded with."""
-
-    slacks = (0x8000, 0x8000)
-
-
-def capped(most: int) -> dict[str, tuple[str, int]]:
-    """PinholePolicy.caps: so many standing pinholes for a host."""
-    return dict.fromkeys(OSCAR.switches["icq_direct"], ("icq_per_host", most))
-
-
-CAPS: Final = capped(4)
-
-
-def spec_of(helper: HelperFactory) -> HelperSpec:
-    """OSCAR, read by *helper*."""
-    return replace(OSCAR, load=lambda: helper)
 
 
 def guarded_table(policy: PinholePolicy, firewall: Firewall, observer: Observer) -> PinholeTable:
@@ -223,13 +202,12 @@ class Router:
         self,
         settings: EngineSettings | None = None,
         policy: PinholePolicy | None = None,
-        helper: HelperFactory = AnyNumbers,
+        spec: HelperSpec | None = None,
     ) -> None:
         self.firewall, self.kernel, self.watcher = FakeFirewall(), FakeKernel(), FakeWatcher()
-        self.pinholes = guarded_table(policy or PinholePolicy(caps=CAPS), self.firewall, self.watcher)
-        self.engine = Engine(
-            {SERVER.port: spec_of(helper)}, self.pinholes, self.kernel.backend, self.watcher, settings
-        )
+        self.pinholes = guarded_table(policy or PinholePolicy(), self.firewall, self.watcher)
+        served = {SERVER.port: spec or script()}
+        self.engine = Engine(served, self.pinholes, self.kernel.backend, self.watcher, settings)
         self.now = 1000.0
         self.open_tokens: dict[int, tuple[Wire, bytes]] = {}
         self.last_token = 0
@@ -250,11 +228,15 @@ class Router:
             wire.judge(raw, verdict)
         for stream in self.engine.flows.streams.values():
             assert stream.held_bytes == sum(h.segment.size for h in stream.held)
-            reader_bytes = kept_bytes(stream.flow.reading.helper, stream.direction)
+            reader_bytes = self.kept_bytes(stream.flow.reading.helper, stream.direction)
             assert stream.held_bytes + reader_bytes <= 16384, "more than 16 KiB kept for one direction"
         held = sum(len(s.held) for s in self.engine.flows.streams.values())
         assert held <= len(self.open_tokens), "a held packet has had its verdict"
         return dict(verdicts)
+
+    def kept_bytes(self, helper: Helper, direction: int) -> int:
+        """How many bytes of an incomplete message the helper keeps."""
+        return len(helper.kept[direction]) if isinstance(helper, ScriptHelper) else 0
 
     def wait(self, seconds: float) -> dict[int, Verdict]:
         """Let time pass, and tick."""
@@ -267,12 +249,13 @@ class Router:
         return verdicts
 
 
-def kept_bytes(helper: Helper | None, direction: int) -> int:
-    return len(helper._readers[direction].kept) if isinstance(helper, OscarHelper) else 0
-
-
 class Wire:
-    """One TCP connection through a router. `c2s`, `s2c`: what has left towards the other side, in order."""
+    """One TCP connection through a router. `c2s`, `s2c`: what has left towards the other side, in order.
+
+    proposal  a message of the client's that opens a pinhole
+    """
+
+    proposal = offer()
 
     def __init__(
         self,
@@ -281,12 +264,16 @@ class Wire:
         server: Endpoint = SERVER,
         isn: tuple[int, int] = (1000, 2**32 - 700),
     ) -> None:
-        self.router = router or Router()
+        self.router = router or self.make_router()
         self.ends = (client, server)
         self.isn = isn
         self.sent = [bytearray(), bytearray()]
         self.left: list[dict[int, int]] = [{}, {}]
         self.owner = FlowId(client, server)
+
+    def make_router(self) -> Router:
+        """The router it runs through, if it is given none."""
+        return Router()
 
     @property
     def c2s(self) -> bytes:
@@ -361,10 +348,18 @@ class Wire:
     def sign_on(self) -> Self:
         """Everything up to the point where proposals are read."""
         self.handshake()
-        self.server(SIGNON, [1, 2, 4, 6])
-        self.client(CLIENT_SIGNON)
-        self.server(HOST_ONLINE, [1, 2, 4, 6])
+        self.server(HELLO, [1, 2, 4])
+        self.client(HELLO)
         return self
+
+    def say(self, way: int, *lines: bytes) -> None:
+        """These lines in one segment."""
+        self.send(way, b"".join(lines))
+
+    @property
+    def read(self) -> bool:
+        """Whether the helper gets its bytes."""
+        return self.stored.reading.reads
 
     def fin(self, way: int) -> None:
         self.inject(way, len(self.sent[way]), flags=FIN | ACK)

@@ -10,7 +10,7 @@ from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.guarded import GuardedFirewall, GuardedObserver
 from nfreaim.core.helper import Expectation
-from tests.unit.fakes import CAPS, OUTSIDE, FakeFirewall, FakeWatcher
+from tests.unit.fakes import OUTSIDE, FakeFirewall, FakeWatcher
 
 SERVER = Endpoint("203.0.113.9", 5190)
 ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
@@ -18,12 +18,17 @@ AMY = FlowId(Endpoint("10.0.0.6", 40123), SERVER)
 A, B, C = b"COOKIE-A", b"COOKIE-B", b"COOKIE-C"
 
 
+def capped(most: int) -> dict[str, tuple[str, int]]:
+    """PinholePolicy.caps: so many standing pinholes for a host."""
+    return {"icq-direct": ("icq_per_host", most)}
+
+
 class Table(PinholeTable):
     """A table with its fakes at hand; it begins at second 0."""
 
     def __init__(self, **policy: object) -> None:
         self.firewall, self.watcher = FakeFirewall(), FakeWatcher()
-        policy.setdefault("caps", CAPS)
+        policy.setdefault("caps", capped(4))
         super().__init__(
             PinholePolicy(**policy),  # type: ignore[arg-type]
             GuardedFirewall(self.firewall),

@@ -12,7 +12,7 @@ from nfreaim.core.helper import Expectation, Refused, Report
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.helpers.oscar import OSCAR
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
-from tests.unit.fakes import AnyNumbers
+from tests.unit.oscar_fixtures import AnyNumbers
 
 REACHED = Endpoint("203.0.113.100", 5190)
 

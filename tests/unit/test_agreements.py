@@ -10,7 +10,7 @@ from tests.oscar.snac import ICBM_FAILED, snac_frame
 from tests.oscar.tlv import tlv
 from tests.tcp.packets import packed
 from tests.unit.fakes import OUTSIDE
-from tests.unit.wires import wire_of
+from tests.unit.oscar_wires import wire_of
 
 GOLDEN = load()
 

@@ -6,13 +6,8 @@ from nfreaim.core.address import Endpoint
 from nfreaim.core.flow_table import FlowLimits, Quota
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import SYN
-from tests.golden import load
-from tests.unit.fakes import Router, Wire, kept_bytes
-
-GOLDEN = load()
-PROPOSAL = GOLDEN["send-file-proposal"].data
-EDITED = GOLDEN["send-file-proposal"].expected["same-port"]
-AIM = GOLDEN["aim-proposal"].data
+from tests.unit.fakes import Router, Wire
+from tests.unit.offers import EDITED, PROPOSAL, SECOND, of
 
 
 def another(router: Router, host: int, port: int) -> Wire:
@@ -22,7 +17,7 @@ def another(router: Router, host: int, port: int) -> Wire:
 
 def test_a_full_table_gives_up_idle_flows_and_releases_what_they_hold() -> None:
     router = Router(EngineSettings(limits=FlowLimits(flows=16)))
-    another(router, 5, 1).sign_on().client(AIM[:150])
+    another(router, 5, 1).sign_on().client(SECOND[:150])
     assert router.open_tokens
     for port in range(2, 18):
         another(router, 5, port).sign_on()
@@ -68,13 +63,12 @@ def test_a_handshake_amid_a_flood_is_recognised() -> None:
     assert router.engine.counters.flows == 1
 
 
-def test_frames_that_never_end_are_given_up_for_all_together_longest_idle_first() -> None:
+def test_lines_that_never_end_are_given_up_for_all_together_longest_idle_first() -> None:
     """Each flow may keep 8 KiB for itself, but not all of them at once."""
     router = Router(EngineSettings(limits=FlowLimits(half_read=20_000)))
-    long = PROPOSAL[:4] + (8000).to_bytes(2, "big") + PROPOSAL[6:]
     hostile = [another(router, 6, port).sign_on() for port in range(1, 11)]
     for wire in hostile:
-        wire.client(long + bytes(4000))
+        wire.client(b"text " + bytes(4000))
     one = another(router, 5, 1).sign_on()
     one.client(PROPOSAL[:60])
     router.wait(1.0)
@@ -85,19 +79,19 @@ def test_frames_that_never_end_are_given_up_for_all_together_longest_idle_first(
     assert reading == [7, 8, 9, 10]
     assert router.engine.counters.evicted_half_read == 6
     assert flows.half_read.total == sum(
-        kept_bytes(flow.reading.helper, way) for flow in flows for way in (0, 1) if flow.reading.reads
+        router.kept_bytes(flow.reading.helper, way) for flow in flows for way in (0, 1) if flow.reading.reads
     )
     one.client(PROPOSAL[60:])
     assert [hole.inside.address for hole in router.pinholes] == ["10.0.0.5"]
     for wire in hostile[6:]:
-        wire.client(bytes(4000))
+        wire.client(b"\n")
     assert flows.half_read.total == 0
 
 
 def test_edits_are_remembered_up_to_a_sum_and_sessions_go_on() -> None:
     router = Router(EngineSettings(limits=FlowLimits(edits=4)))
     first, second = (another(router, host, 40123).sign_on() for host in (5, 6))
-    own = PROPOSAL.replace(bytes([10, 0, 0, 5]), bytes([10, 0, 0, 6]))
+    own = of("10.0.0.6")
     assert first.client(PROPOSAL) == EDITED
     for _ in range(6):
         assert second.client(own) != own

@@ -117,6 +117,20 @@ def test_protocols_are_listed_as_the_rules_want_them(
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_protocols_are_listed_with_the_ports_of_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "nfreaim.toml"
+    path.write_text('protocols = ["irc"]\n[irc]\nports = [6667, 6697]\n[oscar]\nports = [443]\n')
+    for words, lines in (
+        ([], ["oscar:443", "irc:6667,6697"]),
+        (["--default"], ["irc:6667,6697"]),
+        (["oscar"], ["oscar:443"]),
+    ):
+        assert cli.main(["protocols", "--config", str(path), *words]) == 0
+        assert capsys.readouterr().out.splitlines() == lines
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

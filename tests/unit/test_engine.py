@@ -1,4 +1,4 @@
-"""Engine and OSCAR helper on one connection: cuts, holds, retransmissions, holes and hostile packets."""
+"""Engine and helper on one connection: cuts, holds, retransmissions, holes and hostile packets."""
 
 from __future__ import annotations
 
@@ -9,30 +9,18 @@ import pytest
 from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
-from tests.golden import load
-from tests.tcp.packets import packed, packet
-from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire
+from tests.script_helper import HELLO, TEXT, offer
+from tests.tcp.packets import packet
+from tests.unit.fakes import CLIENT, SERVER, Router, Wire
+from tests.unit.offers import EDITED, FIRST, PROPOSAL, RECEIVED, RELAY, SECOND, SECOND_EDITED, of
 
-GOLDEN = load()
-PROPOSAL = GOLDEN["send-file-proposal"].data
-EDITED = GOLDEN["send-file-proposal"].expected["same-port"]
-AIM = GOLDEN["aim-proposal"].data
-AIM_EDITED = AIM.replace(packed("10.0.0.5"), packed(OUTSIDE)).replace(
-    b"\xf5\xff\xff\xfa", b"\x34\xff\x8e\xfe"
-)
-KOPETE = GOLDEN["kopete-proposal"].data
-KOPETE_EDITED = KOPETE.replace(packed("10.0.0.5"), packed(OUTSIDE))
-MESSAGE = GOLDEN["text-message"].data
 PAIRS = {
-    "libpurple": (PROPOSAL, EDITED),
-    "AIM": (AIM, AIM_EDITED),
-    "Kopete": (KOPETE, KOPETE_EDITED),
-    "relay": (GOLDEN["relay-proposal"].data, GOLDEN["relay-proposal"].data),
-    "stage 3a": (GOLDEN["stage-3a-request"].data, GOLDEN["stage-3a-request"].data),
-    "text": (MESSAGE, MESSAGE),
+    "hexadecimal": (PROPOSAL, EDITED),
+    "another": (SECOND, SECOND_EDITED),
+    "relay": (RELAY, RELAY),
+    "text": (TEXT, TEXT),
 }
 each_message = pytest.mark.parametrize(("data", "expected"), PAIRS.values(), ids=PAIRS)
-FIRST = 71  # offset of the first address byte in PROPOSAL
 
 
 @pytest.fixture
@@ -66,16 +54,16 @@ def test_several_frames_in_one_segment_cut_at_random_places() -> None:
         cuts = sorted(rng.sample(range(1, len(data)), count))
         wire = Wire().sign_on()
         assert wire.client(data, cuts) == expected, cuts
-        assert len(wire.router.pinholes) == 3
+        assert len(wire.router.pinholes) == 2
         assert not wire.router.open_tokens
 
 
 @pytest.mark.parametrize("before", range(1, 400, 23))
 def test_sequence_numbers_that_wrap_inside_the_conversation(before: int) -> None:
     wire = Wire(isn=(2**32 - before, 2**32 - before)).sign_on()
-    assert wire.client(MESSAGE + PROPOSAL, range(5, 200, 9)) == MESSAGE + EDITED
+    assert wire.client(TEXT + PROPOSAL, range(5, 200, 9)) == TEXT + EDITED
     wire = Wire(isn=(2**32 - 288 - before, 1)).sign_on()
-    assert wire.client(PROPOSAL + AIM, range(5, 200, 9)) == EDITED + AIM_EDITED
+    assert wire.client(PROPOSAL + SECOND, range(5, 200, 9)) == EDITED + SECOND_EDITED
 
 
 # --- what comes again -----------------------------------------------------------------------------------
@@ -108,17 +96,17 @@ def test_old_and_new_bytes_in_one_segment() -> None:
 
 def test_a_retransmission_that_reaches_back_before_the_connection_began(wire: Wire) -> None:
     fresh = Wire(client=Endpoint("10.0.0.6", 1)).handshake()
-    (verdict,) = fresh.inject(1, -1, b"x" + bytes.fromhex("2a01006400040000")).values()  # keepalive and data
+    (verdict,) = fresh.inject(1, -1, b"x" + HELLO[:3]).values()  # keepalive and data
     assert verdict.accept
 
 
 def test_after_a_bypass_old_edits_are_repeated_and_new_proposals_pass(wire: Wire) -> None:
     at = len(wire.sent[0])
     wire.client(PROPOSAL)
-    wire.client(b"not a frame")
+    wire.client(b"not a line")
     assert wire.router.engine.counters.malformed_flows == 1
     assert next(iter(wire.inject(0, at, PROPOSAL).values())).payload is not None
-    assert wire.client(AIM) == AIM
+    assert wire.client(SECOND) == SECOND
     assert not wire.router.kernel.offloaded  # it must stay in the queue for its retransmissions
     assert len(wire.router.pinholes) == 1
 
@@ -126,7 +114,7 @@ def test_after_a_bypass_old_edits_are_repeated_and_new_proposals_pass(wire: Wire
 def test_gigabytes_after_a_bypass_no_new_byte_is_taken_for_an_edited_one(wire: Wire) -> None:
     at = len(wire.sent[0])
     wire.client(PROPOSAL)
-    wire.client(b"not a frame")
+    wire.client(b"not a line")
     stream = wire.stored.streams[0]
     end = len(wire.sent[0])
     while end < 2**32:  # far ahead, as fast as a test can: what passes is taken note of
@@ -158,9 +146,9 @@ def test_what_comes_before_its_turn_is_dropped_until_the_hole_is_filled(wire: Wi
 def test_a_hole_that_does_not_fill_ends_the_reading_after_some_time(wire: Wire) -> None:
     wire.client(PROPOSAL)
     at = len(wire.sent[0])
-    assert not wire.inject(0, at + 10, MESSAGE)[wire.router.last_token].accept
+    assert not wire.inject(0, at + 10, TEXT)[wire.router.last_token].accept
     wire.router.wait(10.1)
-    assert wire.inject(0, at + 10, MESSAGE)[wire.router.last_token].accept
+    assert wire.inject(0, at + 10, TEXT)[wire.router.last_token].accept
     assert wire.router.engine.counters.gapped_flows == 1
     assert len(wire.router.pinholes) == 1
 
@@ -178,24 +166,24 @@ def test_hundreds_of_packets_behind_a_hole_do_not_end_the_reading(wire: Wire) ->
 
 def test_the_beginning_of_a_message_whose_end_was_lost_is_dropped_to_come_again_with_it(wire: Wire) -> None:
     at = len(wire.sent[0])
-    wire.sent[0] += PROPOSAL + MESSAGE
+    wire.sent[0] += PROPOSAL + TEXT
     wire.inject(0, at, PROPOSAL[:80])
-    wire.inject(0, at + len(PROPOSAL), MESSAGE)  # behind a hole
+    wire.inject(0, at + len(PROPOSAL), TEXT)  # behind a hole
     wire.router.wait(0.03)
     assert not wire.router.open_tokens
     assert len(wire.c2s) == at
     wire.inject(0, at, PROPOSAL)
-    wire.inject(0, at + len(PROPOSAL), MESSAGE)
-    assert wire.c2s[at:] == EDITED + MESSAGE
+    wire.inject(0, at + len(PROPOSAL), TEXT)
+    assert wire.c2s[at:] == EDITED + TEXT
     assert wire.router.engine.counters.late_edit == 0
 
 
 def test_a_beginning_that_comes_again_alone_is_dropped_once_only(wire: Wire) -> None:
     at = len(wire.sent[0])
-    wire.sent[0] += PROPOSAL + MESSAGE
+    wire.sent[0] += PROPOSAL + TEXT
     for _ in range(2):
         wire.inject(0, at, PROPOSAL[:80])
-        wire.inject(0, at + len(PROPOSAL), MESSAGE)
+        wire.inject(0, at + len(PROPOSAL), TEXT)
         wire.router.wait(0.03)
         assert not wire.router.open_tokens
     assert wire.c2s[at:] == PROPOSAL[:80]  # its sender waits for the ACK, perhaps
@@ -208,9 +196,9 @@ def test_a_hole_that_fills_in_time_starts_the_count_afresh(wire: Wire) -> None:
     for _ in range(20):
         at = len(wire.sent[0])
         for _ in range(50):
-            wire.inject(0, at + len(MESSAGE), MESSAGE)
+            wire.inject(0, at + len(TEXT), TEXT)
         wire.router.wait(6.0)
-        wire.client(MESSAGE + MESSAGE)
+        wire.client(TEXT + TEXT)
     assert wire.client(PROPOSAL) == EDITED
 
 
@@ -241,7 +229,7 @@ def test_a_rest_that_never_comes_lets_everything_leave_as_it_came() -> None:
         assert wire.client(PROPOSAL[cut:]) == PROPOSAL[cut:]  # the rest, late
         assert not wire.router.firewall.changes
         assert wire.router.watcher.reports[-1].reason == "its addresses had left before its end came"
-        assert wire.client(AIM) == AIM_EDITED  # and the next one is served
+        assert wire.client(SECOND) == SECOND_EDITED  # and the next one is served
 
 
 def test_a_rest_that_comes_in_pieces_after_the_time_is_up_is_not_held_again(wire: Wire) -> None:
@@ -255,7 +243,7 @@ def test_two_streams_are_held_each_for_its_own_time(wire: Wire) -> None:
     other = Wire(wire.router, client=Endpoint("10.0.0.6", 40123)).sign_on()
     wire.client(PROPOSAL[:80])
     wire.router.now += 0.02
-    other.client(PROPOSAL.replace(packed("10.0.0.5"), packed("10.0.0.6"))[:80])
+    other.client(of("10.0.0.6")[:80])
     assert len(wire.router.wait(0.011)) == 1
     assert len(wire.router.wait(0.02)) == 1
     assert not wire.router.open_tokens
@@ -263,44 +251,42 @@ def test_two_streams_are_held_each_for_its_own_time(wire: Wire) -> None:
 
 def test_a_complete_proposal_is_edited_though_the_one_behind_it_never_ends(wire: Wire) -> None:
     at = len(wire.sent[0])
-    wire.client(PROPOSAL + AIM[:150], [80, 120])
-    assert wire.c2s[at:] == EDITED + AIM[:3]
+    wire.client(PROPOSAL + SECOND[:150], [80, 120])
+    assert wire.c2s[at:] == EDITED + SECOND[:3]
     wire.router.wait(0.03)
-    assert wire.c2s[at:] == EDITED + AIM[:150]
+    assert wire.c2s[at:] == EDITED + SECOND[:150]
     assert [p.inside.port for p in wire.router.pinholes] == [5190]
 
 
 def test_what_a_server_sends_is_held_only_while_there_is_something_to_map_back(wire: Wire) -> None:
-    data = GOLDEN["send-file-proposal-received"].data
-    assert wire.server(data, [300]) == data
+    data = RECEIVED
+    assert wire.server(data, [310]) == data
     assert wire.router.engine.counters.held_packets == 0
     wire.client(PROPOSAL)
-    assert wire.server(data[:300]) == b""
-    wire.server(data[300:])
+    assert wire.server(data[:310]) == b""
+    wire.server(data[310:])
     assert not wire.router.open_tokens
 
 
 def test_a_relay_proposal_is_let_go_as_soon_as_it_says_that_it_is_one(wire: Wire) -> None:
-    relay = GOLDEN["relay-proposal"].data
-    told = relay.index(b"\0\x10\0\0") + 4
-    assert wire.client(relay[: told - 4], [80])[80:] == b""
+    told = RELAY.index(b"relay") + 5
+    assert wire.client(RELAY[: told - 4], [80])[80:] == b""
     assert len(wire.router.open_tokens) == 2
-    wire.client(relay[told - 4 : told])
+    wire.client(RELAY[told - 4 : told])
     assert not wire.router.open_tokens
 
 
 def test_what_is_complete_leaves_while_the_next_message_is_held(wire: Wire) -> None:
     at = len(wire.sent[0])
-    wire.client(PROPOSAL + AIM[:150], [80])
+    wire.client(PROPOSAL + SECOND[:150], [80])
     assert wire.c2s[at:] == EDITED[:80]
     assert len(wire.router.open_tokens) == 1
-    wire.client(AIM[150:])
-    assert wire.c2s[at:] == EDITED + AIM_EDITED
+    wire.client(SECOND[150:])
+    assert wire.c2s[at:] == EDITED + SECOND_EDITED
 
 
 def test_too_many_held_bytes_let_everything_leave_as_it_came() -> None:
-    long = PROPOSAL[:-14] + b"\x27\x11\x17\x70" + bytes(6000)
-    long = long[:4] + (len(long) - 6).to_bytes(2, "big") + long[6:]
+    long = offer(behind=6000)
     wire = Wire(Router(EngineSettings(hold_bytes=2000))).sign_on()
     at = len(wire.sent[0])
     wire.client(long[:3000], range(100, 3000, 100))
@@ -343,7 +329,7 @@ def test_while_a_stream_is_held_what_carries_no_data_and_what_comes_back_passes(
     ):
         (verdict,) = wire.inject(way, at, flags=flags).values()
         assert (verdict.accept, verdict.payload) == (True, None)
-    assert wire.server(MESSAGE, [1, 2, 4, 6]) == MESSAGE
+    assert wire.server(TEXT, [1, 2, 4]) == TEXT
     assert len(wire.router.open_tokens) == 1
     wire.router.wait(0.03)
     assert not wire.router.open_tokens
@@ -351,18 +337,18 @@ def test_while_a_stream_is_held_what_carries_no_data_and_what_comes_back_passes(
 
 def test_stopping_releases_what_is_held_and_closes_all_pinholes(wire: Wire) -> None:
     at = len(wire.sent[0])
-    wire.client(PROPOSAL + AIM[:160])
+    wire.client(PROPOSAL + SECOND[:160])
     assert len(wire.router.shutdown()) == 1
-    assert wire.c2s[at:] == EDITED + AIM[:160]
+    assert wire.c2s[at:] == EDITED + SECOND[:160]
     assert not wire.router.firewall.pinholes
     assert wire.router.shutdown() == {}
 
 
 def test_a_packet_that_is_none_of_ours_passes(wire: Wire) -> None:
     engine = wire.router.engine
-    for raw in (b"", b"\x45", bytes(40), b"\x60" + bytes(60), wire.raw(0, 0, MESSAGE)[:-1]):
+    for raw in (b"", b"\x45", bytes(40), b"\x60" + bytes(60), wire.raw(0, 0, TEXT)[:-1]):
         assert [v.accept for _, v in engine.process(raw, 1, True, 0.0)] == [True]
-    web = packet(CLIENT, Endpoint(SERVER.address, 443), 1, 1, ACK, MESSAGE)
+    web = packet(CLIENT, Endpoint(SERVER.address, 443), 1, 1, ACK, TEXT)
     assert [v.payload for _, v in engine.process(web, 1, True, 0.0)] == [None]
     assert engine.counters.unparsed_packets == 5
     assert not wire.router.kernel.offloaded
@@ -389,4 +375,4 @@ def test_a_peer_at_a_pinhole_is_no_client_of_a_server_there(wire: Wire) -> None:
         assert (verdict.accept, verdict.payload) == (True, None)
     assert engine.counters.flows == flows
     assert [owner.server for owner in wire.router.kernel.offloaded] == [host]
-    assert wire.client(MESSAGE) == MESSAGE
+    assert wire.client(TEXT) == TEXT

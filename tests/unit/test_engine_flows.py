@@ -14,16 +14,10 @@ from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from nfreaim.errors import Foreign
-from tests.golden import load
-from tests.oscar.signon import HOST_ONLINE, SIGNON
+from tests.script_helper import HELLO, TEXT, ScriptHelper, offer, script
 from tests.tcp.packets import packet
-from tests.unit.fakes import AnyNumbers, Router, Wire
-
-GOLDEN = load()
-PROPOSAL = GOLDEN["send-file-proposal"].data
-EDITED = GOLDEN["send-file-proposal"].expected["same-port"]
-AIM = GOLDEN["aim-proposal"].data
-MESSAGE = GOLDEN["text-message"].data
+from tests.unit.fakes import OUTSIDE, Router, Wire
+from tests.unit.offers import EDITED, PROPOSAL, SECOND, of
 
 
 @pytest.fixture
@@ -36,7 +30,7 @@ def wire() -> Wire:
 
 def test_a_new_connection_between_the_same_ends_starts_afresh(wire: Wire) -> None:
     wire.client(PROPOSAL)
-    wire.client(AIM[:150])
+    wire.client(SECOND[:150])
     assert len(wire.router.open_tokens) == 1
     again = Wire(wire.router, isn=(77, 78))
     again.inject(0, -1, flags=SYN)
@@ -56,7 +50,7 @@ def test_a_handshake_that_is_repeated_late_does_not_make_the_reader_forget(wire:
     assert wire.client(PROPOSAL[80:])[-5:] == EDITED[-5:]
     wire.handshake()
     assert len(wire.router.pinholes) == 1
-    assert wire.client(MESSAGE) == MESSAGE
+    assert wire.client(TEXT) == TEXT
     assert wire.router.engine.counters.gap_drops == 0
 
 
@@ -94,20 +88,20 @@ def test_a_kernel_that_cannot_offload_costs_nothing_but_speed() -> None:
     wire.router.kernel.broken = False
     assert wire.client(b"no beginning") == b"no beginning"
     wire.router.kernel.broken = True
-    assert Wire(wire.router).sign_on().client(MESSAGE) == MESSAGE
+    assert Wire(wire.router).sign_on().client(TEXT) == TEXT
 
 
 def test_a_flow_met_in_the_middle_is_not_stopped_by_bytes_that_passed_before() -> None:
     wire = Wire(Router(EngineSettings(midstream=True)))
-    wire.client(MESSAGE)  # acknowledges nothing of what the server has just sent
-    wire.sent[1] += MESSAGE  # passed before anybody looked
+    wire.client(TEXT)  # acknowledges nothing of what the server has just sent
+    wire.sent[1] += TEXT  # passed before anybody looked
     at = len(wire.sent[1])
-    assert wire.inject(1, at, MESSAGE)[wire.router.last_token].accept
-    assert wire.inject(1, at - 10, MESSAGE[-10:])[wire.router.last_token].accept
+    assert wire.inject(1, at, TEXT)[wire.router.last_token].accept
+    assert wire.inject(1, at - 10, TEXT[-10:])[wire.router.last_token].accept
     assert wire.router.engine.counters.gap_drops == 0
-    assert not wire.inject(1, at + 200, MESSAGE)[wire.router.last_token].accept  # a real hole
-    wire.sent[1] += MESSAGE
-    wire.server(MESSAGE, [50])
+    assert not wire.inject(1, at + 200, TEXT)[wire.router.last_token].accept  # a real hole
+    wire.sent[1] += TEXT
+    wire.server(TEXT, [50])
     assert wire.client(PROPOSAL) == EDITED
 
 
@@ -121,7 +115,7 @@ def test_a_flow_met_in_the_middle_is_not_stopped_by_bytes_that_passed_before() -
 def test_blind_packets_with_wrong_numbers_change_nothing(wire: Wire, way: int, flags: int) -> None:
     wire.client(PROPOSAL)
     for off in (-100000, -1, 1, 1000, 2**30, 2**31):
-        for data in (b"", b"\x2a\x04\0\0\0\0"):
+        for data in (b"", b"text \n"):
             if data and not flags & (SYN | RST) and -6 < off < 2**22:
                 continue  # new data and data a little ahead: the tests of overlaps and holes
             (verdict,) = wire.router.engine.process(
@@ -130,8 +124,8 @@ def test_blind_packets_with_wrong_numbers_change_nothing(wire: Wire, way: int, f
             assert verdict[1].accept
             assert verdict[1].payload is None
     assert len(wire.router.firewall.pinholes) == 1
-    assert wire.client(AIM) != AIM
-    assert wire.server(MESSAGE, [1, 2, 4, 6]) == MESSAGE
+    assert wire.client(SECOND) != SECOND
+    assert wire.server(TEXT, [1, 2, 4]) == TEXT
 
 
 @pytest.mark.parametrize("from_inside", [True, False])
@@ -147,9 +141,9 @@ def test_one_side_alone_cannot_replace_a_connection(wire: Wire, from_inside: boo
 
 def test_a_fin_with_the_last_data(wire: Wire) -> None:
     wire.client(PROPOSAL)
-    wire.send(0, GOLDEN["signoff"].data[:4], flags=FIN | ACK)
+    wire.send(0, b"by", flags=FIN | ACK)
     assert not list(wire.router.pinholes)
-    wire.send(1, MESSAGE, flags=FIN | ACK)
+    wire.send(1, TEXT, flags=FIN | ACK)
     wire.inject(0, len(wire.sent[0]), flags=FIN | ACK)
     assert wire.stored.life == 3
     wire.router.wait(59.0)
@@ -161,8 +155,8 @@ def test_a_fin_with_the_last_data(wire: Wire) -> None:
 @pytest.mark.parametrize("last", [b"", b"last words"])
 def test_the_end_of_a_bypassed_flow_closes_its_pinholes(wire: Wire, last: bytes) -> None:
     wire.client(PROPOSAL)
-    wire.client(b"not a frame")
-    wire.client(MESSAGE)
+    wire.client(b"not a line")
+    wire.client(TEXT)
     assert wire.router.firewall.pinholes
     wire.inject(0, len(wire.sent[0]), last, FIN | ACK)
     assert not wire.router.firewall.pinholes
@@ -204,7 +198,7 @@ def test_every_control_connection_is_polled_in_its_turn() -> None:
     router.kernel.networks = [IPv4Network("10.0.1.0/24")]
     wires = [Wire(router, client=Endpoint(f"10.0.1.{n}", 4000)).sign_on() for n in range(1, 101)]
     for number, wire in enumerate(wires, 1):
-        wire.client(PROPOSAL.replace(bytes([10, 0, 0, 5]), bytes([10, 0, 1, number])))
+        wire.client(of(f"10.0.1.{number}"))
         router.kernel.dead.add(wire.owner)
     assert len(router.pinholes) == 100
     for left in (68, 36, 4, 0):
@@ -222,13 +216,10 @@ def test_every_control_connection_is_polled_in_its_turn() -> None:
         b"\x2a" * 3000,
         b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(600),
         b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
-        GOLDEN["oft2-prompt"].data,
-        GOLDEN["odc2-hello"].data,
-        GOLDEN["ars-create"].data,
-        b"\x2a\x00\0\0\0\x04\0\0\0\1",
-        b"\x2a\x06\0\0\0\x04\0\0\0\1",
+        b"hell" + bytes(3),
+        PROPOSAL,
     ],
-    ids=["asterisks", "TLS", "HTTP", "OFT2", "ODC2", "ARS", "channel 0", "channel 6"],
+    ids=["asterisks", "TLS", "HTTP", "a beginning", "an offer"],
 )
 def test_a_foreign_protocol_passes_and_leaves_the_queue(data: bytes, way: int) -> None:
     for cuts in ((), range(1, len(data), 5)):
@@ -253,29 +244,18 @@ def test_ten_megabytes_of_asterisks(begun: bool) -> None:
     assert (counters.malformed_flows, counters.foreign_flows) == (begun, not begun)
 
 
-def test_lengths_that_overrun_and_frames_of_64_kib_pass_within_bounds(wire: Wire) -> None:
-    huge = b"\x2a\2\0\1\xff\xff\0\4\0\6" + bytes(6) + b"COOKIE7\0\0\2\4bob1" + b"\0\5\xff\xd0\0\0"
-    huge += b"\x2a" * (65541 - len(huge))
-    edge = huge[:4] + (8186).to_bytes(2, "big") + huge[6:8192]
-    for data in (huge, edge, edge, huge):
-        assert wire.client(data + MESSAGE, range(700, len(data), 700)) == data + MESSAGE
-        wire.router.wait(0.03)
-    assert wire.router.engine.counters.helpers["malformed_messages"] == 4
-    assert wire.client(PROPOSAL) == EDITED
-
-
 def test_a_long_proposal_is_edited_as_long_as_it_fits_what_may_be_held(wire: Wire) -> None:
-    long = PROPOSAL + b"\x27\x12\x1f\x00" + bytes(0x1F00)
-    grown = len(long) - len(PROPOSAL)
-    long = (
-        long[:4]
-        + (len(long) - 6).to_bytes(2, "big")
-        + long[6:39]
-        + (0x4C + grown).to_bytes(2, "big")
-        + long[41:]
-    )
-    expected = long.replace(bytes([10, 0, 0, 5]), bytes([203, 0, 113, 1]))
+    long, expected = (offer(at=Endpoint(host, 5190), behind=7900) for host in ("10.0.0.5", OUTSIDE))
     assert wire.client(long, range(500, len(long), 500)) == expected
+
+
+def test_a_line_that_never_ends_passes_within_bounds_and_the_next_one_is_read(wire: Wire) -> None:
+    huge = offer(behind=65536)
+    for _ in range(3):
+        assert wire.client(huge + TEXT, range(700, len(huge), 700)) == huge + TEXT
+        wire.router.wait(0.03)
+    assert wire.router.engine.counters.helpers["malformed_messages"] == 3
+    assert wire.client(PROPOSAL) == EDITED
 
 
 @pytest.mark.parametrize("at", range(len(PROPOSAL)))
@@ -295,7 +275,7 @@ def test_every_byte_of_a_proposal_may_be_wrong(at: int) -> None:
 # --- helpers that fail -------------------------------------------------------------------------------------
 
 
-class Failing(AnyNumbers):
+class Failing(ScriptHelper):
     """Raises, or answers with *bad*, when it sees the word BOOM."""
 
     bad: Scan | None = None
@@ -320,33 +300,33 @@ class Failing(AnyNumbers):
 )
 def test_a_helper_that_fails_concerns_one_flow(bad: Scan | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Failing, "bad", bad)
-    router = Router(helper=Failing)
+    router = Router(spec=script(Failing))
     wire, other = Wire(router).sign_on(), Wire(router, client=Endpoint("10.0.0.6", 40123)).sign_on()
     at = len(wire.sent[0])
-    wire.client(PROPOSAL + AIM[:150])
+    wire.client(PROPOSAL + SECOND[:150])
     assert len(router.open_tokens) == 1
     wire.server(b"BOOM")
     assert not router.open_tokens
-    assert wire.c2s[at:] == EDITED + AIM[:150]
+    assert wire.c2s[at:] == EDITED + SECOND[:150]
     assert router.engine.counters.failed_flows == 1
     assert len(router.pinholes) == 1  # the peer has been told of it
-    assert wire.client(AIM[150:] + PROPOSAL) == AIM[150:] + PROPOSAL
-    amy = PROPOSAL.replace(bytes([10, 0, 0, 5]), bytes([10, 0, 0, 6]))
+    assert wire.client(SECOND[150:] + PROPOSAL) == SECOND[150:] + PROPOSAL
+    amy = of("10.0.0.6")
     assert other.client(amy) != amy
 
 
-class Disappointed(AnyNumbers):
+class Disappointed(ScriptHelper):
     """Finds out late that the flow is foreign."""
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         if data == b"BOOM":
-            raise Foreign("not OSCAR after all")
+            raise Foreign("not this protocol after all")
         return super().scan(direction, data, start, nat)
 
 
-@pytest.mark.parametrize(("first", "offloaded"), [(MESSAGE, True), (PROPOSAL, False)])
+@pytest.mark.parametrize(("first", "offloaded"), [(TEXT, True), (PROPOSAL, False)])
 def test_a_flow_with_edits_stays_in_the_queue_for_its_retransmissions(first: bytes, offloaded: bool) -> None:
-    wire = Wire(Router(helper=Disappointed)).sign_on()
+    wire = Wire(Router(spec=script(Disappointed))).sign_on()
     at = len(wire.sent[0])
     out = wire.client(first)
     wire.client(b"BOOM")
@@ -355,7 +335,7 @@ def test_a_flow_with_edits_stays_in_the_queue_for_its_retransmissions(first: byt
     assert wire.c2s[at:] == out + b"BOOM"
 
 
-class Early(AnyNumbers):
+class Early(ScriptHelper):
     """Asks for a pinhole before sign-on."""
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
@@ -364,8 +344,8 @@ class Early(AnyNumbers):
 
 
 def test_no_helper_opens_anything_before_its_connection_is_established() -> None:
-    router = Router(helper=Early)
+    router = Router(spec=script(Early))
     wire = Wire(router).handshake()
-    assert wire.client(SIGNON) == SIGNON
-    assert wire.server(HOST_ONLINE) == HOST_ONLINE
+    assert wire.client(HELLO) == HELLO
+    assert wire.server(HELLO) == HELLO
     assert not router.firewall.changes

@@ -9,16 +9,10 @@ import pytest
 
 from nfreaim.core.engine import Engine
 from nfreaim.core.tcp.segment import ACK, FIN, PSH, RST, SYN, URG
-from nfreaim.errors import Malformed
-from nfreaim.helpers.oscar.flap import FlapReader
-from tests.golden import packets
-from tests.oscar.flap import numbered
+from tests.script_helper import TEXT, ScriptHelper
 from tests.tcp.packets import packet
-from tests.unit.fakes import Router, Wire
-
-GOLDEN = packets()
-TEXT = GOLDEN["text-message"]
-WANTED = {b"\x00\x04\x00\x06": True, b"\x00\x04\x00\x07": True, b"\x00\x01\x00\x03": False}
+from tests.unit.fakes import Wire
+from tests.unit.offers import PROPOSAL
 
 
 def altered(random_: random.Random, data: bytes) -> bytes:
@@ -27,50 +21,16 @@ def altered(random_: random.Random, data: bytes) -> bytes:
     match random_.randrange(8):
         case 0 | 1:
             for _ in range(random_.randint(1, 3)):
-                made[random_.randrange(min(len(made), 40))] = random_.choice((0, 1, 2, 4, 0x2A, 0x80, 255))
+                made[random_.randrange(min(len(made), 40))] = random_.choice(b"\0\x0a @t\x80\xff")
         case 2:
             del made[random_.randrange(1, len(made)) :]
         case 3:
-            made += random_.choice((b"\x2a", TEXT, b"\0\0\0\0\0\0\0"))
+            made += random_.choice((b"t", TEXT, b"\n", PROPOSAL))
     return bytes(made)
 
 
-def told(reader: FlapReader, data: bytes, at: int) -> object:
-    try:
-        return reader.feed(data, at)
-    except Malformed as error:
-        return type(error)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_a_reader_that_skips_finds_and_keeps_what_another_does(seed: int) -> None:
-    random_ = random.Random(seed)
-    frames = [data for data in GOLDEN.values() if data[:1] == b"\x2a"]
-    skipped = 0
-    for _ in range(30):
-        one, other = (FlapReader(WANTED, False, True, slack=random_.choice((0, 16))) for _ in "ab")
-        other.slack = one.slack
-        for reader in (one, other):
-            reader.begun, reader.due = True, 7
-        at = 0
-        for number in range(12):
-            data = altered(random_, numbered(random_.choice(frames), 7 + number))
-            if one.skips(b"header" + data, 6):
-                skipped += 1
-                assert told(other, data, at) == []
-            else:
-                found = told(one, data, at)
-                assert told(other, data, at) == found
-                if isinstance(found, type):
-                    break
-            at += len(data)
-            assert one.position() == other.position()
-            assert (one.kept, one.broken is None) == (other.kept, other.broken is None)
-    assert skipped > 5
-
-
 def signed_on() -> tuple[Wire, Engine]:
-    wire = Wire(Router()).sign_on()
+    wire = Wire().sign_on()
     return wire, wire.router.engine
 
 
@@ -86,8 +46,9 @@ def state(engine: Engine) -> object:
         (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.life, not s.flow.reading.reads)
         for s in engine.flows.streams.values()
     ]
-    places = [flow.reading.helper.positions() for flow in engine.flows if flow.reading.reads]  # type: ignore[attr-defined]
-    return counters, flows, places, list(engine._kept.moved)
+    helpers = [flow.reading.helper for flow in engine.flows]
+    positions = [helper.positions() for helper in helpers if isinstance(helper, ScriptHelper)]
+    return counters, flows, positions, list(engine._kept.moved)
 
 
 FLAGS = (ACK, ACK | PSH, ACK | PSH, ACK | FIN, RST, ACK | RST, SYN, ACK | URG, 0, ACK | 0x40)
@@ -106,8 +67,7 @@ def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
             (wire, fast), (_, slow) = signed_on(), without_fast_path()
             continue
         plain = random_.random() < 0.7
-        due = stream.flow.reading.helper._readers[way].due  # type: ignore[attr-defined]
-        data = random_.choice((b"", numbered(TEXT, due), numbered(TEXT, due)))
+        data = random_.choice((b"", TEXT, TEXT, PROPOSAL))
         raw = packet(
             wire.ends[way],
             wire.ends[1 - way],
@@ -129,11 +89,10 @@ def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
 
 def test_data_that_nobody_wants_takes_the_fast_path_and_nothing_that_could_be_edited() -> None:
     wire, engine = signed_on()
-    due = wire.stored.reading.helper._readers[0].due  # type: ignore[attr-defined]
     at = len(wire.sent[0])
     for data, expected in (
-        (numbered(TEXT, due), True),
-        (numbered(GOLDEN["send-file-proposal"], due + 1), False),
+        (TEXT, True),
+        (PROPOSAL, False),
         (TEXT[:10], False),
     ):
         raw = wire.raw(0, at, data)

@@ -6,7 +6,7 @@ from nfreaim.core.address import End, Endpoint, FlowId, flow_id, key_of, reverse
 from nfreaim.core.flow import Event, Flow, Reading, State
 from nfreaim.core.flow_table import FlowLimits, FlowTable
 from nfreaim.core.tcp.offsets import Edit
-from nfreaim.helpers.oscar.session import OscarHelper
+from tests.script_helper import ScriptHelper
 
 LIMITS = FlowLimits(flows=32, half_open=4, idle=100.0, linger=10.0)
 
@@ -21,7 +21,7 @@ def flow(number: int, now: float = 0.0) -> Flow:
 
 def read(made: Flow, established: bool) -> Flow:
     """*made*, read by a helper."""
-    made.reading = Reading(OscarHelper(established), State.ESTABLISHED if established else State.NEW)
+    made.reading = Reading(ScriptHelper(established), State.ESTABLISHED if established else State.NEW)
     return made
 
 

@@ -13,7 +13,7 @@ from tests.oscar.tlv import tlv
 from tests.oscar.values import put
 from tests.tcp.packets import packed
 from tests.unit.fakes import OUTSIDE
-from tests.unit.wires import beside, ends, moved_wire, reasons, wire_of
+from tests.unit.oscar_wires import beside, ends, moved_wire, reasons, wire_of
 
 GOLDEN = packets()
 PUBLISHED = load()["icq-status"].expected["same-port"]

@@ -23,7 +23,7 @@ from tests.oscar.snac import CLIENT_ERROR, TO_CLIENT, snac_frame
 from tests.oscar.tlv import tlv
 from tests.oscar.values import put
 from tests.tcp.packets import packed
-from tests.unit.wires import beside, ends, moved_wire, reasons, wire_of
+from tests.unit.oscar_wires import beside, ends, moved_wire, reasons, wire_of
 
 BARE = bytes(4)  # user info without TLVs
 

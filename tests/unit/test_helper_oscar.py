@@ -17,8 +17,9 @@ from tests.oscar.snac import Snac, snac_frame
 from tests.oscar.tlv import tlv
 from tests.oscar.values import put
 from tests.tcp.packets import packed
-from tests.unit.fakes import CLIENT, OUTSIDE, Router, Wire
-from tests.unit.wires import wire_of
+from tests.unit.fakes import CLIENT, OUTSIDE
+from tests.unit.oscar_fixtures import Router, Wire
+from tests.unit.oscar_wires import wire_of
 
 GOLDEN = load()
 PROPOSAL = GOLDEN["send-file-proposal"].data

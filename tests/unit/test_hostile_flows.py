@@ -11,17 +11,11 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.tcp.segment import ACK, FIN, SYN
-from tests.golden import load
-from tests.oscar.messages import addressed, proposal
-from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
-from tests.tcp.packets import PSH_ACK, packed, packet
+from tests.script_helper import HELLO, TEXT, offer
+from tests.tcp.packets import PSH_ACK, packet
 from tests.unit.fakes import SERVER, Router, Wire
+from tests.unit.offers import EDITED, PROPOSAL, SECOND
 
-GOLDEN = load()
-PROPOSAL = GOLDEN["send-file-proposal"].data
-EDITED = GOLDEN["send-file-proposal"].expected["same-port"]
-AIM = GOLDEN["aim-proposal"].data
-MESSAGE = GOLDEN["text-message"].data
 MIB = 1 << 20
 
 
@@ -47,7 +41,7 @@ def place(wire: Wire, way: int) -> int:
 def still_read(wire: Wire) -> None:
     """Both directions are where they were: the victim notices nothing."""
     assert wire.client(PROPOSAL)[-40:] == EDITED[-40:]
-    assert wire.server(MESSAGE, [1, 2, 4, 6]) == MESSAGE
+    assert wire.server(TEXT, [1, 2, 4]) == TEXT
     assert wire.router.engine.counters.gapped_flows == 0
     assert wire.router.engine.counters.malformed_flows == 0
 
@@ -60,14 +54,14 @@ def still_read(wire: Wire) -> None:
 def test_forged_proposal_in_its_place_with_a_wrong_acknowledgement_is_not_read(
     wire: Wire, way: int, off: int
 ) -> None:
-    forge(wire, way, place(wire, way), place(wire, 1 - way) + off, AIM)
+    forge(wire, way, place(wire, way), place(wire, 1 - way) + off, SECOND)
     assert wire.stored.streams[way].next == len(wire.sent[way])
     assert not wire.router.firewall.pinholes
     still_read(wire)
 
 
 def test_forged_bytes_without_an_acknowledgement_are_not_read(wire: Wire) -> None:
-    forge(wire, 0, place(wire, 0), place(wire, 1), AIM, flags=0x08)
+    forge(wire, 0, place(wire, 0), place(wire, 1), SECOND, flags=0x08)
     assert not wire.router.firewall.pinholes
     still_read(wire)
 
@@ -79,24 +73,24 @@ def test_forged_bytes_all_over_the_sequence_space_do_not_end_the_reading(wire: W
     ahead = [here + 1 + index * 8000 for index in range(500)]  # all in the 4 MiB that are taken for a hole
     for seq in ahead + [here + index * MIB for index in range(-2048, 2048)]:
         wire.router.now += 0.1  # far longer than holes are waited for
-        forge(wire, way, seq, there + chance.randrange(2, 2**32 - MIB), MESSAGE * 4)
+        forge(wire, way, seq, there + chance.randrange(2, 2**32 - MIB), TEXT * 4)
     assert wire.router.engine.counters.gap_drops == 0
     still_read(wire)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x2a\x04\0\0\0\0"])
+@pytest.mark.parametrize("data", [b"", b"text \n"])
 def test_forged_fin_with_a_wrong_acknowledgement_closes_nothing(wire: Wire, data: bytes) -> None:
     wire.client(PROPOSAL)
     for way in (0, 1):
         forge(wire, way, place(wire, way), place(wire, 1 - way) + 100000, data, FIN | ACK)
     assert len(wire.router.firewall.pinholes) == 1
-    assert wire.client(AIM) != AIM
+    assert wire.client(SECOND) != SECOND
 
 
 def test_acknowledgement_as_old_as_a_window_is_no_reason_to_stop_reading(wire: Wire) -> None:
     before = place(wire, 1)
     while place(wire, 1) - before < MIB // 4:
-        wire.server(MESSAGE * 300)
+        wire.server(TEXT * 300)
     source, destination = wire.ends
     raw = packet(source, destination, place(wire, 0), before & 0xFFFFFFFF, PSH_ACK, PROPOSAL)
     wire.sent[0] += PROPOSAL
@@ -106,9 +100,9 @@ def test_acknowledgement_as_old_as_a_window_is_no_reason_to_stop_reading(wire: W
 
 
 def test_fin_that_passed_ahead_of_a_hole_may_be_acknowledged(wire: Wire) -> None:
-    size = len(MESSAGE)
+    size = len(TEXT)
     wire.inject(1, len(wire.sent[1]) + size, flags=FIN | ACK)
-    wire.server(MESSAGE)
+    wire.server(TEXT)
     source, destination = wire.ends
     raw = packet(source, destination, place(wire, 0), place(wire, 1) + 1 & 0xFFFFFFFF, PSH_ACK, PROPOSAL)
     wire.sent[0] += PROPOSAL
@@ -117,8 +111,8 @@ def test_fin_that_passed_ahead_of_a_hole_may_be_acknowledged(wire: Wire) -> None
 
 
 def test_old_bytes_that_come_again_as_others_are_not_read(wire: Wire) -> None:
-    wire.client(MESSAGE * 3)
-    forge(wire, 0, place(wire, 0) - len(AIM), place(wire, 1), AIM)
+    wire.client(TEXT * 3)
+    forge(wire, 0, place(wire, 0) - len(SECOND), place(wire, 1), SECOND)
     assert not wire.router.firewall.pinholes
     still_read(wire)
 
@@ -126,7 +120,7 @@ def test_old_bytes_that_come_again_as_others_are_not_read(wire: Wire) -> None:
 def test_bytes_forged_between_a_syn_and_its_answer_do_not_stop_the_reading() -> None:
     wire = Wire()
     wire.inject(0, -1, flags=SYN)
-    forge(wire, 0, place(wire, 0), 12345, MESSAGE)
+    forge(wire, 0, place(wire, 0), 12345, TEXT)
     assert wire.router.kernel.offloaded == []
     wire.sign_on()
     still_read(wire)
@@ -136,34 +130,21 @@ def test_connection_whose_answer_takes_another_way_leaves_the_queue() -> None:
     wire = Wire()
     wire.inject(0, -1, flags=SYN)
     wire.router.now += 5.0
-    wire.client(MESSAGE)
+    wire.client(TEXT)
     assert wire.router.kernel.offloaded == [wire.owner]
 
 
 # --- flows that begin as something else --------------------------------------------------------------------
 
-STUN = bytes.fromhex("0001 0048 2112a442") + b"transaction!" + bytes.fromhex("0006 0044")
 FIRST = {
     "http": b"POST /upload HTTP/1.1\r\nHost: 203.0.113.9:5190\r\n\r\n",
-    "http 2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "tls": bytes.fromhex("1603010200010001fc0303"),
-    "websocket": b"GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
-    "stun": STUN,
-    "turn": b"\0\x03" + STUN[2:],
-    "ice over tcp": b"\0\x5c" + STUN,
-    # RFC 4571 puts two bytes of length first: those of a frame's beginning, if the message is that long.
-    "ice whose length reads as a frame": b"\x2a\x01" + STUN,
-    "sip": b"REGISTER sip:203.0.113.9 SIP/2.0\r\n\r\n",
-    "smtp": b"EHLO [10.0.0.5]\r\n",
-    "ftp": b"USER anonymous\r\n",
-    "irc": b"NICK x\r\n",
     "gopher": b"\r\n",
     "one zero byte": b"\0",
-    "one byte of a frame twice": b"\x2a",
-    "a frame's beginning twice": b"\x2a\x01",
-    "another frame": b"\x2a\x02\0\0\0\x04\0\0\0\x01",
-    "another version": b"\x2a\x01\0\0\0\x04\0\0\0\x02",
-    "sign-on frame that is too short": b"\x2a\x01\0\0\0\x03\0\0\x01",
+    "an empty line": b"\n",
+    "a word's beginning, twice": b"hell",
+    "a word with more behind it": b"hello you\n",
+    "another word": b"text\n",
 }
 
 
@@ -172,35 +153,23 @@ FIRST = {
 def test_session_behind_other_first_bytes_opens_nothing(what: str, server_first: bool) -> None:
     wire = Wire().handshake()
     if server_first:
-        assert wire.server(SIGNON + HOST_ONLINE) == SIGNON + HOST_ONLINE
+        assert wire.server(HELLO) == HELLO
     # What looks like a session has segments of its own, as MSS and window games make them, or one for all.
     assert wire.client(FIRST[what], [len(FIRST[what]) - 1]) == FIRST[what]
-    for data in (CLIENT_SIGNON, PROPOSAL, CLIENT_SIGNON + PROPOSAL):
+    for data in (HELLO, PROPOSAL, HELLO + PROPOSAL):
         assert wire.client(data) == data
-        assert wire.server(SIGNON + HOST_ONLINE) == SIGNON + HOST_ONLINE
+        assert wire.server(HELLO) == HELLO
     assert wire.client(PROPOSAL) == PROPOSAL
-    assert not wire.stored.reading.reads
+    assert not wire.read
     assert wire.router.kernel.offloaded == [wire.owner]
     assert not wire.router.watcher.opens
 
 
-def test_session_that_only_the_server_speaks_opens_nothing() -> None:
+@pytest.mark.parametrize("way", [0, 1], ids=["client", "server"])
+def test_session_that_one_end_alone_speaks_opens_nothing(way: int) -> None:
     wire = Wire().handshake()
-    forged = SIGNON + HOST_ONLINE + CLIENT_SIGNON + PROPOSAL + GOLDEN["aim-proposal"].data
-    assert wire.server(forged) == forged
-    assert wire.client(PROPOSAL) == PROPOSAL
-    assert not wire.stored.reading.reads
-    assert not wire.router.watcher.opens
-
-
-def test_session_that_only_the_client_speaks_opens_nothing() -> None:
-    wire = Wire().handshake()
-    echoed = CLIENT_SIGNON + HOST_ONLINE + PROPOSAL
-    assert wire.client(echoed) == echoed
-    assert not wire.router.watcher.opens
-    # A server that returns whatever it is sent begins with a sign-on frame, too, but has listed no families.
-    assert wire.server(CLIENT_SIGNON) == CLIENT_SIGNON
-    assert wire.client(PROPOSAL) == PROPOSAL
+    wire.send(way, HELLO + HELLO + PROPOSAL + SECOND)
+    assert (wire.c2s, wire.s2c)[way] == HELLO + HELLO + PROPOSAL + SECOND
     assert not wire.router.watcher.opens
 
 
@@ -208,7 +177,7 @@ def test_session_that_begins_behind_a_jump_opens_nothing() -> None:
     for jump in (1, 1460, 3 * MIB, 5 * MIB, 2**31 - 1):
         wire = Wire(Router()).handshake()
         source, destination = wire.ends
-        for data in (CLIENT_SIGNON, HOST_ONLINE, PROPOSAL):
+        for data in (HELLO, HELLO, PROPOSAL):
             raw = packet(
                 source, destination, place(wire, 0) + jump & 0xFFFFFFFF, place(wire, 1), PSH_ACK, data
             )
@@ -224,21 +193,21 @@ def test_perfect_session_with_a_hostile_server_opens_ports_of_its_own_host_only(
     wire = Wire().sign_on()
     others = ["10.0.0.6", "10.0.0.1", "203.0.113.1", "127.0.0.1", "0.0.0.0", "255.255.255.255", "8.8.8.8"]
     for address in others:
-        frame = proposal(addressed(2, 3, address=packed(address), port=6000))
-        assert wire.client(frame) == frame
+        line = offer(at=Endpoint(address, 6000))
+        assert wire.client(line) == line
     for port in (0, 1, 22, 445, 1023):
-        frame = proposal(addressed(2, 3, port=port))
-        assert wire.client(frame) == frame
+        line = offer(at=Endpoint("10.0.0.5", port))
+        assert wire.client(line) == line
     assert not wire.router.watcher.opens
-    wire.client(proposal(addressed(2, 3, port=6000)))
+    wire.client(offer(at=Endpoint("10.0.0.5", 6000)))
     assert [hole.inside for hole in wire.router.watcher.opens] == [Endpoint("10.0.0.5", 6000)]
 
 
 def test_hostile_server_that_relays_forged_proposals_opens_nothing() -> None:
     wire = Wire().sign_on()
     for address in ("10.0.0.5", "10.0.0.6", "203.0.113.1"):
-        frame = proposal(addressed(2, 3, 4, address=packed(address), port=6000), subtype=7)
-        assert wire.server(frame) == frame
+        line = offer(at=Endpoint(address, 6000))
+        assert wire.server(line) == line
     assert not wire.router.watcher.opens
 
 

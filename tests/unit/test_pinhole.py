@@ -8,12 +8,9 @@ from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.pinhole import Origin
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.helper import Expectation, Refused
-from tests.golden import load
 from tests.unit.fakes import OUTSIDE, Router, Wire
+from tests.unit.offers import EDITED, PROPOSAL
 from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, B, C, Table
-
-PROPOSAL = load()["send-file-proposal"].data
-EDITED = load()["send-file-proposal"].expected["same-port"]
 
 # --- where ------------------------------------------------------------------------------------------------
 

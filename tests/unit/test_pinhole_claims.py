@@ -9,10 +9,9 @@ from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import RateLimit
 from nfreaim.core.greeting import Field
 from nfreaim.core.helper import Expectation, Refused
-from tests.oscar.messages import BASIC, proposal
-from tests.unit.fakes import CLIENT, OUTSIDE
+from tests.unit.fakes import CLIENT, OUTSIDE, Wire
+from tests.unit.offers import PROPOSAL
 from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, B, C, Table
-from tests.unit.wires import wire_of
 
 BOB, CAROL, EVE = "198.51.100.2", "198.51.100.3", "198.51.100.66"
 
@@ -166,15 +165,15 @@ def test_buckets_of_hosts_that_rest_are_not_kept_for_ever() -> None:
 
 
 def test_a_client_that_is_in_none_of_the_inside_networks_gets_nothing() -> None:
-    wire = wire_of()
+    wire = Wire().sign_on()
     wire.router.kernel.networks = []
-    message = proposal(BASIC)
+    message = PROPOSAL
     assert wire.client(message) == message
     assert "10.0.0.5 is not a host of the inside networks" in wire.router.watcher.reports[-1].reason
 
 
 def test_a_host_is_prepared_for_at_sign_on_and_not_before() -> None:
-    wire = wire_of()
+    wire = Wire().sign_on()
     assert wire.router.firewall.prepared == [CLIENT.address]
-    wire.client(proposal(BASIC))
+    wire.client(PROPOSAL)
     assert wire.router.firewall.prepared == [CLIENT.address]

@@ -10,8 +10,8 @@ from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.helper import Expectation, Refused
-from tests.unit.fakes import OUTSIDE, capped
-from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, Table
+from tests.unit.fakes import OUTSIDE
+from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, Table, capped
 
 AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 

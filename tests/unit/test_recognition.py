@@ -14,7 +14,7 @@ from tests.golden import packets
 from tests.oscar.flap import FLAP_SNAC, flap
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, KEEPALIVE, families, hello
 from tests.oscar.snac import FAMILY_LIST, snac_frame
-from tests.unit.wires import PROPOSAL, Numbered
+from tests.unit.oscar_wires import PROPOSAL, Numbered
 
 GOLDEN = packets()
 RECEIVED, REDIRECT = GOLDEN["send-file-proposal-received"], GOLDEN["login-reply"]

@@ -7,19 +7,17 @@ from typing import Any, NoReturn
 
 import pytest
 
-from nfreaim.core.address import FlowId
+from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.tcp.segment import ACK, RST
 from nfreaim.core.tcp.stream import Stream
-from tests.golden import load
-from tests.oscar.redirect import AT_HOME, naming
-from tests.tcp.packets import packed, packet
+from tests.script_helper import TEXT, address, offer
+from tests.tcp.packets import packet
 from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, Router, Wire
+from tests.unit.offers import EDITED, PROPOSAL
 from tests.unit.wires import HomeWire
 
-GOLDEN = load()
-GOOD = naming(f"{OUTSIDE}:5190".encode())
-PROPOSAL = GOLDEN["send-file-proposal"].data
-EDITED = GOLDEN["send-file-proposal"].expected["same-port"]
+AT_HOME = b"server 10.0.0.9:5190\n"
+GOOD = b"server %s:5190\n" % OUTSIDE.encode()
 
 
 class Surprise(Exception):
@@ -110,21 +108,21 @@ def test_an_edit_that_cannot_be_protected_for_an_unknown_reason_is_not_made_and_
     whole = kernel.protect
     breaking(kernel, "protect")
     for _ in range(3):
-        assert wire.told(AT_HOME[0], [1, 2, 4, 6]) == AT_HOME[0]
+        assert wire.told(AT_HOME, [1, 2, 4, 12]) == AT_HOME
     assert not wire.stored.skewed
     assert "edits that change lengths are not made" in caplog.text
     assert sum("edits that change lengths are not made" in record.message for record in caplog.records) == 1
     kernel.protect = whole  # type: ignore[method-assign]
     caplog.set_level(logging.INFO)
-    assert wire.told(AT_HOME[0]) == GOOD
+    assert wire.told(AT_HOME) == GOOD
     assert "are made again" in caplog.text
     breaking(kernel, "protect")
-    assert wire.told(AT_HOME[0]) == AT_HOME[0], "translated as before, and not edited"
+    assert wire.told(AT_HOME) == AT_HOME, "translated as before, and not edited"
 
 
 def test_the_end_of_a_skewed_flow_survives_an_unprotect_that_fails() -> None:
     wire = HomeWire().begun()
-    wire.told(AT_HOME[0])
+    wire.told(AT_HOME)
     breaking(wire.router.kernel, "unprotect")
     wire.inject(0, len(wire.sent[0]), flags=RST | ACK)
     wire.router.kernel.flushed.add(wire.owner)
@@ -133,8 +131,8 @@ def test_the_end_of_a_skewed_flow_survives_an_unprotect_that_fails() -> None:
     assert not list(wire.router.engine.flows)
 
 
-@pytest.mark.parametrize("name", ["offload", "reclaim"])
-def test_a_flow_that_is_no_oscar_passes_whatever_the_sets_do(name: str) -> None:
+@pytest.mark.parametrize("name", ["offload", "undo_offload"])
+def test_a_foreign_flow_passes_whatever_the_sets_do(name: str) -> None:
     wire = Wire()
     breaking(wire.router.kernel, name)
     for _ in range(2):
@@ -208,18 +206,18 @@ def test_a_proposal_right_after_a_flush_is_edited_with_the_address_known_before(
     wire = Wire().sign_on()
     wire.client(PROPOSAL)
     breaking(wire.router.kernel, "outside_address")
-    assert packed(OUTSIDE) in wire.client(PROPOSAL.replace(b"1234567", b"7654321"))
+    assert address(Endpoint(OUTSIDE, 5190)) in wire.client(offer(b"7654321"))
 
 
 def test_a_skewed_flow_that_nobody_saw_end_stays_translated_after_a_flush() -> None:
     wire = HomeWire().begun()
-    assert wire.told(AT_HOME[0]) == GOOD
+    assert wire.told(AT_HOME) == GOOD
     wire.router.kernel.flushed.add(FlowId(*wire.ends))
     for _ in range(20):
         wire.router.wait(2.0)
     assert wire.stored.skewed
     assert wire.stored.key in wire.router.kernel.protected
-    assert wire.told(GOLDEN["self-info"].data) == GOLDEN["self-info"].data
+    assert wire.told(TEXT) == TEXT
     wire.router.now += 5 * 3600.0
     wire.router.wait(2.0)
     wire.router.wait(12.0)

@@ -8,53 +8,41 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
-from tests.golden import load
-from tests.oscar.messages import AIM, OOS, answered, relayed
-from tests.oscar.redirect import AT_HOME, HOME, naming, redirect, renamed
-from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
-from tests.oscar.tlv import tlv
-from tests.tcp.packets import packed
+from tests.script_helper import TEXT, offer
 from tests.unit.fakes import OUTSIDE, Router, Wire
+from tests.unit.offers import EDITED, PROPOSAL
 from tests.unit.wires import HomeWire
 
-GOLDEN = load()
-GOOD = naming(f"{OUTSIDE}:5190".encode())
+AT_HOME = b"server 10.0.0.9:5190\n"
+GOOD = b"server %s:5190\n" % OUTSIDE.encode()
+FIRST = 7  # offset of the address
 
 
-@pytest.mark.parametrize("frame", AT_HOME)
-def test_every_cut_of_a_redirect(frame: bytes) -> None:
-    good = redirected(frame)
-    for cuts in [[], [1, 2, 4, 6], range(1, len(frame)), *([cut] for cut in range(1, len(frame)))]:
+def test_every_cut_of_a_redirect() -> None:
+    for cuts in [[], range(1, len(AT_HOME)), *([cut] for cut in range(1, len(AT_HOME)))]:
         wire = HomeWire().begun()
-        assert wire.told(frame, cuts) == good, cuts
-        assert wire.told(GOLDEN["self-info"].data, [1, 2, 4, 6]) == GOLDEN["self-info"].data
+        assert wire.told(AT_HOME, cuts) == GOOD, cuts
+        assert wire.told(TEXT, [1, 2, 4, 6]) == TEXT
         assert wire.router.engine.counters.helpers["redirects"] == 1
         assert not wire.router.open_tokens
 
 
-def redirected(frame: bytes) -> bytes:
-    return renamed(frame, HOME, f"{OUTSIDE}:5190".encode())
-
-
 def test_a_redirect_that_comes_late_is_whole_and_as_it_came() -> None:
-    frame = AT_HOME[0]
-    for cut in range(1, len(frame)):
+    for cut in range(1, len(AT_HOME)):
         wire = HomeWire().begun()
         before = len(wire.left[1])
-        wire.send(1, frame[:cut])
+        wire.send(1, AT_HOME[:cut])
         wire.router.wait(0.031)
-        assert wire.s2c[before:] == frame[:cut]
-        wire.send(1, frame[cut:])
-        assert wire.s2c[before:] == (GOOD if cut <= 4 else frame), cut
-        counters = wire.router.engine.counters
-        assert (counters.helpers["redirects"], counters.helpers["redirects_left"]) == (
-            (1, 0) if cut <= 4 else (0, 1)
-        )
+        assert wire.s2c[before:] == AT_HOME[:cut]
+        wire.send(1, AT_HOME[cut:])
+        assert wire.s2c[before:] == (GOOD if cut <= FIRST else AT_HOME), cut
+        counters = wire.router.engine.counters.helpers
+        assert (counters["redirects"], counters["redirects_left"]) == ((1, 0) if cut <= FIRST else (0, 1))
 
 
 def test_nothing_waits_longer_than_the_hold_time() -> None:
     wire = HomeWire(Router(EngineSettings(hold=0.01))).begun()
-    wire.send(1, AT_HOME[0][:100], [1, 2, 4, 6])
+    wire.send(1, AT_HOME[:15], [1, 2, 4, 12])
     assert len(wire.router.open_tokens) == 2
     wire.router.wait(0.0101)
     assert not wire.router.open_tokens
@@ -62,64 +50,38 @@ def test_nothing_waits_longer_than_the_hold_time() -> None:
 
 def test_a_session_of_redirects_and_proposals_cut_at_random() -> None:
     rng = random.Random(3)
-    frames = [
-        *AT_HOME,
-        relayed(OOS),
-        relayed(AIM, who=b"amy1"),
-        GOLDEN["self-info"].data,
-        GOLDEN["keepalive"].data,
-    ]
-    frames += [redirect(tlv(5, b"elsewhere.example:5190") + tlv(6, bytes(256))), HOST_ONLINE]
+    pairs = [(AT_HOME, GOOD), (AT_HOME, GOOD), (PROPOSAL, EDITED), (TEXT, TEXT)]
+    pairs += [(b"server 198.51.100.9:5190\n",) * 2]
     for _ in range(60):
-        rng.shuffle(frames)
-        wire = HomeWire(Router(EngineSettings(home_names=frozenset({"home.example"})))).online()
-        data = b"".join(frames)
+        rng.shuffle(pairs)
+        wire = HomeWire().begun()
+        data, wanted = (b"".join(pair[side] for pair in pairs) for side in (0, 1))
         cuts = sorted(rng.sample(range(1, len(data)), rng.randrange(12, 80)))
-        wanted = b"".join(
-            redirected(frame) if frame in AT_HOME else outside(frame) if frame[6:10] == b"\0\4\0\7" else frame
-            for frame in frames
-        )
         assert wire.told(data, cuts) == wanted
-        assert wire.router.engine.counters.helpers["redirects"] == 3
+        assert wire.router.engine.counters.helpers["redirects"] == 2
         assert [pinhole.inside for pinhole in wire.router.pinholes] == [Endpoint("10.0.0.5", 5190)]
 
 
-def outside(frame: bytes) -> bytes:
-    """A relayed proposal of 10.0.0.5, but for its user info and service data."""
-    own, out = packed("10.0.0.5"), packed(OUTSIDE)
-    at = frame.index(b"COOKIE7\0", 30)
-    block = frame[at:]
-    for tag in (2, 3, 4):
-        block = block.replace(tlv(tag, own), tlv(tag, out))
-    inverse = [bytes(byte ^ 0xFF for byte in address) for address in (own, out)]
-    return frame[:at] + block.replace(tlv(0x16, inverse[0]), tlv(0x16, inverse[1]))
-
-
 def test_a_relayed_proposal_opens_a_pinhole_to_the_host_that_sent_it() -> None:
-    wire = HomeWire().online()
-    assert wire.told(relayed(OOS), [1, 2, 4, 6]) == outside(relayed(OOS))
+    wire = HomeWire().begun()
+    assert wire.told(PROPOSAL, [1, 2, 4, 6]) == EDITED
     (pinhole,) = wire.router.firewall.pinholes
     assert (pinhole.inside, pinhole.outside) == (Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190))
-    assert pinhole.flow == wire.owner
+    assert (pinhole.flow, pinhole.protocol) == (wire.owner, "script")
     assert not wire.stored.skewed
-    wire.client(answered(1))
+    wire.client(b"cancel 1234567\n")
     assert not wire.router.firewall.pinholes
 
 
 @pytest.mark.parametrize("address", ["10.0.1.5", "192.168.7.5"])
 def test_a_private_address_of_some_other_network_gets_no_pinhole(address: str) -> None:
-    wire = HomeWire().online()
-    frame = relayed(OOS.replace(packed("10.0.0.5"), packed(address)))
-    assert wire.told(frame) == frame
+    wire = HomeWire().begun()
+    line = offer(at=Endpoint(address, 5190))
+    assert wire.told(line) == line
     assert not wire.router.firewall.changes
     assert [report.reason for report in wire.router.watcher.reports] == [
         f"{address} is not a host of the inside networks"
     ]
-
-
-def test_a_name_that_the_operator_listed_stands_for_the_server_however_it_is_written() -> None:
-    wire = HomeWire(Router(EngineSettings(home_names=frozenset({"home.example"})))).begun()
-    assert wire.told(naming(b"Home.Example:5190"), [1, 2, 4, 6]) == GOOD
 
 
 def test_two_clients_of_one_server_each_come_back_the_way_they_came() -> None:
@@ -127,28 +89,29 @@ def test_two_clients_of_one_server_each_come_back_the_way_they_came() -> None:
     router.kernel.reached_at = Endpoint("198.51.100.200", 45190)
     bob = HomeWire(router).begun()
     dave = HomeWire(router, client=Endpoint("203.0.113.21", 51000)).begun()
-    assert bob.told(naming(HOME)) == naming(b"198.51.100.200:45190")
+    assert bob.told(AT_HOME) == b"server 198.51.100.200:45190\n"
     router.kernel.reached_at = Endpoint("192.0.2.7", 80)
-    assert dave.told(naming(HOME), [1, 2, 4, 6]) == naming(b"192.0.2.7:80")
+    assert dave.told(AT_HOME, [1, 2, 4, 6]) == b"server 192.0.2.7:80\n"
 
 
 def test_a_retransmitted_redirect_is_the_same_redirect_and_counts_once() -> None:
     wire = HomeWire().begun()
     at = len(wire.sent[1])
-    wire.told(naming(HOME), [1, 2, 4, 6])
-    wire.inject(1, at, naming(HOME))
-    wire.inject(1, at + 3, naming(HOME)[3:60])
-    assert wire.s2c.endswith(GOOD)
+    wire.told(AT_HOME, [1, 2, 4, 6])
+    wire.inject(1, at, AT_HOME)
+    wire.inject(1, at + 3, AT_HOME[3:18])
+    assert wire.s2c[at:].startswith(GOOD)
     assert wire.router.engine.counters.helpers["redirects"] == 1
 
 
 def test_a_client_of_ours_is_followed_to_another_port() -> None:
-    wire = Wire().handshake()
-    wire.server(SIGNON, [1, 2, 4, 6])
-    wire.client(CLIENT_SIGNON)
-    frame = naming(b"203.0.113.9:5191")
-    assert wire.server(frame, [1, 2, 4, 6]) == frame
+    wire = Wire().sign_on()
+    line = b"server 203.0.113.9:5191\n"
+    assert wire.server(line, [1, 2, 4, 6]) == line
     assert wire.router.kernel.diverted == [Endpoint("203.0.113.9", 5191)]
+    assert [(one.client, one.protocol) for one in wire.router.kernel.followed] == [("10.0.0.5", "script")]
     bos = Wire(wire.router, server=Endpoint("203.0.113.9", 5191)).sign_on()
-    golden = GOLDEN["send-file-proposal"]
-    assert bos.client(golden.data) == golden.expected["same-port"]
+    assert bos.client(PROPOSAL) == EDITED
+    amy = Wire(wire.router, Endpoint("10.0.0.6", 1), Endpoint("203.0.113.9", 5191)).handshake()
+    assert len(wire.router.engine.flows) == 2, "it is followed for the client that was redirected"
+    assert amy.client(TEXT) == TEXT

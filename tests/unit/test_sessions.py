@@ -1,4 +1,4 @@
-"""Sessions that outlive the daemon: where reading goes on, and what is never taken for frames meanwhile."""
+"""Sessions that outlive the daemon: where reading goes on, and what is never taken for lines meanwhile."""
 
 from __future__ import annotations
 
@@ -10,31 +10,25 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.verdict import ACCEPT
-from nfreaim.helpers.oscar.session import OscarHelper
-from tests.golden import packets
-from tests.oscar.flap import numbered
-from tests.oscar.redirect import migration
-from tests.oscar.signon import CLIENT_SIGNON, KEEPALIVE
-from tests.oscar.tlv import tlv
+from tests.script_helper import HELLO, KEPT, TEXT
 from tests.tcp.packets import PSH_ACK, packet
 from tests.unit.fakes import Router, Wire
-from tests.unit.restarts import TEXT, opened, pause, restarted, unread
-from tests.unit.wires import PROPOSAL, Numbered
+from tests.unit.offers import PROPOSAL, RECEIVED
+from tests.unit.restarts import opened, pause, restarted, unread
 
-GOLDEN = packets()
-RECEIVED, HOST_ACK = GOLDEN["send-file-proposal-received"], GOLDEN["host-ack"]
+SHORT = b"text\n"
 
 
 def test_record_has_the_flow_s_ends_and_nothing_that_was_said() -> None:
-    wire = Numbered().online()
+    wire = Wire().sign_on()
     wire.say(0, TEXT)
-    wire.send(0, numbered(TEXT, wire.due[0])[:40])
+    wire.send(0, TEXT[:40])
     wire.router.engine.save()
     (key,) = wire.router.kernel.kept
     assert key == wire.stored.key
     record = json.dumps(wire.router.kernel.kept[key])
     place = wire.router.kernel.noted[key]
-    for said in (b"bob1", TEXT[20:26], TEXT[6:12], b"alice"):
+    for said in (TEXT[5:9], TEXT[20:26]):
         assert said not in place
         assert said.decode("latin-1") not in record
     wire.router.engine.save()
@@ -42,16 +36,17 @@ def test_record_has_the_flow_s_ends_and_nothing_that_was_said() -> None:
 
 
 def test_record_exists_from_sign_on_to_the_end_of_the_reading_or_the_flow() -> None:
-    wire = Numbered().begin()
+    wire = Wire().handshake()
+    wire.say(1, HELLO)
     wire.router.engine.save()
     assert not wire.router.kernel.kept
-    wire.say(1, GOLDEN["host-online"])
+    wire.say(0, HELLO)
     wire.router.engine.save()
     assert wire.router.kernel.kept
-    wire.say(0, KEEPALIVE, number=9)
+    wire.say(0, b"not a line")
     assert not wire.read
     assert (wire.router.kernel.kept, wire.router.kernel.noted) == ({}, {})
-    ended = Numbered().online()
+    ended = Wire().sign_on()
     ended.router.engine.save()
     ended.fin(0)
     ended.fin(1)
@@ -62,8 +57,8 @@ def test_record_exists_from_sign_on_to_the_end_of_the_reading_or_the_flow() -> N
 def test_full_disk_costs_the_restart_ability_while_it_is_full_and_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    router = Router(helper=OscarHelper)
-    first = Numbered(router).online()
+    router = Router()
+    first = Wire(router).sign_on()
     router.kernel.broken = True
     router.engine.save()
     first.say(0, TEXT)
@@ -78,26 +73,23 @@ def test_full_disk_costs_the_restart_ability_while_it_is_full_and_one_warning(
     assert len(warnings) == 1
 
 
-def test_first_frame_after_a_restart_is_read_if_nothing_was_missed() -> None:
-    wire = restarted(Numbered().online())
+def test_first_line_after_a_restart_is_read_if_nothing_was_missed() -> None:
+    wire = restarted(Wire().sign_on())
     assert opened(wire)
     wire.say(1, RECEIVED)
     assert wire.router.engine.counters.malformed_flows == 0
 
 
 @pytest.mark.parametrize("cut", [1, 3, 5, 6, 7, 30, 75, len(PROPOSAL) - 1])
-def test_daemon_that_dies_in_the_midst_of_a_frame_lets_that_one_pass(cut: int) -> None:
-    wire = Numbered().online()
-    number = wire.due[0].to_bytes(2, "big")
-    wire.due[0] += 1
-    frame = PROPOSAL[:2] + number + PROPOSAL[4:]
-    wire.send(0, frame[:cut])
+def test_daemon_that_dies_in_the_midst_of_a_line_lets_that_one_pass(cut: int) -> None:
+    wire = Wire().sign_on()
+    wire.send(0, PROPOSAL[:cut])
     wire.router.wait(0.05)
     wire = restarted(wire)
-    wire.send(0, frame[cut:])
-    # Only its header had come: then it can still be read, and its addresses edited.
-    assert bool(wire.router.firewall.pinholes) is (cut < 6)
-    assert opened(wire) is (cut >= 6)
+    wire.send(0, PROPOSAL[cut:])
+    # Only its first word had come: then it can still be read, and its address edited.
+    assert bool(wire.router.firewall.pinholes) is (cut <= KEPT)
+    assert opened(wire) is (cut > KEPT)
     assert wire.read
 
 
@@ -107,7 +99,7 @@ def test_daemon_that_dies_in_the_midst_of_a_frame_lets_that_one_pass(cut: int) -
 )
 def test_forged_packet_after_a_restart_does_not_cost_the_place(way: int, at: int, ack: int) -> None:
     """Packets of inside hosts are seen before any check of the kernel's: whoever forges one has to guess."""
-    wire = restarted(Numbered().online())
+    wire = restarted(Wire().sign_on())
     seq, acknowledged = (wire.isn[each] + 1 + len(wire.sent[each]) for each in (way, 1 - way))
     ends = wire.ends[way], wire.ends[1 - way]
     raw = packet(*ends, seq + at & 0xFFFFFFFF, acknowledged + ack & 0xFFFFFFFF, PSH_ACK, b"forged")
@@ -119,7 +111,7 @@ def test_forged_packet_after_a_restart_does_not_cost_the_place(way: int, at: int
 
 
 def test_repetition_of_what_was_read_before_is_not_read_again() -> None:
-    wire = Numbered().online()
+    wire = Wire().sign_on()
     wire.say(0, TEXT)
     wire = restarted(wire)
     wire.inject(0, len(wire.sent[0]) - len(TEXT), bytes(wire.sent[0][-len(TEXT) :]))
@@ -128,88 +120,74 @@ def test_repetition_of_what_was_read_before_is_not_read_again() -> None:
 
 
 @pytest.mark.parametrize("way", [0, 1], ids=["client", "server"])
-def test_frames_missed_in_either_direction_are_noticed_and_nothing_is_read_at_first(way: int) -> None:
-    wire = restarted(Numbered().online())
+def test_lines_missed_in_either_direction_are_noticed_and_nothing_is_read_at_first(way: int) -> None:
+    wire = restarted(Wire().sign_on())
     unread(wire, way, TEXT if way == 0 else RECEIVED)
     assert not opened(wire)
     assert wire.c2s[-len(PROPOSAL) :] == bytes(wire.sent[0][-len(PROPOSAL) :])
     assert not wire.stored.reading.reads
 
 
-def test_after_a_crash_reading_begins_when_both_directions_have_shown_where_frames_begin() -> None:
-    wire = restarted(Numbered().online(), lost=True)
+def test_after_a_crash_reading_begins_when_both_directions_have_shown_where_lines_begin() -> None:
+    wire = restarted(Wire().sign_on(), lost=True)
     unread(wire, 0, TEXT)
-    unread(wire, 1, HOST_ACK, RECEIVED)
+    unread(wire, 1, TEXT, RECEIVED)
     for way in (0, 1, 0):
-        wire.say(way, KEEPALIVE)
+        wire.say(way, SHORT)
         assert not wire.stored.reading.reads
         assert not opened(wire)
         pause(wire)
-    wire.say(1, KEEPALIVE)
+    wire.say(1, SHORT)
     pause(wire)
-    wire.say(0, KEEPALIVE)
+    wire.say(0, SHORT)
     assert wire.read
     assert opened(wire)
     assert wire.router.engine.counters.malformed_flows == 0
 
 
-def test_server_that_writes_a_frame_in_five_pieces_is_understood_too() -> None:
-    wire = restarted(Numbered().online(), lost=True)
-    unread(wire, 1, RECEIVED)
-    for _ in range(3):
-        for frame in (RECEIVED, KEEPALIVE):
-            number = wire.due[1].to_bytes(2, "big")
-            wire.due[1] += 1
-            wire.send(1, frame[:2] + number + frame[4:], [1, 2, 4] + [6] * (len(frame) > 6))
-        wire.say(0, KEEPALIVE)
-        pause(wire)
-    assert wire.read
-    assert opened(wire)
-
-
 def test_record_without_a_place_is_enough() -> None:
-    wire = Numbered().online()
+    wire = Wire().sign_on()
     wire.router.engine.save()
     wire.router.kernel.noted.clear()
     wire = restarted(wire, lost=True)
     for _ in range(3):
         pause(wire)
-        wire.say(0, KEEPALIVE)
-        wire.say(1, KEEPALIVE)
+        wire.say(0, SHORT)
+        wire.say(1, SHORT)
     assert opened(wire)
 
 
 def test_unknown_connection_only_passes_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        wire = restarted(Numbered().online(), record=False)
+        wire = restarted(Wire().sign_on(), record=False)
         for _ in range(4):
-            wire.say(0, KEEPALIVE)
-            wire.say(1, KEEPALIVE)
+            wire.say(0, SHORT)
+            wire.say(1, SHORT)
             pause(wire)
         assert not opened(wire)
     assert caplog.text.count("has to sign on again") == 1
     assert wire.router.kernel.offloaded[0] == wire.owner
 
 
-def place_of(wire: Numbered) -> bytes:
+def place_of(wire: Wire) -> bytes:
     return next(iter(wire.router.kernel.noted.values()))
 
 
-@pytest.mark.parametrize("number", range(0, 36, 3))
+@pytest.mark.parametrize("number", range(20))
 def test_damaged_place_never_lets_anything_be_misread_or_fail(number: int) -> None:
-    wire = Numbered().online()
+    wire = Wire().sign_on()
     wire.router.engine.save()
     (key,) = wire.router.kernel.noted
     place = bytearray(wire.router.kernel.noted[key])
     place[number] ^= 0x55
-    for damaged in (bytes(place), bytes(place[:number]), bytes(48)):
-        again = Numbered().online()
+    for damaged in (bytes(place), bytes(place[:number]), bytes(20)):
+        again = Wire().sign_on()
         again.router.engine.save()
         again.router.kernel.noted[key] = damaged
         again = restarted(again, lost=True)
         before = len(again.sent[0])
         again.say(0, TEXT)
-        again.say(1, KEEPALIVE)
+        again.say(1, SHORT)
         assert again.c2s[before:] == bytes(again.sent[0][before:])
         assert again.router.engine.counters.failed_flows == 0
 
@@ -226,7 +204,7 @@ def test_damaged_place_never_lets_anything_be_misread_or_fail(number: int) -> No
     ],
 )
 def test_damaged_record_is_refused_whole(record: dict[str, object]) -> None:
-    router = Router(helper=OscarHelper)
+    router = Router()
     with pytest.raises((ValueError, KeyError, TypeError)):
         router.engine.restore(dict(record), 0.0)
     assert len(router.engine.flows) == 0
@@ -234,7 +212,7 @@ def test_damaged_record_is_refused_whole(record: dict[str, object]) -> None:
 
 def test_hole_in_what_goes_on_is_not_waited_for() -> None:
     """A repeated segment can look like the next one: what is behind it passed long ago and never comes."""
-    wire = Numbered().online()
+    wire = Wire().sign_on()
     wire.router.engine.save()
     at = len(wire.sent[0])
     stale = dict(wire.router.kernel.noted)
@@ -243,28 +221,26 @@ def test_hole_in_what_goes_on_is_not_waited_for() -> None:
     wire.router.kernel.noted = stale
     wire = restarted(wire, lost=True)
     wire.inject(0, at, bytes(wire.sent[0][at : at + len(TEXT)]))
-    wire.say(0, KEEPALIVE)
+    wire.say(0, SHORT)
     assert wire.router.engine.counters.gap_drops == 0
     assert not wire.stored.reading.reads
-    assert wire.c2s.endswith(bytes(wire.sent[0][-6:]))
+    assert wire.c2s.endswith(bytes(wire.sent[0][-5:]))
 
 
 def test_session_at_a_server_that_a_redirect_led_to_goes_on() -> None:
     other = Endpoint("203.0.113.9", 5199)
-    first = Numbered().online()
-    first.say(1, migration(tlv(5, b"203.0.113.9:5199"), b"\0\1\0\4"))
-    second = Numbered(first.router, other).online()
+    first = Wire().sign_on()
+    first.say(1, b"server 203.0.113.9:5199\n")
+    second = Wire(first.router, server=other).sign_on()
     second = restarted(second)
     assert opened(second)
     assert second.owner.server == other
 
 
-def test_sign_on_frame_of_a_new_connection_replaces_what_was_kept() -> None:
-    wire = restarted(Numbered().online())
-    again = Numbered(wire.router)
-    again.isn = (5, 6)
-    again.handshake()
-    again.say(0, CLIENT_SIGNON)
+def test_first_line_of_a_new_connection_replaces_what_was_kept() -> None:
+    wire = restarted(Wire().sign_on())
+    again = Wire(wire.router, isn=(5, 6)).handshake()
+    again.say(0, HELLO)
     assert not opened(again)
 
 

@@ -7,11 +7,12 @@ from nfreaim.core.flow import Flow
 from nfreaim.core.flow_table import FlowLimits, FlowTable
 from nfreaim.core.helper import HelperSpec
 from nfreaim.core.queue_sets import QueueSets
+from tests.script_helper import script
 from tests.tcp.packets import packed
-from tests.unit.fakes import SERVER, AnyNumbers, FakeKernel, spec_of
+from tests.unit.fakes import SERVER, FakeKernel
 
 OTHER = Endpoint("198.51.100.7", 4443)
-SPEC = spec_of(AnyNumbers)
+SPEC = script()
 
 
 def protocol_of(sets: QueueSets, key: bytes) -> HelperSpec | None:
@@ -29,7 +30,7 @@ def sets_of(kernel: FakeKernel, bound: int = 16) -> QueueSets:
     return QueueSets({SERVER.port: SPEC}, kernel, bound)
 
 
-def flow(server: Endpoint, protocol: str = "oscar") -> Flow:
+def flow(server: Endpoint, protocol: str = SPEC.name) -> Flow:
     made = Flow(key(server), (1, 2), End.CLIENT, 0.0)
     made.protocol = protocol
     return made

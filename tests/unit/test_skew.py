@@ -24,7 +24,7 @@ GROWING = ['edit server 0:2 "WIDER"', 'server 0:4 "abcd" ack 0', '-> 0:7 "WIDERc
 def stage(*edits: tuple[int, Edit]) -> Stage:
     made = Stage()
     for way, edit in edits:
-        made.helper.edits[way].append(edit)
+        made.plan.edits[way].append(edit)
     return made
 
 
@@ -153,7 +153,7 @@ def test_a_record_of_a_long_flow_knows_the_shift_of_edits_it_has_forgotten() -> 
 def test_a_helper_that_asks_for_the_impossible_is_no_longer_asked(edits: tuple[Edit, ...]) -> None:
     made = Stage()
     list(made.line("client 0 ack 0") or ())
-    made.helper.scan = lambda *_: Scan(edits)  # type: ignore[method-assign]
+    made.plan.scan = lambda *_: Scan(edits)  # type: ignore[method-assign]
     assert list(made.line('server 0:4 "abcd" ack 0') or ()) == ["same"]
     assert made.router.engine.counters.failed_flows == 1
     assert not made.router.kernel.protected
@@ -239,7 +239,7 @@ def test_a_new_connection_is_not_reset_for_an_old_one_to_a_server_that_was_follo
 def test_gigabytes_behind_an_edit_everything_is_still_translated() -> None:
     made = skewed()
     engine, at = made.router.engine, 4
-    made.helper.scan = lambda *_: None  # type: ignore[method-assign]
+    made.plan.scan = lambda *_: Scan()  # type: ignore[method-assign]
     flow = next(iter(engine.flows))
     for _ in range(20):
         at += 2**30

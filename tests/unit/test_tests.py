@@ -55,3 +55,16 @@ def test_no_test_imports_another() -> None:
     tests = {name for name in MODULES if name.split(".")[-1].startswith("test_")}
     assert tests
     assert {name: shared for name, path in MODULES.items() if (shared := imported(path) & tests)} == {}
+
+
+CORE = (
+    *("engine", "engine_flows", "fastpath", "hostile_flows", "seams", "sessions", "server_flows", "bounds"),
+    *("flow", "half_open", "holding", "offsets", "packet", "pinhole", "pinhole_adopted", "pinhole_claims"),
+    *("pinhole_sessions", "sets", "skew", "stream"),
+)
+
+
+@pytest.mark.parametrize("module", [*(f"tests.unit.test_{name}" for name in CORE), "tests.property.world"])
+def test_core_s_tests_speak_the_scripted_protocol_and_no_other(module: str) -> None:
+    apart = ("nfreaim.helpers", "nfreaim.layers", "tests.oscar", "tests.golden")
+    assert not [name for name in reached(module) if name.startswith(apart)]

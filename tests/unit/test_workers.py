@@ -33,7 +33,8 @@ from nfreaim.host.workers.remote import RemoteFollowed, RemotePinholes, RemoteQu
 from nfreaim.host.workers.rpc import Gone, RpcClient, receive, reply, socket_pair
 from nfreaim.host.workers.shared_page import SharedPage, Slot
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers
-from tests.unit.fakes import OUTSIDE, AnyNumbers, FakeFirewall, FakeKernel, guarded_table, spec_of
+from tests.unit.fakes import OUTSIDE, FakeFirewall, FakeKernel, guarded_table
+from tests.unit.oscar_fixtures import AnyNumbers, spec_of
 
 SERVER = Endpoint("203.0.113.9", 5190)
 BOS = Endpoint("203.0.113.10", 5191)

@@ -26,14 +26,16 @@ class Entry:
     agreements  when each of them ends
     peers       the addresses that have claimed it, in this order
     greetings   what the peer of each agreement may say first
-    services    what each of them is for
+    purposes    the protocol and service of each of them
+    after_flow  how long each of them may outlive its flow, in seconds
     """
 
     pinhole: Pinhole
     agreements: dict[AgreementKey, float] = field(default_factory=dict)
     peers: dict[str, None] = field(default_factory=dict)
     greetings: dict[AgreementKey, tuple[Greeting, ...]] = field(default_factory=dict)
-    services: dict[AgreementKey, str] = field(default_factory=dict)
+    purposes: dict[AgreementKey, tuple[str, str]] = field(default_factory=dict)
+    after_flow: dict[AgreementKey, float] = field(default_factory=dict)
 
     def deadline(self) -> float:
         """When the last of its agreements ends."""
@@ -47,7 +49,7 @@ class PinholeIndex:
     by_outside     by outside endpoint
     by_agreement   an agreement has one entry at a time
     by_inside      by inside endpoint
-    flows          the agreements of each flow
+    flows          the agreements of each flow that is not over
     hosts          how many pinholes lead to each inside address
     standing       the agreements that stand as long as their flow; for each, the limit that counts it (see
                    HelperSpec.caps) and the inside address
@@ -106,12 +108,22 @@ class PinholeIndex:
         entry = self.by_agreement.pop(agreement)
         del entry.agreements[agreement]
         entry.greetings.pop(agreement, None)
-        entry.services.pop(agreement, None)
-        names = self.flows[agreement[0]]
+        entry.purposes.pop(agreement, None)
+        entry.after_flow.pop(agreement, None)
+        self._detach(agreement)
+        self._end_standing(agreement)
+
+    def outlive(self, agreement: AgreementKey, until: float) -> None:
+        """The flow of *agreement* is over; the agreement itself goes on until *until* at most."""
+        entry = self.by_agreement[agreement]
+        entry.agreements[agreement] = min(entry.agreements[agreement], until)
+        self._detach(agreement)
+
+    def _detach(self, agreement: AgreementKey) -> None:
+        names = self.flows.get(agreement[0], set())
         names.discard(agreement[1])
         if not names:
-            del self.flows[agreement[0]]
-        self._end_standing(agreement)
+            self.flows.pop(agreement[0], None)
 
     def _end_standing(self, agreement: AgreementKey) -> None:
         counted = self.standing.pop(agreement, None)

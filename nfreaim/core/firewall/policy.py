@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from nfreaim.core.address import Endpoint
+from nfreaim.core.helper import Refused
 
 # Ports that a client has no business to listen on for a peer, whatever it announces: databases, remote
 # desktops and file services that answer without a password in many homes.
@@ -91,6 +92,22 @@ class PinholePolicy:
         """Whether outside *port* is free for a pinhole to *inside*, as far as the forwards are concerned."""
         owner = next((forward for forward in self.forwards if port in forward.ports), None)
         return owner is None or inside == Endpoint(owner.host, port)
+
+
+class OpeningRates:
+    """How many pinholes may be opened in a minute, for one inside host and in all."""
+
+    def __init__(self, policy: PinholePolicy) -> None:
+        self._host, self._total = RateLimit(policy.rate_per_host), RateLimit(policy.rate_total)
+
+    def take(self, host: str, now: float) -> None:
+        """One more opening for *host*; one that the firewall refuses afterwards counts. Raises Refused."""
+        if not self._host.allows(host, now):
+            raise Refused(f"{self._host.size} pinholes a minute to one host (rate_per_host)")
+        if not self._total.allows("", now):
+            raise Refused(f"{self._total.size} pinholes a minute in all (rate_total)")
+        self._host.take(host, now)
+        self._total.take("", now)
 
 
 class RateLimit:

@@ -15,7 +15,7 @@ from typing import Final
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.index import AgreementKey, Entry, PinholeIndex, target
 from nfreaim.core.firewall.pinhole import Firewall, Observer, Origin, Pinhole
-from nfreaim.core.firewall.policy import PinholePolicy, RateLimit
+from nfreaim.core.firewall.policy import OpeningRates, PinholePolicy
 from nfreaim.core.greeting import Greeting
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.errors import BackendError
@@ -39,7 +39,7 @@ class PinholeTable:
         self._observer = observer
         self._index = PinholeIndex()
         self._unremovable: dict[Endpoint, Pinhole] = {}
-        self._host_rate, self._rate = RateLimit(policy.rate_per_host), RateLimit(policy.rate_total)
+        self._rates = OpeningRates(policy)
         self._next_port = 0
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class PinholeTable:
         if entry is None:
             wanted = self._new(agreement, expectation, origin, now)
         else:
-            wanted = self._shared(entry, agreement, expectation, now)
+            wanted = self._shared(entry, agreement, expectation, now, origin.protocol)
         try:
             if entry is None or wanted != entry.pinhole:
                 self._firewall.open(wanted, None if entry is None else entry.pinhole)
@@ -95,7 +95,8 @@ class PinholeTable:
         entry.peers.clear()
         self._index.agree(agreement, entry, self._deadline(expectation, now), cap)
         entry.greetings[agreement] = expectation.greetings
-        entry.services[agreement] = expectation.service
+        entry.purposes[agreement] = (origin.protocol, expectation.service)
+        entry.after_flow[agreement] = expectation.after_flow
         return wanted
 
     def _deadline(self, wanted: Expectation, now: float) -> float:
@@ -104,7 +105,7 @@ class PinholeTable:
     def _new(self, agreement: AgreementKey, wanted: Expectation, origin: Origin, now: float) -> Pinhole:
         """The pinhole for an inside endpoint that has none yet. Raises Refused."""
         outside = Endpoint(origin.address, self._free_port(wanted.inside, origin.address))
-        self._check_rate(wanted.inside.address, now)
+        self._rates.take(wanted.inside.address, now)
         return Pinhole(
             wanted.inside,
             outside,
@@ -118,7 +119,9 @@ class PinholeTable:
             protocol=origin.protocol,
         )
 
-    def _shared(self, entry: Entry, agreement: AgreementKey, wanted: Expectation, now: float) -> Pinhole:
+    def _shared(
+        self, entry: Entry, agreement: AgreementKey, wanted: Expectation, now: float, protocol: str
+    ) -> Pinhole:
         """The pinhole of *entry* once *wanted* shares it."""
         pinhole = entry.pinhole
         if not wanted.standing and self._index.standing.keys() & (entry.agreements.keys() - {agreement}):
@@ -130,6 +133,7 @@ class PinholeTable:
             flow=agreement[0],
             agreement=wanted.agreement,
             service=wanted.service,
+            protocol=protocol,
             deadline=max([self._deadline(wanted, now), *others]),
             peers=() if others and peers != pinhole.peers else peers,
             # Of two services that share a port at most one begins with what the gate would look for.
@@ -163,10 +167,16 @@ class PinholeTable:
         if entry is not None:
             self._end(entry, (flow, agreement), reason)
 
-    def close_flow(self, flow: FlowId, reason: str) -> None:
-        """End every agreement of one flow."""
+    def close_flow(self, flow: FlowId, reason: str, now: float | None = None) -> None:
+        """*flow* is over at *now*: end its agreements, except those that may outlive it. None: end all."""
         for agreement in list(self._index.flows.get(flow, ())):
-            self.close(flow, agreement, reason)
+            entry = self._index.by_agreement[flow, agreement]
+            grace = entry.after_flow.get((flow, agreement), 0.0)
+            if now is None or not grace or entry.pinhole.standing:
+                self.close(flow, agreement, reason)
+            else:
+                self._index.outlive((flow, agreement), now + grace)
+                self._narrow(entry, replace(entry.pinhole, deadline=entry.deadline()))
 
     def close_all(self, reason: str) -> None:
         """Close everything, and try again what could not be closed before: there is no later call."""
@@ -246,7 +256,7 @@ class PinholeTable:
             agreement = (pinhole.flow, pinhole.agreement)
             cap, _ = self.policy.caps.get(pinhole.service, ("", 0))
             self._index.agree(agreement, entry, pinhole.deadline, cap if pinhole.standing else None)
-            entry.services[agreement] = pinhole.service
+            entry.purposes[agreement] = (pinhole.protocol, pinhole.service)
             if greetings is not None:
                 entry.greetings[agreement] = greetings(pinhole.protocol, pinhole.service)
             self._observer.opened(pinhole)
@@ -315,17 +325,6 @@ class PinholeTable:
             raise Refused(f"{others} session-long pinholes to one host ({name})")
         return name
 
-    def _check_rate(self, host: str, now: float) -> None:
-        """One more opening. What the firewall refuses afterwards counts all the same."""
-        for rate, key, what in (
-            (self._host_rate, host, "pinholes a minute to one host (rate_per_host)"),
-            (self._rate, "", "pinholes a minute in all (rate_total)"),
-        ):
-            if not rate.allows(key, now):
-                raise Refused(f"{rate.size} {what}")
-        self._host_rate.take(host, now)
-        self._rate.take("", now)
-
     def _free_port(self, inside: Endpoint, address: str) -> int:
         """The announced port where it is free outside, else one of the configured range. Raises Refused."""
         if self._free(Endpoint(address, inside.port), inside):
@@ -364,8 +363,9 @@ class PinholeTable:
         if (pinhole.flow, pinhole.agreement) in entry.agreements and pinhole.deadline == deadline:
             return
         latest = max(entry.agreements, key=lambda each: entry.agreements[each])
-        (flow, name), service = latest, entry.services[latest]
-        self._narrow(entry, replace(pinhole, flow=flow, agreement=name, service=service, deadline=deadline))
+        (flow, name), (protocol, service) = latest, entry.purposes[latest]
+        named = replace(pinhole, flow=flow, agreement=name, service=service, protocol=protocol)
+        self._narrow(entry, replace(named, deadline=deadline))
         if entry.pinhole.standing and not math.isinf(deadline):
             self._remove([entry], "its session is over, and the firewall will not give it a deadline")
 

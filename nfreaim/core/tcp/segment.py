@@ -36,18 +36,18 @@ _NUMBERS: Final = struct.Struct("!II")
 _BARE_IP: Final = struct.Struct("!BBHHHBBH8s")
 _BARE_TCP: Final = struct.Struct("!4sIIBBHHH")
 _TTL: Final = 64
-_MASK: Final = 0xFFFFFFFF
+MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
 
 
 def wrap(number: int) -> int:
     """*number* as it stands in a header: sequence numbers have 32 bits (RFC 9293 section 3.4)."""
-    return number & _MASK
+    return number & MASK
 
 
 def distance(start: int, number: int) -> int:
     """How far sequence number *number* lies behind *start*, from -2**31 to 2**31 - 1; negative: before it."""
-    return ((number - start + _HALF) & _MASK) - _HALF
+    return ((number - start + _HALF) & MASK) - _HALF
 
 
 class Segment:

@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from nfreaim.core.address import Direction
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
-from nfreaim.core.tcp.segment import ACK, FIN, RST, Segment, distance, wrap
+from nfreaim.core.tcp.segment import ACK, FIN, MASK, RST, Segment, distance, wrap
 
 FAR: Final = 1 << 22
 """A number farther from the stream than any window belongs to no packet of it."""
@@ -95,8 +95,6 @@ class Stream(Generic[F]):
         self.from_inside = not direction
         self.rebase(base)
         self.map = _UNEDITED
-        self.acked = 0
-        self.edge: int | None = None
         self.scale: int | None = None
         self.held = _NOTHING
         self.held_bytes = 0
@@ -106,7 +104,8 @@ class Stream(Generic[F]):
     def rebase(self, seq: int) -> None:
         """Sequence number *seq* is that of offset 0; nothing has been seen yet."""
         self.base = self.expected = wrap(seq)
-        self.next = 0
+        self.next = self.acked = 0
+        self.edge: int | None = None
 
     def offset(self, seq: int) -> int:
         """The stream offset that sequence number *seq* means: the one nearest to *next*."""
@@ -130,7 +129,7 @@ class Stream(Generic[F]):
     def advance(self, end: int) -> None:
         """Everything below offset *end* has been seen."""
         self.next = end
-        self.expected = wrap(self.base + end)
+        self.expected = (self.base + end) & MASK  # ``wrap``, without a call for each packet that passes
         self.gap = None
 
     def rendered(self, segment: Segment, at: int) -> Segment:

@@ -77,9 +77,9 @@ class RemotePinholes:
     def close(self, flow: FlowId, agreement: bytes, reason: str) -> None:
         self._rpc.notify("close", flow, agreement, reason)
 
-    def close_flow(self, flow: FlowId, reason: str) -> None:
+    def close_flow(self, flow: FlowId, reason: str, now: float | None = None) -> None:
         if len(self):
-            self._rpc.notify("close_flow", flow, reason)
+            self._rpc.notify("close_flow", flow, reason, now)
 
     def close_all(self, reason: str) -> None:
         """Nothing: the pinholes belong to the main process, and outlive a worker."""

@@ -8,9 +8,10 @@ from nfreaim.helpers.oscar.session import OscarHelper
 from tests.oscar.flap import FLAP_SNAC, flap, numbered
 from tests.oscar.signon import KEEPALIVE
 from tests.tcp.packets import packed
-from tests.unit.fakes import CLIENT, Router
-from tests.unit.restarts import TEXT, opened, pause, restarted, unread
-from tests.unit.wires import PROPOSAL, Numbered
+from tests.unit.fakes import CLIENT
+from tests.unit.oscar_fixtures import Router
+from tests.unit.oscar_wires import PROPOSAL, TEXT, Numbered
+from tests.unit.restarts import opened, pause, restarted, unread
 
 
 def imitation(number: int, count: int = 1, own: bytes = packed(CLIENT.address)) -> bytes:
@@ -108,6 +109,3 @@ def test_message_halted_in_its_midst_does_not_begin_a_frame() -> None:
         wire.send(0, piece)
         pause(wire)
     assert not wire.router.firewall.changes
-
-
-# --- state that is not true -------------------------------------------------------------------------------
