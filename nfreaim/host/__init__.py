@@ -1,5 +1,5 @@
-"""Everything that touches Linux: the queue, the packet filter, connection tracking, the rules.
+"""The Linux side: packet queue, packet filter, connection tracking, rules, state, processes and reports.
 
-What happens to a message is core's decision. Each third-party library is imported in exactly one of these
-modules.
+Core decides what happens to a message; these modules carry it out. Each third-party library is imported by
+exactly one of them.
 """

@@ -1,4 +1,4 @@
-"""ControlPlane: the parts that exist once per daemon, whether one or several processes read packets.
+"""ControlPlane: the parts that exist once per daemon, whether one process reads packets or several.
 
 These are the firewall with its pinholes, the events of connection tracking, the peer gate, the watch over
 the rules, and the status.
@@ -41,14 +41,14 @@ from nfreaim.host.state.state_files import StateDirectory
 log = logging.getLogger("nfreaim")
 
 _BUSY_TICK_S: Final = 0.1  # while the watch waits for a program
-_EVENTS_PAUSE_S: Final = 0.02  # after events of connections: small files may follow one another by thousands
-_CHORES_EVERY_S: Final = 30.0  # looks at other programs' forwards and at the kernel's drop counters
+_EVENTS_PAUSE_S: Final = 0.02  # after events were read, because thousands of small files may make as many
+_CHORES_EVERY_S: Final = 30.0  # between two looks at other programs' forwards and the kernel's drop counters
 
 
 class ControlPlane:
-    """Made before anything is served, and unmade by *stack* after it.
+    """Made before any packet is served; *stack* closes it after the last one.
 
-    readers  what the processes that read tell now
+    readers  returns the statistics of the processes that read packets
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ControlPlane:
         self._dropped = (0, 0)
 
     def begin(self, stack: ExitStack) -> None:
-        """Take over what an earlier daemon left open, and begin to serve the status. Raises BackendError."""
+        """Take over the pinholes of an earlier daemon, and begin to serve the status. Raises BackendError."""
         forwards = self._config.pinholes.forwards
         self._firewall.refresh_foreign_forwards()
         stack.callback(_clear, self._firewall)
@@ -85,9 +85,9 @@ class ControlPlane:
         self._status.open()
 
     def watch_rules(self, installed: Settings | None, stack: ExitStack) -> None:
-        """From now on put back what other programs take away from the rules and sets.
+        """From now on restore rules and set entries that other programs remove.
 
-        installed  what the rules are installed with
+        installed  the settings that the rules are installed with; None: unknown
         """
         if installed is None:
             log.warning(
@@ -101,7 +101,7 @@ class ControlPlane:
         stack.callback(self._watch.close)
 
     def attach(self, loop: Loop, changed: Callable[[], None] = lambda: None) -> None:
-        """Be served by *loop*. *changed* is called when events may have changed what is open."""
+        """Be served by *loop*. *changed* is called after events, which may have changed pinholes."""
 
         def read() -> None:
             self._read_events()
@@ -113,7 +113,7 @@ class ControlPlane:
         loop.chore("chores", Every(lambda: _CHORES_EVERY_S, self._chores))
 
     def log_everything(self) -> None:
-        """Log the counters, and what the kernel dropped."""
+        """Log the counters, and the number of packets that the kernel dropped."""
         self._log_drops()
         self.log_counters()
 
@@ -151,11 +151,11 @@ class ControlPlane:
             self.pinholes.claimed(connection.outside, connection.peer, now)
 
     def _document(self) -> dict[str, Any]:
-        """What the status says."""
+        """The document that the status socket gives."""
         return of_daemon(self.pinholes, self._config.pinholes.forwards, self._total(), self._began, clock())
 
     def _total(self) -> Readers:
-        """What all readers tell together, and the gate."""
+        """The statistics of all readers and of the gate, added up."""
         told = self._readers()
         gate = NOTHING._replace(counters=self._counters.as_dict())
         return told._replace(stats=total([told.stats, gate]))
@@ -177,7 +177,7 @@ class ControlPlane:
 
 
 class PinholeReaper:
-    """Closes pinholes in time where the engines are other processes': what Engine.tick does for its own."""
+    """Closes pinholes in time if the engines are in other processes: Engine.tick cannot do it there."""
 
     def __init__(self, pinholes: PinholeTable, conntrack: Conntrack, settings: EngineSettings) -> None:
         self._pinholes = pinholes
@@ -186,7 +186,7 @@ class PinholeReaper:
         self._next = 0.0
 
     def tick(self) -> None:
-        """Close pinholes past their deadline, and those whose control connection is gone."""
+        """Close the pinholes that are past their deadline, and those of control connections that are lost."""
         now = clock()
         if now >= self._next:
             self._next = now + self._poll_s
@@ -196,7 +196,7 @@ class PinholeReaper:
 
 
 class _Greetings:
-    """What the peers of each protocol's services say first."""
+    """The greetings of each protocol's services."""
 
     def __init__(self, specs: Iterable[HelperSpec]) -> None:
         self._services = {spec.name: spec.services for spec in specs}
@@ -207,7 +207,7 @@ class _Greetings:
 
 
 def _clear(firewall: IpsetFirewall) -> None:
-    """Take our rules out of the nat table. On failure the next start or the rules' removal does it."""
+    """Take our rules out of the nat table. If that fails, the next start or the rules' removal does it."""
     try:
         firewall.clear()
     except BackendError as error:

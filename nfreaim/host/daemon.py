@@ -1,4 +1,4 @@
-"""Daemon: put together, in one process or several, and taken apart in the opposite order whatever ends it."""
+"""Daemon: made of its parts, in one process or several, and unmade in reverse order whatever ends it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ log = logging.getLogger("nfreaim")
 
 
 def serve(config: Config) -> None:
-    """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters, and what the kernel dropped.
+    """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters, and the kernel's drops.
 
-    Raises BackendError if it cannot begin; then, as at the end, nothing of it is left behind.
+    Raises BackendError if the daemon cannot begin. Then, as at its end, nothing of it stays behind.
     """
     capabilities.require()
     with ExitStack() as stack:
@@ -36,12 +36,12 @@ def serve(config: Config) -> None:
             rules_go_with_us, installed = _install_rules(config, stack)
             if config.workers == 1:
                 control, loop = _alone(config, rules_go_with_us, signals, stack)
-            else:  # imported here, because one process starts sooner without it
+            else:  # imported here, because a daemon of one process starts sooner without it
                 from nfreaim.host.workers.build import build
 
                 control, loop = build(config, rules_go_with_us, signals, stack)
             control.watch_rules(installed, stack)
-        except OSError as error:  # everything that is made here is a socket or a file
+        except OSError as error:  # of a socket or a file
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             raise BackendError(f"the daemon cannot begin: {reason} ({error})") from error
         log.info("ready: serving queue %s for ports %s", _queues(config), _ports(config))
@@ -53,15 +53,15 @@ def _queues(config: Config) -> str:
 
 
 def _ports(config: Config) -> str:
-    """By protocol, for the log."""
+    """The ports of each protocol, for the log."""
     return ", ".join(f"{' '.join(map(str, ports))} ({name})" for name, ports in config.ports.items())
 
 
 def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, script.Settings | None]:
-    """Complete the static rules.
+    """Install the static rules, unless they are complete.
 
-    Returns whether there were none before, so that they are removed at the end, and what they are installed
-    with; None if that cannot be told.
+    Returns whether no rules were installed before, so that they are removed at the end; and the settings that
+    they are installed with, or None if these cannot be told. Raises BackendError.
     """
     shown, complete = script.shown()
     wanted = script.Settings.of(config)
@@ -77,7 +77,7 @@ def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, script.Setti
         )
     absent = CHAIN not in shown
     if absent:
-        stack.callback(script.remove, force=True)  # skewed flows have been reset before
+        stack.callback(script.remove, force=True)  # readers have reset skewed flows before
     script.install(wanted)
     return absent, wanted
 
@@ -85,14 +85,14 @@ def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, script.Setti
 def _alone(
     config: Config, rules_go_with_us: bool, signals: socket.socket, stack: ExitStack
 ) -> tuple[ControlPlane, Loop]:
-    """Everything in this process; the peer gate has the same queue as the engine."""
+    """Make all parts in this process. Peer gate and engine share one queue."""
     journal = Journal()
     control = ControlPlane(config, journal, lambda: Readers(engine.stats()), stack)
     engine = Engine(config.helpers(), control.pinholes, control.backend.for_engine(), journal, config.engine)
     queue = PacketQueue(config.queue, engine, clock, control.gate)
     reader = Reader(engine, control.backend, queue)
     stack.callback(control.log_counters)
-    # From here on packets wait for us: everything else that is needed to answer them has to be there.
+    # From here on packets wait for this process, so all that is needed to answer them has been made before.
     queue.open()
     stack.callback(reader.close, rules_go_with_us)
     remove_other_parts(config.state_dir, 1)

@@ -16,10 +16,11 @@ from nfreaim.host.state.state_files import StateDirectory
 
 
 class LinuxBackend:
-    """Each part by its name, for what only the host asks of it; *stack* closes them.
+    """The parts, each by its name, because the host calls more methods of them than an engine does.
 
     inside  the set of inside networks, which the rules fill
-    alone   all flows in the sets are this process's
+    alone   every flow in the sets is this process's
+    stack   closes the parts
     """
 
     def __init__(self, directory: StateDirectory, stack: ExitStack, alone: bool = True) -> None:
@@ -35,7 +36,7 @@ class LinuxBackend:
         stack.callback(self.resets.close)
 
     def for_engine(self, queue: QueueControl | None = None) -> Backend:
-        """What an engine gets; *queue* in place of our own, if another process controls the queue."""
+        """The parts for an engine, with *queue* in place of our own if another process controls the queue."""
         return Backend(self.conntrack, queue or self.queue, self.store, self.resets.answer)
 
     def prepare(self) -> None:

@@ -1,6 +1,6 @@
-"""Loop: serves what is readable and does what is due, until a signal ends it.
+"""Loop: reads the descriptors that are ready and does the chores that are due, until a signal ends it.
 
-No threads and no asyncio: there is one thing to wait for at a time.
+It needs neither threads nor asyncio, because one selector waits for everything.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from typing import Final, Protocol
 
 log = logging.getLogger("nfreaim")
 
-_MOST_FAILURES: Final = 5  # in a row, of one part of the loop; then the process ends and is restarted
+_MOST_FAILURES: Final = 5  # of one part in a row; then the process ends, and is restarted
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 TICK_S: Final = 1.0
-"""Between two calls of everything that expires."""
+"""Between two calls of the parts that let things expire."""
 
 clock: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 """Seconds since boot, suspend included: deadlines in the kernel survive a restart and any clock step."""
 
 
 class Readable(Protocol):
-    """What a selector can wait for."""
+    """A source that a selector can wait for."""
 
     def fileno(self) -> int: ...
 
 
 class Chore(Protocol):
-    """Work that has its own times."""
+    """Work that is done at times of its own."""
 
     def due(self) -> float:
-        """When to do it next."""
+        """The time of the next call of ``work``, on ``clock``."""
 
     def work(self, now: float) -> None:
-        """Do it: it is due."""
+        """Do the work, which is due."""
 
 
 class Every:
-    """Calls *part* every so many seconds, for the first time at once."""
+    """Calls *part* at once, and again whenever *interval_s* seconds have passed."""
 
     def __init__(self, interval_s: Callable[[], float], part: Callable[[], object]) -> None:
         self._interval_s = interval_s
@@ -61,7 +61,7 @@ class Every:
 
 
 class _Paced:
-    """Reads *source*, and then does not look at it for so many seconds. A chore that looks at it again."""
+    """Reads *source*, unregisters it, and as a chore registers it again after *pause_s* seconds."""
 
     def __init__(
         self, selector: selectors.BaseSelector, source: Readable, part: Callable[[], None], pause_s: float
@@ -91,8 +91,9 @@ class Loop:
     signals  the socket on which the numbers of signals arrive
     report   called at SIGUSR1
 
-    A part that fails is tried again. If it goes on failing the process ends, because it would do harm in
-    part: pinholes would stay open. Without the process packets pass, and it is restarted.
+    A part that fails is tried again. If it fails too often in a row the process ends, because a daemon
+    without one of its parts does harm: pinholes would stay open. Without the process packets pass, and it is
+    restarted.
     """
 
     def __init__(self, signals: socket.socket, report: Callable[[], None]) -> None:
@@ -101,16 +102,16 @@ class Loop:
         """Set to end the loop with this turn."""
         self._signals = signals
         self._report = report
-        self._chores: list[tuple[str, Chore]] = []  # one without a name ends the loop if it raises
+        self._chores: list[tuple[str, Chore]] = []  # a chore without a name ends the loop if it raises
         self._failures: dict[str, int] = {}
         self.selector.register(signals, selectors.EVENT_READ, self._signalled)
 
     def serve(self, source: Readable, part: Callable[[], None]) -> None:
-        """Call *part* whenever *source* is readable. What it raises ends the loop."""
+        """Call *part* whenever *source* is readable. An exception ends the loop."""
         self.selector.register(source.fileno(), selectors.EVENT_READ, part)
 
     def read(self, source: Readable, name: str, part: Callable[[], None], pause_s: float) -> None:
-        """The same, but it may fail, and *source* is not looked at for *pause_s* seconds afterwards."""
+        """The same, but *part* may fail, and is not called for *pause_s* seconds after a call."""
         self.must(_Paced(self.selector, source, lambda: self.attempt(name, part), pause_s))
 
     def chore(self, name: str, chore: Chore) -> None:
@@ -118,7 +119,7 @@ class Loop:
         self._chores.append((name, chore))
 
     def must(self, chore: Chore) -> None:
-        """The same, and what it raises ends the loop."""
+        """The same, but an exception ends the loop."""
         self._chores.append(("", chore))
 
     def run(self) -> None:
@@ -138,7 +139,7 @@ class Loop:
                             chore.work(now)
 
     def attempt(self, name: str, part: Callable[[], None]) -> None:
-        """Call *part*. Raises what it raises if that has happened too often in a row."""
+        """Call *part*. Logs its exceptions, and raises the last of too many in a row."""
         try:
             part()
         except Exception as error:
@@ -160,7 +161,7 @@ class Loop:
 
 @contextmanager
 def stop_signals() -> Iterator[socket.socket]:
-    """A socket that the numbers of our signals arrive on, one byte each; handlers as found afterwards."""
+    """A socket on which the numbers of our signals arrive, one byte each; restores the handlers after it."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     numbers = (*_STOPPING, signal.SIGUSR1)
@@ -179,4 +180,4 @@ def stop_signals() -> Iterator[socket.socket]:
 
 
 def _ignore(number: int, frame: object) -> None:
-    """Python needs a handler for the signal's number to be written to the socket."""
+    """Does nothing: Python writes a signal's number to the socket only if the signal has a handler."""

@@ -1,6 +1,6 @@
-"""Reader: one queue and its engine, from the start of a process to its end.
+"""Reader: serves one queue with an engine, from the start of a process to its end.
 
-It brings queue, engine and backend together and says when each has its turn; all decisions are the engine's.
+It connects queue, engine and backend, and gives each its turn. The engine decides everything.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from nfreaim.host.netfilter.packet_queue import PacketQueue
 
 log = logging.getLogger("nfreaim")
 
-# As long as packets come without a pause they have the loop to themselves for so long. So late, too, a
-# signal, an event or a request for the status may be noticed.
+# While packets come without a pause they have the loop to themselves for this time. A signal, an event or a
+# request for the status is noticed as late.
 _STAY_S: Final = 0.05
-# Positions are saved when no packet waits, or at this interval if there always is one: for thousands of busy
-# flows saving takes as long as their packets do. A position that is outdated after a crash only costs a
-# longer search.
+# Positions are saved when no packet waits, or at this interval if packets always wait: for thousands of busy
+# flows saving takes as long as their packets do. A position that is outdated after a crash costs a longer
+# search for a message boundary.
 _SAVE_EVERY_S: Final = 0.25
-_EFFORT: Final = 512  # positions at once: 3 ms
+_EFFORT: Final = 512  # positions saved at once, in 3 ms
 
 
 class Reader:
@@ -70,11 +70,11 @@ class Reader:
             self.queue.send_verdicts(self.engine.tick(now))
 
     def close(self, reset_skewed: bool) -> None:
-        """Answer what waits, release what is held, close the pinholes, leave the queue.
+        """Give verdicts for all packets, waiting or held, close the pinholes, and leave the queue.
 
-        As long as the rules stay, skewed flows wait for the next daemon, and established flows are kept for
-        it. If the rules go as well (*reset_skewed*), nothing could ever translate skewed flows again: both
-        ends are reset, and nothing is kept.
+        If the rules stay, skewed flows wait for the next daemon, and established flows are saved for it. If
+        the rules are removed (*reset_skewed*), no daemon can translate skewed flows again: both ends are
+        reset, and no flow is saved.
         """
         self.queue.serve()
         self.queue.send_verdicts(self.engine.shutdown("daemon stopped"))
@@ -89,7 +89,7 @@ class Reader:
             log.warning("%s", error)
 
     def _reset_skewed(self) -> None:
-        """Reset both ends of each skewed flow, each in the numbers that it knows; keep nothing."""
+        """Reset both ends of each skewed flow, each in its own sequence numbers, and delete all records."""
         for key, resets in self.engine.resets():
             for towards, seq, ack in resets:
                 self._backend.resets.send(towards, seq, ack)

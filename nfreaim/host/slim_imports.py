@@ -1,6 +1,6 @@
 """Imports scapy, pyroute2 and python-iptables without their expensive side effects.
 
-That saves 20 MiB and most of a second. The parts of the libraries that are used here work as ever.
+That saves 20 MiB and most of a second. The parts of the libraries that are used here work as usual.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ _LIBRARIES: Final = (f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}", "/usr/
 
 
 def stub_scapy_databases() -> None:
-    """Keep scapy from loading the makers of network cards and radios: 55,000 names that no message mentions.
+    """Keep scapy from loading the makers of network cards and radios: 55,000 names that no layer here uses.
 
-    Its cache (XDG_CACHE_HOME) has to be switched off, because the empty tables would be cached for other
-    programs.
+    scapy's cache (XDG_CACHE_HOME) has to be off, because the empty tables would be cached for other programs.
     """
     for name, nothing in (("manuf", ""), ("bluetoothids", {})):
         empty = ModuleType(f"scapy.libs.{name}")
@@ -31,15 +30,15 @@ def stub_scapy_databases() -> None:
         sys.modules.setdefault(empty.__name__, empty)
     from scapy import data
 
-    data.MANUFDB.d.clear()  # some systems also have a file of the makers
+    data.MANUFDB.d.clear()  # on some systems scapy has read a file of the makers as well
 
 
 @contextmanager
 def without_package_init(package: str) -> Iterator[None]:
-    """Import a module of *package* without running the package's __init__, which loads all the rest.
+    """Import a module of *package* without running the package's __init__, which loads all its modules.
 
-    The modules imported meanwhile are the importer's alone: a later import of the package loads all of it
-    anew.
+    The modules imported meanwhile are removed from sys.modules, so a later import of the package loads it
+    whole.
     """
     spec = None if package in sys.modules else find_spec(package)
     if spec is None:
@@ -57,9 +56,10 @@ def without_package_init(package: str) -> Iterator[None]:
 def fast_iptc_import() -> Iterator[None]:
     """Import python-iptables without the compiler, linker and ldconfig that it runs to find its libraries.
 
-    It tries many names by ctypes, which asks a compiler and a linker for each, and finds Python's directory
-    by way of setuptools. The linker's cache, which comes first, knows the libraries. Their directory is the
-    usual one, or named by XTABLES_LIBDIR, or is looked for as ever.
+    The library tries many names by ctypes, which runs a compiler and a linker for each, and finds Python's
+    directory through setuptools. With an empty PATH ctypes is left with the linker's cache, which knows the
+    libraries. XTABLES_LIBDIR names the directory of their extensions; if it is unset and no usual directory
+    exists, the library searches as before.
     """
     found = {name: os.environ.get(name) for name in ("PATH", _DIRECTORY)}
     distutils = sys.modules.get("distutils")
@@ -67,7 +67,7 @@ def fast_iptc_import() -> Iterator[None]:
     known = [place for library in _LIBRARIES if (place := Path(library, "xtables")).is_dir()]
     if known:
         os.environ.setdefault(_DIRECTORY, str(known[0]))
-    sys.modules["distutils"] = None  # type: ignore[assignment]  # as if absent: then it asks sysconfig
+    sys.modules["distutils"] = None  # type: ignore[assignment]  # without distutils it asks sysconfig
     try:
         yield
     finally:

@@ -1,1 +1,1 @@
-"""nfreaim check: looks for everything that is needed."""
+"""nfreaim check: looks for each prerequisite of the daemon, and names the remedy for one that is missing."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Check:
-    """The answer about one prerequisite; `remedy` is empty if all is well."""
+    """The answer about one prerequisite. *remedy* is empty if there is nothing to do."""
 
     status: Literal["ok", "warn", "FAIL"]
     text: str

@@ -1,7 +1,7 @@
-"""The two capabilities that nfreaim needs of the kernel; nothing else of root's power, nor root itself.
+"""The two capabilities that nfreaim needs; it needs no other privilege of root, nor to be root.
 
-NET_ADMIN for the queue, connection tracking, the sets and the rules; NET_RAW for libiptc's raw socket and for
-resets.
+CAP_NET_ADMIN is for the queue, connection tracking, the sets and the rules, CAP_NET_RAW for libiptc's raw
+socket and for resets.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ CAPABILITIES: Final = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 
 
 def missing() -> list[str]:
-    """The names of those that are not effective in this process."""
+    """The names of the capabilities that are not effective in this process."""
     status = Path("/proc/self/status").read_text()
     effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
     return [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
 
 
 def require() -> None:
-    """Raise BackendError if one is missing, because the daemon would start and fail at the first message."""
+    """Raise BackendError if a capability is missing: the daemon would start and fail at the first message."""
     if lacking := missing():
         raise BackendError(
             f"{' and '.join(lacking)} missing: run it as root, or in the unit CapabilityBoundingSet= and "

@@ -1,4 +1,4 @@
-"""Programs of the system that are asked for something: run, and their answers read. None changes anything."""
+"""Runs programs of the system and reads their answers. None of the programs changes anything."""
 
 import json
 import os
@@ -14,7 +14,7 @@ TIMEOUT_S = 60.0
 
 
 def which(program: str) -> str | None:
-    """Where a program is, the directories of system programs included; a plain user's PATH lacks them."""
+    """The path of a program, looked for also in the system's directories, which a plain user's PATH lacks."""
     return shutil.which(program, path=_path())
 
 
@@ -32,9 +32,9 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def json_from(words: Sequence[str]) -> Any:
-    """The JSON that a program prints; no output means an empty list.
+    """The JSON that a program prints; an empty list if it prints nothing.
 
-    Raises BackendError if it fails, json.JSONDecodeError if it prints something else.
+    Raises BackendError if the program fails, json.JSONDecodeError if it prints something else.
     """
     result = run(words)
     if result.returncode != 0:
@@ -43,7 +43,7 @@ def json_from(words: Sequence[str]) -> Any:
 
 
 def interface_exists(name: str) -> bool:
-    """Is there a network interface of this name in this network namespace?"""
+    """Whether this network namespace has a network interface of this name."""
     try:
         return socket.if_nametoindex(name) > 0
     except OSError:
@@ -51,7 +51,7 @@ def interface_exists(name: str) -> bool:
 
 
 def networks_of(interface: str) -> set[str]:
-    """IPv4 networks of an interface, connected and static, as nfreaim-rules sees them: no default route."""
+    """IPv4 networks of an interface, connected and static, but no default route: those of nfreaim-rules."""
     if not interface_exists(interface):
         return set()
     routes = json_from(["ip", "-4", "-j", "route", "show", "dev", interface])

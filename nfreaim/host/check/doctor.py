@@ -1,8 +1,8 @@
-"""`nfreaim check`: one line per prerequisite, with the remedy where it fails.
+"""`nfreaim check`: one line per prerequisite, with the remedy where one is missing.
 
-It changes nothing on the machine. What only an attempt can show is attempted in a network namespace of its
-own, which ends with the attempt. It imports no third-party library itself: whether those work is one of the
-checks.
+The check changes nothing on the machine. Rules that have to be tried are tried in a network namespace of
+their own, which ends with the attempt. This module imports no third-party library, because one of the checks
+is whether the libraries work.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def main(settings: Settings) -> int:
 
 
 def run_checks(settings: Settings) -> list[Check]:
-    """Look at everything that a daemon with these settings needs in this network namespace.
+    """Check everything that a daemon with these settings needs in this network namespace.
 
-    Raises nothing: a probe that breaks is itself a failure.
+    Raises nothing: an exception in a probe is reported as a failure.
     """
     reinstall = f"nfreaim rules install {shlex.join(settings.words())}"
     queues = sorted({settings.queue, *reading_queues(settings.queue, settings.workers)})
@@ -49,7 +49,7 @@ def run_checks(settings: Settings) -> list[Check]:
     for name, probe in probes:
         try:
             found += probe()
-        except Exception as error:  # a probe must not hide the ones behind it
+        except Exception as error:  # a probe that breaks must not end the check
             found.append(
                 Check("FAIL", f"{name}: could not be looked at: {error}", "run nfreaim check as root")
             )

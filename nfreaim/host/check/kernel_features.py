@@ -1,4 +1,4 @@
-"""Checks of the kernel: what the rules use, connection tracking, forwarding, the queue."""
+"""Checks of the kernel: features that the rules use, connection tracking, forwarding, the queue."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nfreaim.host.check.commands import run, which
 from nfreaim.host.netfilter import queue_stats
 from nfreaim.host.netfilter.netlink import NETFILTER, REQUEST, Netlink, error_of, message
 
-# What the rules use, each as one rule for a scratch namespace: name -> (table, chain, rule).
+# The kernel features that the rules use, by name; each as a rule for a scratch namespace.
 FEATURES = {
     "NFQUEUE target": "-t raw -A PREROUTING -j NFQUEUE --queue-num 1 --queue-bypass",
     "set match": "-t raw -A PREROUTING -m set --match-set probe src",
@@ -40,7 +40,7 @@ _GET_STATISTICS: Final = 1 << 8 | 5  # conntrack subsystem, IPCTNL_MSG_CT_GET_ST
 
 
 def features() -> Checks:
-    """Try each match and target in a new network namespace, which vanishes with the shell in it."""
+    """Try each set, match and target in a new network namespace, which ends with the shell in it."""
     if which("iptables-legacy") is None or which("ipset") is None or os.geteuid() != 0:
         return
     lines = [f"ipset create {words} && echo '{name}'" for name, words in _SETS.items()]
@@ -114,6 +114,6 @@ def _socket_owner(port: int) -> str:
                 return (
                     (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 )
-        except OSError:  # it ended, or is not ours to look at
+        except OSError:  # the process has ended, or another user's is not readable
             continue
     return ""

@@ -1,4 +1,4 @@
-"""Checks of interfaces and addresses: do they exist, and can peers reach the outside address?"""
+"""Checks of interfaces and addresses: whether they exist, and whether peers can reach the outside address."""
 
 from __future__ import annotations
 
@@ -49,6 +49,6 @@ def _outside(name: str) -> Checks:
 
 
 def unreachable(address: str) -> str | None:
-    """The kind of an IPv4 address that peers on the Internet cannot reach, or None. Raises ValueError."""
+    """The kind of range that hides IPv4 *address* from peers on the Internet, or None. Raises ValueError."""
     value = ipaddress.IPv4Address(address)
     return next((kind for network, kind in UNREACHABLE.items() if value in network), None)

@@ -1,4 +1,4 @@
-"""Checks of the packet filter: our rules, and others' rules that stop packets before or behind them."""
+"""Checks of the packet filter: our rules, and other rules that stop packets before or behind ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _JUMPS: Final = (
 
 
 def our_rules(settings: script.Settings, reinstall: str) -> Checks:
-    """Whether they are there, whole, and those of *settings*; *reinstall* is the command for it."""
+    """Whether our rules are installed, complete, and of these *settings*; *reinstall* installs them."""
     if os.geteuid() != 0:
         return
     shown = script.run(["show"])
@@ -51,7 +51,7 @@ def our_rules(settings: script.Settings, reinstall: str) -> Checks:
 
 
 def legacy_neighbours(reinstall: str) -> Checks:
-    """Rules behind our queue jumps; packets that are queued never reach them."""
+    """Other rules behind our jumps to the queue: queued packets never reach them."""
     if which("iptables-legacy-save") is None or os.geteuid() != 0:
         return
     saved = run(["iptables-legacy-save"])
@@ -68,9 +68,9 @@ def legacy_neighbours(reinstall: str) -> Checks:
 
 
 def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
-    """(place, rule) of each foreign rule behind our jumps in the chains of raw and mangle.
+    """(hook, rule) of each foreign rule behind our jumps in the chains of raw and mangle.
 
-    `saved` is the output of iptables-legacy-save.
+    *saved* is the output of iptables-legacy-save. A hook is a table and a built-in chain ("raw PREROUTING").
     """
     table, passed = "", set[tuple[str, str]]()
     for line in saved.splitlines():
@@ -81,7 +81,7 @@ def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
                 continue
             target = line.rpartition(" -j ")[2]
             if target == VERIFIED_CHAIN:
-                continue  # it comes first, and queues nothing
+                continue  # this jump comes first, and its chain queues nothing
             if target in CHAINS:
                 passed.add(place)
             elif place in passed:
@@ -89,11 +89,11 @@ def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
 
 
 def native_rules(wan: Collection[str]) -> Checks:
-    """Native nftables rules that stop pinholes' connections, or take packets that belong to us."""
+    """Native nftables rules that stop connections through pinholes, or take packets before our rules do."""
     if which("nft") is None or os.geteuid() != 0:
         return
     ruleset = nftables.Ruleset(json_from(["nft", "-j", "list", "ruleset"]))
-    # A FORWARD chain that iptables-nft can read is the business of the rules script.
+    # If iptables-nft can read the chain FORWARD, the rules script has put our accept there.
     managed = "*filter" in run(["iptables-nft-save"]).stdout.split() if which("iptables-nft-save") else False
     found = False
     for obstacle in ruleset.obstacles(wan):

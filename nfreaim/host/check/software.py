@@ -36,7 +36,7 @@ def libraries() -> Checks:
     ):
         try:
             importlib.import_module(f"nfreaim.host.netfilter.{module}")
-        except Exception as error:  # a binding without its C library raises all sorts
+        except Exception as error:  # a binding without its C library may raise any type
             yield Check("FAIL", f"{library} does not work: {error}", "install nfreaim again: make install")
         else:
             yield Check("ok", f"{library} importable")

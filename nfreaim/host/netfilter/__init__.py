@@ -1,1 +1,1 @@
-"""The kernel by its own interfaces: queue, connection tracking, sets, tables and raw packets."""
+"""The kernel's interfaces to its packet filter: queue, connection tracking, sets, tables and raw packets."""

@@ -1,9 +1,9 @@
-"""LinuxConntrack: what connection tracking knows of our flows. The only module that knows pyroute2.
+"""LinuxConntrack: reads the connection tracking entries of flows. The only module that imports pyroute2.
 
-Reads only; never changes an entry. pyroute2 makes the question once and decodes the answers, of which only
-what is asked for is decoded; the socket is ours, because pyroute2's takes five times as long and a proposal
-waits meanwhile. A flow's outside address is asked for at each proposal, because it belongs to that flow and
-to no interface: several uplinks and changing addresses need no configuration.
+It never changes an entry. pyroute2 makes the question once, and decodes of each answer the attributes that
+are read. The socket is a ``Netlink``, because pyroute2's takes five times as long and a packet waits
+meanwhile. The outside address is looked up for each expectation, because it belongs to the flow and not to an
+interface: several uplinks and changing addresses need no configuration.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from nfreaim.host.slim_imports import without_package_init
 with without_package_init("pyroute2"):
     from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, nfct_msg
 
-# TCP states, nf_conntrack_tcp.h. Only an established connection can still carry a proposal: SYN_SENT2 and the
-# like never have a pinhole.
+# TCP states, nf_conntrack_tcp.h. Only an established connection can carry a message that asks for a pinhole;
+# one in SYN_SENT2 and the like cannot.
 ESTABLISHED: Final = 3
 ENDING: Final = (6, 7, 8)
-"""LAST_ACK, TIME_WAIT, CLOSE: both ends are done."""
+"""LAST_ACK, TIME_WAIT, CLOSE: both ends have finished."""
 
 _GET: Final = 0x0101  # IPCTNL_MSG_CT_GET of the subsystem of connection tracking
-# A question about ends that are easily found in the message, to be replaced by others.
+# Ends whose bytes occur once in the question, so that each flow's own ends can be put in their place.
 _ENDS: Final = FlowId(Endpoint("1.2.3.4", 0x5152), Endpoint("5.6.7.8", 0x5354))
 
 
@@ -38,8 +38,8 @@ class LinuxConntrack:
     """core.backend.Conntrack.
 
     inside     the set of inside networks
-    protected  the flows that need translation to their very end, by key; whether both ends were done when
-               connection tracking was asked last is noted here
+    protected  the skewed flows, by key, which need translation to their very end. The value is written here:
+               whether both ends had finished when connection tracking was asked last
     """
 
     def __init__(self, inside: NetworkSet, protected: MutableMapping[bytes, bool]) -> None:
@@ -50,7 +50,7 @@ class LinuxConntrack:
         self._offsets = [self._question.index(part) for part in _parts(_ENDS)]
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._netlink.close()
 
     # --- core.backend.Conntrack ---
@@ -61,7 +61,8 @@ class LinuxConntrack:
             return _destination(entry, "CTA_TUPLE_REPLY", flow).address
         if not self.is_inside_host(flow.client.address):
             raise _unknown(flow)
-        # Flushed: the entry comes back with the packet at hand, which leaves as the router's own would.
+        # The entry was flushed. The packet at hand makes it anew and leaves with the source address that the
+        # router's own packets have.
         return source_towards(flow.server)
 
     def reached(self, flow: FlowId) -> Endpoint:
@@ -69,14 +70,16 @@ class LinuxConntrack:
         if entry is None:
             raise _unknown(flow)
         asked = _destination(entry, "CTA_TUPLE_ORIG", flow)
-        # An entry that came back after a flush may have begun with the server's packet: its reply is from us.
+        # If the server's packet made the entry anew after a flush, the original tuple is the server's and the
+        # reply tuple has the outside endpoint.
         return _destination(entry, "CTA_TUPLE_REPLY", flow) if asked == flow.client else asked
 
     def is_inside_host(self, address: str) -> bool:
         return self._inside.covers(address) and not is_own(address)
 
     def alive(self, flow: FlowId) -> bool:
-        # One end of a protected flow may be done while the other goes on and needs translation.
+        # A protected flow lives until its entry expires: after one end has finished, the other may go on
+        # sending and needs translation.
         state = self.state(flow)
         key = key_of(flow)
         if key not in self._protected:
@@ -96,10 +99,11 @@ class LinuxConntrack:
         return None if entry is None else _state_of(entry)
 
     def carries(self, flow: FlowId, server_inside: bool) -> bool:
-        """Whether the flow is established and its client and server are on these sides. Raises BackendError.
+        """Whether the flow is established and its inside end is the server or the client, as *server_inside*
+        says. Raises BackendError.
 
-        The tuple as the inside sees it is the one of the side that the inside end is on: what a client inside
-        sent, untranslated, or what a server inside will answer, to the client that asked for it.
+        A FlowId holds the endpoints that the inside network sees. If the client is inside they are the
+        original tuple, which is untranslated at the inside end; if the server is, the reply tuple.
         """
         entry = self._find(flow)
         if entry is None or _state_of(entry) != ESTABLISHED:
@@ -116,8 +120,11 @@ class LinuxConntrack:
         return found == list(ends)
 
     def _find(self, flow: FlowId) -> Any | None:
-        """The flow's entry. What comes from the inside end is always one of its tuples, as it is seen here:
-        from the client to a server outside, or back to the client from a server inside."""
+        """The flow's entry, or None. Raises BackendError.
+
+        Packets from the inside end match one of its tuples before translation: client to server if the client
+        is inside, server to client if the server is. Hence two questions.
+        """
         return self._get(flow) or self._get(FlowId(flow.server, flow.client))
 
     def _get(self, flow: FlowId) -> Any | None:
@@ -137,14 +144,14 @@ class LinuxConntrack:
 
 
 def decoded(message: bytes) -> Any:
-    """A message of connection tracking, its attributes to be had by name."""
+    """*message* of connection tracking, decoded so that its attributes can be read by name."""
     entry = nfct_msg(message)
     entry.decode()
     return entry
 
 
 def source_towards(server: Endpoint) -> str:
-    """The address that this machine itself would reach *server* from. Raises BackendError."""
+    """The source address of this machine's own connections to *server*. Raises BackendError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(server)
@@ -164,7 +171,7 @@ def is_own(address: str) -> bool:
 
 
 def _unknown(flow: FlowId) -> BackendError:
-    """Says that there is no entry of the flow."""
+    """The error for a flow without an entry."""
     return BackendError(f"connection tracking does not know {flow}")
 
 
@@ -178,7 +185,7 @@ def _destination(entry: Any, which: str, flow: FlowId) -> Endpoint:
 
 
 def _parts(flow: FlowId) -> tuple[bytes, bytes, bytes, bytes]:
-    """What a question says of the ends: addresses, then ports."""
+    """The bytes that name the flow's ends in a question: addresses, then ports."""
     client, server = flow
     return (
         socket.inet_aton(client.address),

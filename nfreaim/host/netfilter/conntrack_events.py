@@ -1,4 +1,4 @@
-"""PinholeEvents: connections through pinholes that have come about, as connection tracking announces them."""
+"""PinholeEvents: receives connection tracking's announcements of connections through pinholes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _CTA_PROTOINFO: Final = 4
 _CTA_PROTOINFO_TCP: Final = 1
 _CTA_PROTOINFO_TCP_STATE: Final = 1
 _CTA_MARK: Final = 8
-_ASSURED: Final = 4  # IPS_ASSURED: the handshake was completed, by both ends
+_ASSURED: Final = 4  # IPS_ASSURED: both ends completed the handshake
 
 # An event begins with the tuple of the first packet: CTA_TUPLE_ORIG with CTA_TUPLE_IP (source, destination)
 # and CTA_TUPLE_PROTO (number, ports), as ctnetlink_conntrack_event writes them. An attribute's header is two
-# numbers, length and type; 0x8000 is the flag of one that holds others.
+# numbers, length and type; type bit 0x8000 says that the attribute holds others.
 _TUPLE: Final = struct.Struct(f"={HEADERS_SIZE}x4x8s4s4s4s12s8x4s2s")
 _SHAPE: Final = (
     struct.pack("=HHHH", 20, 0x8001, 8, 1),
@@ -38,18 +38,19 @@ _SHAPE: Final = (
 
 
 class Connection(NamedTuple):
-    """A connection through a pinhole: the outside endpoint it asked for, and where it comes from."""
+    """A connection through a pinhole: the outside endpoint it was made to, and the address of the peer."""
 
     outside: Endpoint
     peer: str
 
 
 class PinholeEvents:
-    """A socket that receives one event per pinhole connection; the kernel filters out everything else.
+    """A socket that receives one event per pinhole connection; a filter in the kernel stops all others.
 
-    An event comes when a connection has completed its handshake and, if its first bytes are to be verified,
-    has passed. A SYN alone proves nothing, not even where it comes from. A small file may take 0.2 ms from
-    the first packet to the last, so events are read by their layout: pyroute2 needs 70 µs for each.
+    The event comes when the connection has completed its handshake and, if its first bytes have to be
+    verified, has passed verification. A SYN alone does not count, because its source address may be forged. A
+    small file may take 0.2 ms from the first packet to the last, so events are parsed by their layout:
+    pyroute2 needs 70 µs for each.
 
     pinhole     the connmark bit of connections through pinholes
     unverified  the connmark bit of those whose first bytes have not been verified yet
@@ -71,14 +72,15 @@ class PinholeEvents:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def read(self) -> Iterator[Connection]:
-        """What has come since the last call.
+        """The connections announced since the last call.
 
-        Of each connection the one moment counts. Its end would be another event, perhaps when its port has a
-        new pinhole, which is another peer's. Others' events fill no buffer: they stop at the filter.
+        A connection is announced once, when it is established. Its end is not announced, because by then its
+        port may have a new pinhole for another peer. Events of other connections fill no buffer: the filter
+        stops them.
         """
         while True:
             try:
@@ -94,13 +96,13 @@ class PinholeEvents:
 
 
 def connection_of(event: bytes) -> Connection | None:
-    """The connection that a message of connection tracking is about; None if it says nothing of its ends."""
+    """The connection that a message of connection tracking is about; None if the message names no ends."""
     if len(event) >= _TUPLE.size:
         ip, source, to, address, protocol, of, port = _TUPLE.unpack_from(event)
         if (ip, to, protocol, of) == _SHAPE:
             outside = Endpoint(socket.inet_ntoa(address), int.from_bytes(port, "big"))
             return Connection(outside, socket.inet_ntoa(source))
-    message = decoded(event)  # of a kernel that writes it otherwise
+    message = decoded(event)  # a kernel that orders the attributes otherwise
     peer = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP", "CTA_IP_V4_SRC")
     host = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP", "CTA_IP_V4_DST")
     number = message.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_PROTO", "CTA_PROTO_DST_PORT")
@@ -110,10 +112,11 @@ def connection_of(event: bytes) -> Connection | None:
 
 
 def _attach(events: socket.socket, bit: int, unverified: int) -> None:
-    """Let only messages through whose CTA_MARK has *bit* but not *unverified*, whose CTA_STATUS is assured,
-    and whose state has become ESTABLISHED or has not changed: a busy router has thousands of others a second.
+    """Attach a filter that passes messages whose CTA_MARK has *bit* but not *unverified*, whose CTA_STATUS is
+    assured, and whose state has become ESTABLISHED or has not changed.
 
-    A classic BPF program of the form linux/filter.h gives; the kernel finds the attributes for us.
+    A busy router has thousands of other events a second. The filter is a classic BPF program (linux/filter.h)
+    that lets the kernel find the attributes.
     """
     load, load_index, load_at, equal, any_bit = 0x00, 0x01, 0x20, 0x15, 0x45
     to_index, load_behind_index, load_byte_behind_index, masked, give = 0x07, 0x40, 0x50, 0x54, 0x06
@@ -140,7 +143,7 @@ def _attach(events: socket.socket, bit: int, unverified: int) -> None:
         (load, 0, 0, HEADERS_SIZE),
         (load_index, 0, 0, _CTA_PROTOINFO),
         (load_at, 0, 0, find_attribute),
-        (equal, 8, 0, 0),  # something else has changed than its state
+        (equal, 8, 0, 0),  # no state in the event: something else has changed
         (load_index, 0, 0, _CTA_PROTOINFO_TCP),
         (load_at, 0, 0, find_nested),
         (load_index, 0, 0, _CTA_PROTOINFO_TCP_STATE),

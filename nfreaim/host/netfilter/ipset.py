@@ -1,8 +1,8 @@
-"""The sets that decide which packets are queued and what is open, changed and read over netlink.
+"""The kernel's sets, changed and read over netlink: they decide which packets are queued and what is open.
 
 The rules make the sets; the daemon fills them. Message layout: linux/netfilter/ipset/ip_set.h, protocol
-version 7. A raw socket, because sets change in the packet path: 10 microseconds a call, against 400 for
-pyroute2 and 5000 for the ipset program.
+version 7. This module speaks netlink itself because sets change while a packet waits: a call takes 10 µs,
+with pyroute2 400 µs, with the ipset program 5000 µs.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ _ABSENT: Final = 4103  # IPSET_ERR_EXIST
 
 
 class FlowEntry(NamedTuple):
-    """A flow as a set of type hash:ip,port,ip knows it: the server's port is not part of it."""
+    """A flow as a set of type hash:ip,port,ip holds it: without the server's port."""
 
     client: Endpoint
     server: str
 
 
 class PinEntry(NamedTuple):
-    """An entry of the pinhole set: who may connect to which outside endpoint, and what the rules do with it.
+    """An entry of the pinhole set: the peers of *network* may connect to *outside*.
 
-    length   of the prefix of *network*, 1 to 32: the kernel's sets know no /0
-    seconds  until the kernel removes it; 0: never
-    data     the byte counter, by which the rules choose the destination: see ``pin_data``
-    verify   the packet counter: the connection's first bytes are to be looked at
+    length   prefix length of *network*, 1 to 32, because a set of the kernel cannot hold a /0
+    seconds  until the kernel removes the entry; 0: never
+    data     the entry's byte counter, by which the rules choose the destination: see ``pin_data``
+    verify   the entry's packet counter: the first bytes of the connection have to be verified
     comment  at most 255 bytes
     """
 
@@ -68,7 +68,10 @@ class PinEntry(NamedTuple):
 
 
 def pin_data(destination: Endpoint, bucket: int) -> int:
-    """The byte counter of a pinhole's entry: bucket << 48 | inside address << 16 | inside port."""
+    """The byte counter of a pinhole's entry: bucket << 48 | inside address << 16 | inside port.
+
+    The nat table's rules compare it, so that one rule serves every entry of a destination.
+    """
     address = int.from_bytes(socket.inet_aton(destination.address), "big")
     return bucket << 48 | address << 16 | destination.port
 
@@ -87,7 +90,7 @@ class _Set:
         self._netlink = Netlink()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._netlink.close()
 
     def flush(self) -> None:
@@ -133,7 +136,7 @@ class FlowSet(_Set):
     """A set of flows: client address, client port, server address."""
 
     def add(self, flow: FlowId | FlowEntry) -> None:
-        """Put the flow in until the set's time-out; again refreshes it. Raises BackendError."""
+        """Add the flow until the set's time-out; a second call begins that anew. Raises BackendError."""
         self._change(_ADD, _flow(flow))
 
     def delete(self, flow: FlowId | FlowEntry) -> None:
@@ -141,7 +144,7 @@ class FlowSet(_Set):
         self._change(_DELETE, _flow(flow))
 
     def entries(self) -> list[FlowEntry]:
-        """Everything in the set. Raises BackendError."""
+        """The entries of the set. Raises BackendError."""
         return [FlowEntry(_endpoint_in(entry), _address_in(entry[_IP2])) for entry in self._dump()]
 
 
@@ -149,27 +152,30 @@ class FollowedSet(_Set):
     """The set of followed servers: server, port, client; the comment names the protocol."""
 
     def add(self, followed: Followed) -> None:
-        """Put it in until the set's time-out; again refreshes it. Raises BackendError."""
+        """Add the server until the set's time-out; a second call begins that anew. Raises BackendError."""
         comment = f"{COMMENT} {followed.protocol}".encode() + b"\0"
         self._change(_ADD, nest(_DATA, _followed(followed) + attribute(_COMMENT, comment)))
 
     def entries(self) -> list[tuple[Followed, float]]:
-        """Everything in the set, and how many seconds ago each was added last. Raises BackendError."""
+        """The followed servers in the set, and how many seconds ago each was added last.
+
+        Raises BackendError.
+        """
         return [
             (
                 Followed(_endpoint_in(entry), _address_in(entry[_IP2]), _protocol_in(entry)),
                 SERVER_TIMEOUT_S - float(int.from_bytes(entry[_TIMEOUT][:4], "big")),
             )
             for entry in self._dump()
-            if _IP2 in entry  # else the set is of an installation that did not know the client
+            if _IP2 in entry  # an earlier installation's set holds no client
         ]
 
 
 class PinSet(_Set):
-    """The set of pinholes: outside address, port, network of the peer; counters that carry data."""
+    """The set of pinholes: outside address, port, network of the peer, two counters that hold our data."""
 
     def add(self, entry: PinEntry) -> None:
-        """Put it in; what is there of the same endpoint and network is replaced. Raises BackendError."""
+        """Add *entry*, in place of one of the same endpoint and network. Raises BackendError."""
         self._change(
             _ADD,
             nest(
@@ -187,7 +193,7 @@ class PinSet(_Set):
         self._change(_DELETE, nest(_DATA, _pin(entry)))
 
     def entries(self) -> list[PinEntry]:
-        """Everything in the set. Raises BackendError."""
+        """The entries of the set. Raises BackendError."""
         return [
             PinEntry(
                 outside=Endpoint(_address_in(entry[_IP]), int.from_bytes(entry[_PORT][:2], "big")),
@@ -206,11 +212,11 @@ class NetworkSet(_Set):
     """A set of networks."""
 
     def filled(self) -> bool:
-        """Whether there is anything in it. Raises BackendError."""
+        """Whether the set has an entry. Raises BackendError."""
         return len(list(self._dump())) > 0
 
     def covers(self, address: str) -> bool:
-        """Whether *address* is in one of them. Raises BackendError."""
+        """Whether *address* is in one of the networks. Raises BackendError."""
         data = nest(_DATA, _address(_IP, address))
         code = self._request(_TEST, data)
         if code not in (0, _ABSENT):
@@ -219,7 +225,7 @@ class NetworkSet(_Set):
 
 
 class SetPresence(_Set):
-    """Whether there is a set of some name."""
+    """Looks whether sets exist."""
 
     def __init__(self) -> None:
         super().__init__("")

@@ -1,16 +1,16 @@
-"""NatTable: the rules that the daemon changes while it runs. The only module that knows python-iptables.
+"""NatTable: the rules that the daemon changes while it runs. The only module that imports python-iptables.
 
-rules/nfreaim-rules makes and removes our chain in the legacy nat table; this module adds rules to it and
-touches nothing else. The library has to be used in one way only: without autocommit (which swallows the
-kernel's refusals), under the lock of the iptables programs (which it ignores), and with a refresh inside the
-lock (or a concurrent change is lost).
+rules/nfreaim-rules makes and removes our chain in the legacy nat table; this module adds rules to that chain
+and changes nothing else. The library is safe in one way only: without autocommit, which hides the kernel's
+refusals; under the lock of the iptables programs, which the library ignores; and with a refresh inside the
+lock, because a concurrent change would be lost otherwise.
 
-A *destination* is where pinholes lead to: an inside host, and a port unless it is the outside one. One rule
-per destination translates the connections that an entry of the pinhole set assigns to it; the rule opens
-nothing by itself. These rules stand in chains of their own, the *buckets*: a new connection passes the jumps
-to the buckets and the rules of one bucket. A forward of the configuration is two rules over a range of ports
-at the head of our chain. They name no outside address, because the script sends only packets for the router
-itself to our chain.
+A *destination* is an inside host that pinholes lead to, with a port unless that equals the outside port. One
+rule per destination translates the connections that an entry of the pinhole set assigns to it; without an
+entry the rule matches no packet. These rules stand in chains of their own, the *buckets*, so that a new
+connection passes the jumps to the buckets and the rules of one bucket only. A forward of the configuration is
+two rules over a range of ports at the head of our chain. These rules name no outside address, because the
+script sends only packets to the router's own addresses to our chain.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ with fast_iptc_import():
     import iptc
 
 _LOCK: Final = Path("/run/xtables.lock")
-_LOCK_WAIT_S: Final = 0.25  # a packet waits meanwhile, and its sender will soon retransmit
+_LOCK_WAIT_S: Final = 0.25  # a packet waits meanwhile, until its sender retransmits
 _TRIES: Final = 5
 _BUCKET: Final = re.compile(rf"{BUCKET_CHAIN}(\d+)")
 _DESTINATION: Final = re.compile(rf"{COMMENT} to=(?P<address>[0-9.]+):(?P<port>\d+)")
@@ -50,11 +50,11 @@ class NatTable:
         self._tables = LegacyTables()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._tables.close()
 
     def version(self) -> bytes:
-        """What changes with the table's size and shape; takes microseconds. Raises BackendError."""
+        """Bytes that change with the table's size and shape; takes microseconds. Raises BackendError."""
         return self._tables.info("nat")
 
     def destinations(self) -> set[tuple[Endpoint, int]]:
@@ -69,13 +69,14 @@ class NatTable:
         unwanted: Mapping[Endpoint, int],
         trusted: bytes,
     ) -> bytes:
-        """Let exactly the destinations *wanted* have rules, each in the bucket given.
+        """Make the destinations that have rules exactly *wanted*, each in the bucket given.
 
-        missing   those of *wanted* that have no rule, if the table still has the version *trusted*
-        unwanted  the others that have a rule, under the same condition
-        trusted   if the table has another version, it is read instead
+        trusted   the version of the table that *missing* and *unwanted* are true of; if the table has another
+                  version, it is read instead
+        missing   destinations of *wanted* that have no rule
+        unwanted  destinations outside *wanted* that have a rule
 
-        Replaces the table at most once and returns the version that it leaves. Raises BackendError.
+        Replaces the table at most once, and returns its version afterwards. Raises BackendError.
         """
         versions = []
 
@@ -103,7 +104,7 @@ class NatTable:
         return versions[-1]
 
     def clear(self) -> None:
-        """Take all destinations and their buckets away. Raises BackendError."""
+        """Remove all destinations and their buckets. Raises BackendError."""
 
         def change(table: Any, chain: Any) -> bool:
             numbers = _numbers(table)
@@ -114,10 +115,10 @@ class NatTable:
         _replace(change)
 
     def set_forwards(self, forwards: Sequence[Forward]) -> None:
-        """Make these the forwards in our chain, in place of those that are there. Raises BackendError.
+        """Replace the forwards in our chain by *forwards*. Raises BackendError.
 
-        They stand before the rules for pinholes. No conflict follows, because no pinhole of another host uses
-        a forward's ports.
+        They stand before the rules for pinholes. This is no conflict, because the ports of a forward are
+        given to pinholes of its own host only.
         """
         if not forwards and not self.forwards():
             return
@@ -145,7 +146,7 @@ class NatTable:
 def _chain() -> Iterator[tuple[Any, Any]]:
     """The nat table, just read, and our chain in it, under the lock. Raises BackendError, IPTCError."""
     try:
-        # As iptables itself does: to lock it, reading is enough, and the daemon need not own it.
+        # Opened as iptables does: reading is enough for a lock, and the file may belong to another user.
         lock = os.fdopen(os.open(_LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise BackendError(f"the lock of iptables cannot be taken: {error}; are you root?") from error
@@ -168,7 +169,7 @@ def _chain() -> Iterator[tuple[Any, Any]]:
 
 @contextmanager
 def _reading() -> Iterator[tuple[Any, Any]]:
-    """As ``_chain``, for readers. Raises BackendError."""
+    """``_chain`` for a caller that only reads. Raises BackendError."""
     try:
         with _chain() as found:
             yield found
@@ -177,8 +178,10 @@ def _reading() -> Iterator[tuple[Any, Any]]:
 
 
 def _replace(change: Callable[[Any, Any], bool], then: Callable[[], None] = lambda: None) -> None:
-    """Let *change* work on the table and our chain, and commit unless it returns False; do *then* before
-    anybody else may change anything. Raises BackendError."""
+    """Call *change* with the table and our chain, and commit the table unless it returns False.
+
+    *then* is called under the same lock, before another program can change the table. Raises BackendError.
+    """
     for attempt in range(1, _TRIES + 1):
         try:
             with _chain() as (table, chain):
@@ -189,7 +192,7 @@ def _replace(change: Callable[[Any, Any], bool], then: Callable[[], None] = lamb
         except iptc.XTablesError as error:
             raise BackendError(f"an extension of iptables is missing: {error}") from error
         except iptc.IPTCError as error:
-            # Somebody who ignores the lock changed the table between refresh and commit.
+            # A program that ignores the lock changed the table between refresh and commit.
             if "temporarily unavailable" not in str(error) or attempt == _TRIES:
                 raise BackendError(f"iptables-legacy nat: {error}") from error
 
@@ -204,7 +207,7 @@ def _destinations(table: Any) -> set[tuple[Endpoint, int]]:
 
 
 def _numbers(table: Any) -> list[int]:
-    """Those of the buckets in the table."""
+    """The numbers of the buckets in the table."""
     return [int(it[1]) for chain in table.chains if (it := _BUCKET.fullmatch(chain.name))]
 
 
@@ -213,12 +216,16 @@ def _bucket(number: int) -> str:
 
 
 def _jumps(chain: Any) -> list[int]:
-    """For each rule of our chain the number of the bucket that it jumps to, or -1."""
+    """For each rule of our chain the number of the bucket that the rule jumps to, or -1."""
     return [int(it[1]) if (it := _BUCKET.fullmatch(rule.target.name)) else -1 for rule in chain.rules]
 
 
 def _make_bucket(table: Any, chain: Any, number: int) -> None:
-    """A bucket, if it is not there, and the jump to it: ascending, because of what they compare."""
+    """Make bucket *number* if it is missing, and the jump to it.
+
+    A jump matches packets whose byte counter is below the end of its bucket, so the jumps stand in ascending
+    order.
+    """
     name = _bucket(number)
     if not table.is_chain(name):
         table.create_chain(name)
@@ -232,7 +239,7 @@ def _make_bucket(table: Any, chain: Any, number: int) -> None:
 
 
 def _remove_bucket(table: Any, chain: Any, number: int, empty: bool = False) -> None:
-    """Remove the bucket of this number, if there is one; *empty*: only if nothing is in it."""
+    """Remove bucket *number* if it exists; with *empty*, only if it has no rules."""
     name = _bucket(number)
     bucket = iptc.Chain(table, name) if table.is_chain(name) else None
     if bucket is None or (empty and bucket.rules):
@@ -244,7 +251,7 @@ def _remove_bucket(table: Any, chain: Any, number: int, empty: bool = False) -> 
 
 
 def _pin_rule(operator: str, data: int) -> Any:
-    """A rule for packets whose pinhole's byte counter is so: "eq" or "lt" *data*."""
+    """A rule for packets whose pinhole's entry has a byte counter equal to ("eq") or below ("lt") *data*."""
     rule = iptc.Rule()
     match = rule.create_match("set")
     match.match_set = [PIN_SET, "dst,dst,src"]
@@ -263,7 +270,7 @@ def _destination_rule(destination: Endpoint, bucket: int) -> Any:
 
 
 def _forward_rules(forward: Forward) -> list[Any]:
-    """Two rules of one match: the mark that the filter table accepts, and the translation.
+    """Two rules with the same match: one sets the mark that the filter table accepts, one translates.
 
     Raises BackendError if an extension of iptables that they need is missing.
     """

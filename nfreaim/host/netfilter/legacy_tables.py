@@ -1,8 +1,8 @@
-"""LegacyTables: which of our rules the legacy tables hold and where they stand. Reads only.
+"""LegacyTables: reads which of our rules the legacy tables hold, and at which positions.
 
-Cheap enough for a look every other second: the size of a table is one system call, without the lock of
-iptables and without a program. Layouts: linux/netfilter_ipv4/ip_tables.h, linux/netfilter/x_tables.h,
-linux/netfilter/nf_tables.h.
+A look is cheap enough for every other second: the size of a table takes one system call, without the lock of
+iptables and without starting a program. Layouts: linux/netfilter_ipv4/ip_tables.h,
+linux/netfilter/x_tables.h, linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ TABLES: Final = ("raw", "mangle", "nat", "filter")
 _NAMES: Final = Path("/proc/net/ip_tables_names")
 _HOOKS: Final = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 _GET_INFO, _GET_ENTRIES = 64, 65
-# name, valid hooks, first rule of each hook, its policy, number and size of all entries
+# name, valid hooks, offset of each hook's first rule, of each hook's policy, number and size of all entries
 _INFO: Final = struct.Struct("=32sI5I5III")
 _ASKED: Final = struct.Struct("=32sI4x")
 # An entry: addresses, interfaces and protocol (84 bytes), cache, offset of the target, of the next entry,
-# what the kernel notes for itself, counters
+# the kernel's own bookkeeping, counters
 _ENTRY: Final = struct.Struct("=84s4xHH4x16x")
 _TARGET: Final = struct.Struct("=H29sB")
-_ERROR: Final = b"ERROR"  # the target that begins a chain of somebody's own
-# In this table the daemon fills our chain, with destinations and forwards: these are for it to compare.
+_ERROR: Final = b"ERROR"  # the target that begins a user-defined chain
+# In this table the daemon itself fills our chain with destinations and forwards, and compares them itself.
 _FILLED: Final = ("nat",)
 _FORWARD: Final = f"{COMMENT} forward=".encode()
 _TRIES: Final = 3
@@ -55,13 +55,17 @@ class RulePart(NamedTuple):
 
 
 class OurRules(NamedTuple):
-    """Everything of ours. *parts*: a digest of the rules of each. *misplaced*: jumps others got around."""
+    """Our rules in all tables.
+
+    parts      a digest of the rules of each part
+    misplaced  jumps that packets get around because of another program's rule
+    """
 
     parts: dict[RulePart, bytes]
     misplaced: tuple[RulePart, ...]
 
     def changed(self, now: OurRules) -> list[str]:
-        """In words, what of this is missing, changed or misplaced *now*."""
+        """In words, the parts that are missing, changed, added or misplaced *now*."""
         found = [f"{part} missing" for part in self.parts if part not in now.parts]
         found += [
             f"{part} changed" for part, digest in self.parts.items() if now.parts.get(part, digest) != digest
@@ -77,13 +81,13 @@ class LegacyTables:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def sizes(self) -> dict[str, bytes]:
-        """By table, for those that exist: bytes that differ once rules were added or removed, and when rules
-        of another length or of a built-in chain took the place of others. Raises BackendError."""
-        # Asking for a table that does not exist would make it, and put it into the way of every packet.
+        """For each table that exists, bytes that change when a rule is added or removed, and when a rule is
+        replaced by one of another length or of a built-in chain. Raises BackendError."""
+        # Reading a table that does not exist would make it, and every packet would pass it from then on.
         try:
             names = _NAMES.read_text().split()
         except FileNotFoundError:  # no legacy tables at all
@@ -93,7 +97,7 @@ class LegacyTables:
         return {name: self.info(name) for name in TABLES if name in names}
 
     def ours(self) -> OurRules:
-        """What of the tables is ours. Costs some microseconds per rule. Raises BackendError."""
+        """Our rules in the tables. Costs some microseconds per rule. Raises BackendError."""
         parts: dict[RulePart, bytes] = {}
         misplaced: list[RulePart] = []
         for name in self.sizes():
@@ -104,7 +108,10 @@ class LegacyTables:
         return OurRules(parts, tuple(misplaced))
 
     def info(self, table: str) -> bytes:
-        """What ``sizes`` says of one table, which is made if it does not exist. Raises BackendError."""
+        """The bytes of ``sizes`` for one table. The kernel makes the table if it does not exist.
+
+        Raises BackendError.
+        """
         return self._ask(_GET_INFO, bytearray(table.encode().ljust(_INFO.size, b"\0")))
 
     def _entries(self, table: str) -> tuple[bytes, bytes]:
@@ -115,13 +122,13 @@ class LegacyTables:
             asked = bytearray(_ASKED.pack(table.encode(), size) + bytes(size))
             try:
                 return info, self._ask(_GET_ENTRIES, asked)[_ASKED.size :]
-            except BackendError:  # somebody changed it in between, and the size is another
+            except BackendError:  # the table's size changed between the two calls
                 if attempt == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
 
     def _ask(self, option: int, buffer: bytearray) -> bytes:
-        """getsockopt with something in the buffer, which Python's own cannot do."""
+        """getsockopt with input in *buffer*, which Python's own cannot pass."""
         size = ctypes.c_uint32(len(buffer))
         raw = (ctypes.c_char * len(buffer)).from_buffer(buffer)
         if _libc.getsockopt(self._socket.fileno(), socket.SOL_IP, option, raw, ctypes.byref(size)):
@@ -131,12 +138,12 @@ class LegacyTables:
 
 
 def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[RulePart, bytes], list[RulePart]]:
-    """Our parts of one table, and the jumps that do not stand where they have to."""
+    """Our parts of one table, and our jumps that are misplaced."""
     _, valid, *rest = _INFO.unpack(info)
     begins = {rest[hook]: name for hook, name in enumerate(_HOOKS) if valid >> hook & 1}
     policies = {rest[5 + hook] for hook in range(5) if valid >> hook & 1}
     heads, chain = {}, ""
-    rules: list[tuple[str, int, bytes]] = []  # chain, where it jumps to, what it is
+    rules: list[tuple[str, int, bytes]] = []  # chain, offset that the rule jumps to or -1, content
     for at, end, content, name, value in _entries(blob):
         chain = begins.get(at, chain)
         if name == _ERROR:
@@ -144,7 +151,7 @@ def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[RulePart, bytes], 
             heads[end] = chain
         elif at not in policies:
             target = -1 if name else struct.unpack_from("=i", value)[0]
-            # A target right behind the rule stands for a rule without one.
+            # A jump to the next rule is how the kernel stores a rule without a target.
             jumps = target >= 0 and target != end
             rules.append((chain, target if jumps else -1, content if jumps else content + name + value))
     names = [name for name in heads.values() if name.startswith(CHAIN)]
@@ -165,7 +172,11 @@ def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[RulePart, bytes], 
 
 
 def _misplaced(table: str, order: dict[str, list[RulePart | None]]) -> list[RulePart]:
-    """In filter nothing of others may stand before our jumps, elsewhere nothing behind them."""
+    """Our jumps that another program's rule precedes (in filter) or follows (in the other tables).
+
+    In filter our jump has to come first, because a drop before it would stop pinholes. In the other tables it
+    has to come last, because queued packets skip the rules behind it.
+    """
     wrong: dict[RulePart, None] = {}
     for parts in order.values():
         seen_other = False
@@ -178,7 +189,7 @@ def _misplaced(table: str, order: dict[str, list[RulePart | None]]) -> list[Rule
 
 
 def _entries(blob: bytes) -> Iterator[tuple[int, int, bytes, bytes, bytes]]:
-    """(offset, end, what it matches, name of its target, what the target is told) of each entry."""
+    """(offset, end, match, name of the target, data of the target) of each entry."""
     at = 0
     while at + _ENTRY.size <= len(blob):
         addresses, target_at, size = _ENTRY.unpack_from(blob, at)
@@ -191,7 +202,7 @@ def _entries(blob: bytes) -> Iterator[tuple[int, int, bytes, bytes, bytes]]:
 
 
 def generation() -> int | None:
-    """A number that every change of the nft rules changes; None where the kernel has none."""
+    """The kernel's generation number of the nft rules, which every change of them changes; None: no nft."""
     try:
         netlink = Netlink()
         try:

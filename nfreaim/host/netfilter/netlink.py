@@ -1,7 +1,8 @@
 """Netlink to the kernel's netfilter subsystems: framing of messages, attributes, questions and answers.
 
-Messages are made and read by hand because they are in the packet path: a question takes about 10 µs, through
-pyroute2's socket 400. Layouts: linux/netlink.h; the subsystems' own are in the modules that speak to them.
+This module packs and parses messages itself because packets wait for them: a question takes about 10 µs, and
+400 µs through pyroute2's socket. Layouts: linux/netlink.h. The layouts of a subsystem are in the module that
+asks it.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ HEADERS_SIZE: Final = _HEADER.size + _FAMILY.size
 
 
 class KernelRefusedError(OSError):
-    """The kernel answered with an error number; subsystems have numbers of their own behind 4096."""
+    """The kernel answered with an error number. Numbers above 4096 are defined by the subsystem."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code, os.strerror(code))
 
 
 class Netlink:
-    """One socket for questions. Packets wait while the kernel answers, so *patience_s* bounds that."""
+    """A socket for questions. *patience_s* bounds the wait for an answer, because packets wait meanwhile."""
 
     def __init__(self, patience_s: float = 1.0) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
@@ -49,13 +50,13 @@ class Netlink:
         self._sequence = 0
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def ask(self, question: bytearray) -> bytes:
-        """The kernel's answer to *question*, whose sequence number is set here. Raises OSError.
+        """Send *question*, whose sequence number is set here; returns the kernel's answer. Raises OSError.
 
-        What else arrives answers an earlier question, which was given up.
+        A message with another number answers an earlier question that timed out, and is skipped.
         """
         sequence = self._send(question)
         while True:
@@ -64,9 +65,7 @@ class Netlink:
                 return answer
 
     def dump(self, question: bytearray) -> Iterator[bytes]:
-        """The attributes of each message that answers *question*, which asks for a dump.
-
-        Raises OSError."""
+        """The attributes of each message that answers *question*, a request for a dump. Raises OSError."""
         sequence = self._send(question)
         while True:
             for kind, number, body in _messages(self._socket.recv(65536)):
@@ -86,13 +85,13 @@ class Netlink:
 
 
 def message(kind: int, flags: int, attributes: bytes = b"", family: int = socket.AF_INET) -> bytearray:
-    """A netfilter message of this type (subsystem << 8 | command); the socket gives it its number."""
+    """A netfilter message of type *kind* (subsystem << 8 | command). ``Netlink`` sets its sequence number."""
     size = HEADERS_SIZE + len(attributes)
     return bytearray(_HEADER.pack(size, kind, flags, 0, 0) + _FAMILY.pack(family, 0, 0) + attributes)
 
 
 def error_of(answer: bytes) -> int | None:
-    """The error number in an answer, 0 if it acknowledges; None if it is no such message but data."""
+    """The error number in *answer*, 0 for an acknowledgement; None if the answer is data."""
     if _HEADER.unpack_from(answer)[1] != _ERROR:
         return None
     return -int(struct.unpack_from("=i", answer, _HEADER.size)[0])

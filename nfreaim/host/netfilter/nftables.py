@@ -1,7 +1,7 @@
-"""Ruleset: what in a native nftables ruleset stops our pinholes or competes with them.
+"""Ruleset: finds the chains of a native nftables ruleset that stop our pinholes or compete with them.
 
-Reads the JSON of `nft -j list ruleset` and runs nothing itself. It never changes a ruleset: what a native
-firewall accepts is its owner's decision, so the owner is told the rule to add.
+It reads the JSON of `nft -j list ruleset`, and neither runs a program nor changes a ruleset: the operator
+decides what a native firewall accepts, and is told the rule to add.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -22,7 +22,7 @@ _DROPS = {"drop", "reject"}
 class Obstacle:
     """A chain at the forward hook that lacks an accept for pinholes.
 
-    `certain`: its policy is drop. Otherwise it only has drop rules, which may be about something else.
+    certain  its policy is drop; otherwise it has drop rules, which may concern other packets
     """
 
     family: str
@@ -32,14 +32,14 @@ class Obstacle:
 
     @property
     def remedy(self) -> str:
-        """The command that makes the chain accept pinholes, and nothing else."""
+        """The command that makes the chain accept the connections of pinholes and no others."""
         return f"nft insert rule {self.family} {self.table} {self.chain} {ACCEPT}"
 
 
 class Ruleset:
     """The objects of one `nft -j list ruleset` document.
 
-    Raises ValueError if the document is not of that form.
+    Raises ValueError if the document has another form.
     """
 
     def __init__(self, document: object) -> None:
@@ -51,7 +51,7 @@ class Ruleset:
         self.flowtables = [item["flowtable"]["name"] for item in objects if "flowtable" in item]
 
     def obstacles(self, wan: Collection[str]) -> Iterator[Obstacle]:
-        """Chains that every forwarded IPv4 packet passes and that might stop a pinhole's packets."""
+        """Chains that every forwarded IPv4 packet passes and that may stop a pinhole's packets."""
         for chain in self._base("forward", {"filter"}):
             rules = list(self._rules_of(chain))
             if any(_covers(rule["expr"], wan) for rule in rules):
@@ -78,7 +78,7 @@ class Ruleset:
                 yield rule
 
     def _may_drop(self, chain: Object, expressions: Iterable[Object], seen: frozenset[str]) -> bool:
-        """Does a rule drop, itself or through a chain that it jumps to? `seen` guards against odd input."""
+        """Whether a rule drops, itself or through a chain that it jumps to. *seen* ends a ring of jumps."""
         for key, value in _verdicts(expressions):
             if key in _DROPS:
                 return True
@@ -104,7 +104,7 @@ def _verdicts(expressions: Iterable[Object]) -> Iterator[tuple[str, object]]:
 
 
 def _covers(expressions: Iterable[Object], wan: Collection[str]) -> bool:
-    """Does this rule accept the first packet of every pinhole connection?"""
+    """Whether a rule accepts the first packet of every pinhole connection."""
     accepts = False
     for expression in expressions:
         for key, value in expression.items():
@@ -119,7 +119,7 @@ def _covers(expressions: Iterable[Object], wan: Collection[str]) -> bool:
 
 
 def _always_true(match: Object, wan: Collection[str]) -> bool:
-    """Is this true of each first packet through a pinhole: its mark, its DNAT, its interface?"""
+    """Whether *match* (of mark, DNAT, state or interface) is true of each first packet through a pinhole."""
     operator, left, right = match.get("op"), match.get("left"), match.get("right")
     if operator not in {"==", "in"}:
         return False

@@ -1,7 +1,7 @@
 """PacketQueue: hands the packets of one NFQUEUE to an engine, and the engine's verdicts to the kernel.
 
-The only module that knows NetfilterQueue. Every packet gets exactly one verdict, and gets it here: an
-exception in the binding's callback would leave its packet in the kernel without one and stall its connection.
+The only module that imports NetfilterQueue. It gives every packet exactly one verdict, also if the engine
+fails: an exception in the binding's callback would leave the packet in the kernel and stall its connection.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from nfreaim.host.netfilter.names import DONE_MARK, SKEWED_MARK, VERIFIED_MARK
 
 log = logging.getLogger(__name__)
 
-# Hook numbers of packets that come from an inside host, or from this router itself: PREROUTING and OUTPUT.
-# The others, INPUT and POSTROUTING, see what is on its way to one.
+# Hooks of packets that come from an inside host or from this router: PREROUTING and OUTPUT. The other two
+# that queue, INPUT and POSTROUTING, see packets on their way to one.
 _FROM_INSIDE: Final = (0, 3)
 _GATE: Final = 2  # FORWARD: connections through a pinhole that are not verified yet
-# 2000 busy connections overran the default of 1024 packets, even with a do-nothing C program; 16384 lost
-# none.
+# In packets. 2000 busy connections overran the default of 1024, even with a C program that accepts every
+# packet at once; with 16384 none was lost.
 _LENGTH: Final = 16384
 _SOCKET_BYTES: Final = 8 << 20
-_TURN_S: Final = 0.005  # then the loop gets to look at its clock and at everything else
-_PAUSE_S: Final = 0.005  # without a packet for so long a longer turn ends
+_TURN_S: Final = 0.005  # of a turn, after which the loop does its other work
+_PAUSE_S: Final = 0.005  # without a packet; then a longer turn ends
 _TIMEVAL: Final = struct.Struct("ll")
 
 
 class _TurnOver(Exception):
-    """Leaves the binding's read loop, which never returns under load. Raised only after a verdict."""
+    """Ends a turn: the binding's read loop does not return under load. Raised only after a verdict."""
 
 
 class PacketReader(Protocol):
@@ -57,8 +57,9 @@ class PacketReader(Protocol):
 class PacketQueue:
     """One bound queue.
 
-    clock  seconds that never go back, the engine's time
-    gate   gets what is forwarded through pinholes, *engine* the rest; None where nothing forwarded is queued
+    clock  the engine's time: seconds that never go back
+    gate   gets packets that are forwarded through pinholes; *engine* gets all others. None: the rules queue
+           no forwarded packets here
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class PacketQueue:
         self._queue = NetfilterQueue()
 
     def open(self) -> None:
-        """Bind the queue: from now on packets wait for us. Raises BackendError."""
+        """Bind the queue: from now on packets wait for this process. Raises BackendError."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a smaller socket buffer still works
@@ -95,10 +96,10 @@ class PacketQueue:
         return int(self._queue.get_fd())
 
     def serve(self, stay_s: float = 0.0) -> bool:
-        """Give verdicts for what waits, for 5 ms at most. Raises OSError if the queue breaks.
+        """Give verdicts for the packets that wait, for 5 ms at most. Raises OSError if the queue breaks.
 
-        stay_s  wait so many seconds for more packets, until one is held or none comes for 5 ms. Asking the
-                selector before each packet would double the system calls.
+        stay_s  if not 0: the turn lasts this many seconds, but ends when a packet is held or none comes for
+                5 ms. Returning to the selector for each packet would double the system calls.
 
         Returns whether the turn ended because no packet came.
         """
@@ -109,7 +110,7 @@ class PacketQueue:
         return False
 
     def send_verdicts(self, verdicts: Verdicts) -> None:
-        """Carry out *verdicts*, whose tokens are packets of this queue. One that fails keeps none waiting."""
+        """Carry out *verdicts*, whose tokens are packets of this queue. If one fails, the others follow."""
         for packet, verdict in verdicts:
             try:
                 if verdict.release:
@@ -129,12 +130,12 @@ class PacketQueue:
                     packet.drop()
 
     def close(self) -> None:
-        """Unbind. What still waits in the kernel is dropped by it, and sent again by its sender."""
+        """Unbind the queue. The kernel drops the packets that still wait; their senders retransmit."""
         self._queue.unbind()
 
     def _handle(self, packet: Any) -> None:
-        # A packet that is held keeps its verdict open: its token, this object, lives on in the engine. The
-        # payload was copied out, so the binding's own retain() is not needed.
+        # The engine may hold the packet: it keeps this object as the token of a later verdict. The payload is
+        # copied out here, so the binding's retain() is not needed.
         now = self._clock()
         hook = packet.hook
         if hook == _GATE and self._gate is not None:
@@ -156,7 +157,8 @@ class PacketQueue:
 
     def _failure(self, packet: Any, error: Exception) -> Verdict:
         """The verdict for a packet that made the engine fail."""
-        # Each packet of a flow may fail alike: the first of a kind says where, the others that they did.
+        # Every packet of a flow may fail in the same way: only the first failure of a type logs its
+        # traceback.
         first = type(error) not in self._failed
         self._failed.add(type(error))
         skewed = packet.get_mark() & SKEWED_MARK
@@ -166,7 +168,7 @@ class PacketQueue:
         return DROP if skewed else ACCEPT
 
     def _forwarded(self, gate: PeerGate, packet: Any, now: float) -> None:
-        """A packet through a pinhole. What fails in the gate is not verified, so it does not pass."""
+        """Give the gate's verdict for a packet through a pinhole, or drop it if the gate fails."""
         verdict: Verdict = DROP
         try:
             verdict = gate.process(packet.get_payload(), now)
@@ -176,13 +178,13 @@ class PacketQueue:
 
     def _finish_turn(self, verdicts: Verdicts, now: float) -> None:
         self.send_verdicts(verdicts)
-        # A packet was held: the turn ends, because the loop knows when it has to be released.
+        # No verdict: a packet was held. The turn ends, because the loop releases held packets in time.
         if now >= self._until or not verdicts:
             raise _TurnOver
 
 
 def _origin(error: Exception) -> str:
-    """The type of an exception and the line that raised it, never its text."""
+    """The type of an exception and the line that raised it; not its text, which may quote a message."""
     where = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         where = f" at {Path(frame.f_code.co_filename).name}:{line}"

@@ -1,4 +1,4 @@
-"""LinuxQueueControl: which flows the rules queue besides those of the fixed ports, as entries of two sets."""
+"""LinuxQueueControl: changes which flows the rules queue, by the sets of offloads and followed servers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nfreaim.host.netfilter.names import OFFLOAD_SET, SERVER_SET, SERVER_TIMEOUT
 
 
 class LinuxQueueControl:
-    """core.backend.QueueControl. Remembers followed servers for as long as the set keeps their entries."""
+    """core.backend.QueueControl. It remembers followed servers for as long as the set keeps their entries."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._offloaded = FlowSet(OFFLOAD_SET)
         self._servers = FollowedSet(SERVER_SET)
-        self._named: dict[Followed, float] = {}  # when each was named last, the longest ago first
+        self._named: dict[Followed, float] = {}  # when a redirect named each last; the oldest first
 
     def close(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         self._offloaded.close()
         self._servers.close()
 
@@ -39,7 +39,7 @@ class LinuxQueueControl:
     # --- start and stop ---
 
     def load(self) -> list[Followed]:
-        """Take over the followed servers of an earlier daemon, which are in the set. Raises BackendError."""
+        """Take over the followed servers that an earlier daemon left in the set. Raises BackendError."""
         now = self._clock()
         for followed, age_s in sorted(self._servers.entries(), key=lambda entry: -entry[1]):
             self._remember(followed, now - age_s)
@@ -55,14 +55,14 @@ class LinuxQueueControl:
     # --- workers, and the watch over the rules ---
 
     def followed(self) -> list[tuple[Followed, float]]:
-        """The followed servers and when each was named last, the longest ago first."""
+        """The followed servers, and when a redirect named each last; the oldest first."""
         now = self._clock()
         while self._named and now - next(iter(self._named.values())) > SERVER_TIMEOUT_S:
             del self._named[next(iter(self._named))]
         return list(self._named.items())
 
     def put_back(self) -> list[Followed]:
-        """Add the entries that another program removed; returns these. Raises BackendError."""
+        """Add the entries that another program removed, and return them. Raises BackendError."""
         if not self.followed():
             return []
         present = {followed for followed, _ in self._servers.entries()}

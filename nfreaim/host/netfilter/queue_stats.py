@@ -1,4 +1,4 @@
-"""QueueStatistics: the kernel's counters of the packet queues in this network namespace. Reads only."""
+"""QueueStatistics: reads the kernel's counters of the packet queues in this network namespace."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Final, NamedTuple
 from nfreaim.errors import BackendError
 
 PATH: Final = Path("/proc/net/netfilter/nfnetlink_queue")
-"""There once the kernel has queues. A line each: the number, the netlink port of the socket that serves it,
-packets that wait, copy mode, copy range, the two counts of dropped ones, the last packet's number, 1."""
+"""Exists if the kernel supports queues. One line per bound queue: number, netlink port of the socket that
+serves it, packets that wait, copy mode, copy range, the two counts of dropped packets, number of the last
+packet, 1."""
 
 
 class QueueStatistics(NamedTuple):
     """One queue since it was bound. Counts are of packets.
 
-    port            netlink port id of the socket that serves it
+    port            netlink port id of the socket that serves the queue
     dropped_full    dropped because the queue was full
-    dropped_socket  dropped because the socket was
-    seen            the number that the last packet got
+    dropped_socket  dropped because the socket's buffer was full
+    seen            number of the last packet, from 1
     """
 
     number: int
@@ -30,7 +31,7 @@ class QueueStatistics(NamedTuple):
 
 
 def queues() -> list[QueueStatistics]:
-    """Every queue that is bound. Raises BackendError."""
+    """The queues that are bound. Raises BackendError."""
     try:
         text = PATH.read_text()
     except OSError as error:
@@ -42,6 +43,6 @@ def queues() -> list[QueueStatistics]:
 
 
 def parse(line: str) -> QueueStatistics:
-    """One line of PATH."""
+    """The statistics in one line of PATH."""
     number, port, waiting, _mode, _range, full, lost, seen, *_ = map(int, line.split())
     return QueueStatistics(number, port, waiting, dropped_full=full, dropped_socket=lost, seen=seen)

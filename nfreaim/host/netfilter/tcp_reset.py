@@ -1,8 +1,8 @@
-"""ResetSender: TCP resets for connections that can no longer be translated.
+"""ResetSender: sends TCP resets for connections that can no longer be translated.
 
-A reset carries the sequence numbers that its receiver knows. Towards outside it is tracked and translated
-like any packet of its connection. Towards inside it must not be tracked, because connection tracking knows
-the connection in the outside's numbers only. The rules tell the two apart by their packet mark.
+A reset carries the sequence numbers that its receiver knows. A reset towards outside is tracked and
+translated like any packet of its connection. One towards inside must not be tracked, because connection
+tracking knows the outside's sequence numbers only. The rules tell the two apart by their packet mark.
 Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1; answer to a segment: RFC 9293 section 3.10.7.
 """
 
@@ -21,13 +21,13 @@ from nfreaim.host.netfilter.names import INSIDE_MARK, OWN_MARK
 log = logging.getLogger(__name__)
 
 _SO_MARK: Final = 36
-# Far enough behind a segment's own position to be behind that of a stream that edits shortened, and near
-# enough for connection tracking, which takes what is at most a window behind.
+# Far enough before a segment's number to be old also where edits shortened the stream, and near enough for
+# connection tracking, which accepts numbers of up to a window before.
 _BEFORE: Final = 2048
 
 
 class ResetSender:
-    """A raw socket. *is_inside* tells for an address whether its host is inside (or is this router)."""
+    """A raw socket. *is_inside* says whether an address is that of an inside host or of this router."""
 
     def __init__(self, is_inside: Callable[[str], bool]) -> None:
         self._is_inside = is_inside
@@ -38,14 +38,15 @@ class ResetSender:
         self._socket.setblocking(False)
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def answer(self, segment: Segment) -> None:
-        """Reset the sender of *segment*, unless that is a reset, and make the other end speak. Never raises.
+        """Reset the sender of *segment*, unless that is a reset, and then the other end. Raises nothing.
 
-        The numbers that the other end would accept in a reset are unknown here. An empty segment from before
-        its window makes it send them (RFC 9293 section 3.10.7.4), and that segment is answered in turn.
+        The other end accepts a reset only with numbers that are unknown here. An empty segment from before
+        its window makes it send them (RFC 9293 section 3.10.7.4), and that segment is answered by a reset in
+        turn.
         """
         if segment.flags & RST:
             return
@@ -56,12 +57,12 @@ class ResetSender:
         self.send(segment.key, segment.seq - _BEFORE, segment.ack, ACK)
 
     def send(self, key: bytes, seq: int, ack: int, flags: int = RST | ACK) -> None:
-        """Send a packet with the addresses and ports of *key* (see Segment). Never raises."""
+        """Send a packet with the addresses and ports of *key* (see Segment). Raises nothing."""
         target = socket.inet_ntoa(key[4:8])
         try:
             mark = OWN_MARK | (INSIDE_MARK if self._is_inside(target) else 0)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
             self._socket.sendto(bare_packet(key, seq, ack, flags), (target, 0))
         except (OSError, BackendError) as error:
-            # The end concerned will try again, and be answered again.
+            # The end concerned will send again, and be answered again.
             log.warning("reset towards %s was not sent: %s", target, error)

@@ -1,1 +1,1 @@
-"""Pinholes on this machine: the firewall, other rules' forwards, and the host of the peer gate."""
+"""Pinholes on this machine: the firewall, the forwards of other rules, and the peer gate's host."""

@@ -1,6 +1,6 @@
-"""Foreign forwards: the ports that other rules already forward, read from the firewall's own programs.
+"""Foreign forwards: the ports that other rules forward, read from the output of the firewall's programs.
 
-A pinhole on such a port would never be reached, because the operator's forwards come first.
+No peer would reach a pinhole on such a port, because the operator's forwards come first.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _OWN: Final = f"{COMMENT} "
 
 
 def foreign_forwards() -> list[range]:
-    """The ports that are forwarded now; takes some milliseconds. What cannot be read counts as no forward."""
+    """The ports that other rules forward; takes some milliseconds. An unreadable ruleset counts as empty."""
     return [ports for program in _PROGRAMS for ports in forwarded(_output(program))]
 
 
 def forwarded(rules: str) -> list[range]:
-    """The destination ports of the translating rules in *rules*, one rule a line; our own left out."""
+    """The destination ports of the translating rules in *rules*, one rule per line, without our own rules."""
     ranges = []
     for line in rules.splitlines():
         ports = _PORTS.search(line)

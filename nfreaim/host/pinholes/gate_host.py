@@ -1,4 +1,4 @@
-"""LinuxGateHost: what the peer gate asks of this machine (core.firewall.peer_gate.GateHost)."""
+"""LinuxGateHost: answers the peer gate on this machine (core.firewall.peer_gate.GateHost)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nfreaim.host.linux_backend import LinuxBackend
 
 log = logging.getLogger("nfreaim")
 
-_LINES: Final = 10  # log lines about refused connections in a period: a scan must not fill the disk
+_LINES: Final = 10  # log lines about refused peers in a period, because a port scan must not fill the disk
 _PERIOD_S: Final = 60.0
 
 

@@ -1,9 +1,9 @@
 """IpsetFirewall: pinholes as entries of the set nfreaim_pin, which the rules of the nat table read.
 
-Opening, closing and narrowing a pinhole changes the set: a few microseconds, however many are open. Only a
-destination without a rule costs a replacement of the nat table. The order is always: rule of the destination,
-set entry, verdict. An entry carries the whole pinhole. So the kernel closes it at its deadline whether or not
-a daemon runs, and a restarted daemon reads it back.
+Opening, closing or narrowing a pinhole changes the set, which takes a few microseconds however many pinholes
+are open. Only the first pinhole of a destination replaces the nat table. The order is always: rule of the
+destination, set entry, verdict. An entry holds the whole pinhole, so that the kernel closes the pinhole at
+its deadline whether or not a daemon runs, and a restarted daemon reads it back.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
 log = logging.getLogger("nfreaim")
 
-# The words are those of running kernels, whatever the fields are called here. Entries of installations that
-# knew one protocol name none.
+# The words stay, because entries of earlier installations are in running kernels. Installations that knew one
+# protocol named none.
 _PINHOLE_COMMENT: Final = re.compile(
     rf"{COMMENT} in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+) for=(?P<service>\S+)"
     r" cookie=(?P<agreement>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)(?: proto=(?P<protocol>\S+))?"
 )
-_EVERYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # the kernel's sets know no /0
+_EVERYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # a set of the kernel cannot hold a /0
 
-# Rules in a bucket: about the root of what may be, for a connection also passes the jumps to the others.
+# At most this many rules in a bucket: about the root of the most destinations, because a new connection
+# passes one bucket and the jumps to all buckets.
 _PER_BUCKET: Final = 32
 
-_KEEP_S: Final = 3600.0  # for which an unused destination keeps its rule
-_MOST_IDLE: Final = 1024  # destinations
-_BATCH: Final = 16  # rules removed at once, some milliseconds each in a large table
+_KEEP_S: Final = 3600.0  # that an unused destination keeps its rule
+_MOST_IDLE: Final = 1024  # at most as many unused destinations keep their rules
+_BATCH: Final = 16  # at most as many rules removed at once; each takes milliseconds in a large table
 
 
 class IpsetFirewall:
-    """core.firewall.pinhole.Firewall. *clock* is that of the deadlines."""
+    """core.firewall.pinhole.Firewall. *clock* is the clock of the deadlines."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._foreign: list[range] = []
@@ -60,7 +61,7 @@ class IpsetFirewall:
         self._destination_of: dict[Endpoint, Endpoint] = {}
 
     def close_sockets(self) -> None:
-        """Give the sockets back."""
+        """Close the sockets."""
         self._set.close()
         self._nat.close()
 
@@ -132,7 +133,7 @@ class IpsetFirewall:
         return any(port in ports for ports in self._foreign)
 
     def set_forwards(self, forwards: Sequence[Forward]) -> None:
-        """Make these the configured forwards (see NatTable.set_forwards). Raises BackendError."""
+        """Make *forwards* the forwards in the kernel (see NatTable.set_forwards). Raises BackendError."""
         self._nat.set_forwards(forwards)
 
     def forwards(self) -> Sequence[Forward]:
@@ -140,7 +141,7 @@ class IpsetFirewall:
         return self._nat.forwards()
 
     def clear(self) -> None:
-        """Take the daemon's rules out of the nat table; a pinhole that is still open leads nowhere then.
+        """Take the daemon's rules out of the nat table; a pinhole that is still open then leads nowhere.
 
         Raises BackendError.
         """
@@ -168,14 +169,14 @@ class IpsetFirewall:
 
 
 class _Destinations:
-    """Which destinations of pinholes have their rule in the nat table, and in which bucket.
+    """The destinations of pinholes that have a rule in the nat table, and their buckets.
 
-    Known are those that we made, and those that an earlier daemon's pinholes lead to. A new rule replaces the
-    whole table: milliseconds, where an entry of a set takes microseconds. So rules are made ahead where that
-    is possible, many at once, and kept for a while after the last pinhole.
+    A destination is known from its first pinhole on, whether this daemon opened that or an earlier one. A new
+    rule replaces the whole table, which takes milliseconds where a set entry takes microseconds. So rules are
+    made ahead where possible, many at once, and kept for a while after the last pinhole.
 
-    buckets  those that have a rule or are to get one, with the numbers of their buckets
-    missing  those of them that may have no rule
+    buckets  destinations that have a rule or are to get one, with the numbers of their buckets
+    missing  destinations of *buckets* whose rule may be missing
     """
 
     def __init__(self, nat: NatTable, clock: Callable[[], float]) -> None:
@@ -190,36 +191,36 @@ class _Destinations:
         self._troubled = False
 
     def make_ready(self, destination: Endpoint) -> int:
-        """Make the destination's rule if it is missing; returns its bucket's number. Raises BackendError."""
+        """Make the destination's rule if it is missing. Returns its bucket's number. Raises BackendError."""
         self._know(destination)
         if destination in self.missing or self._nat.version() != self._version:
             self._update({})
         return self.buckets[destination]
 
     def prepare(self, destination: Endpoint) -> None:
-        """Have its rule made soon, unless too many unused ones are kept already."""
+        """Have the destination's rule made soon, unless too many unused rules are kept already."""
         if destination in self.buckets or len(self._idle) < _MOST_IDLE:
             self._know(destination)
 
     def found(self, destination: Endpoint, bucket: int) -> None:
-        """A pinhole in the kernel leads there by this bucket; the rule itself may be lost."""
+        """A pinhole in the kernel leads to *destination* by this bucket; the rule may be missing."""
         if destination not in self.buckets:
             self._assign(destination, bucket)
 
     def use(self, destination: Endpoint) -> None:
-        """One more pinhole leads there."""
+        """One more pinhole leads to *destination*."""
         self._users[destination] += 1
         self._idle.pop(destination, None)
 
     def release(self, destination: Endpoint) -> None:
-        """One pinhole less leads there."""
+        """One pinhole less leads to *destination*."""
         self._users[destination] -= 1
         if self._users[destination] <= 0:
             del self._users[destination]
             self._idle[destination] = self._clock()
 
     def upkeep(self) -> None:
-        """Make missing rules, remove long unused ones, and repair what another program changed."""
+        """Make missing rules, remove those unused for long, and repair changes by other programs."""
         oldest = next(iter(self._idle.values()), self._clock())
         try:
             due = self._clock() - oldest > _KEEP_S or len(self._idle) > _MOST_IDLE
@@ -234,7 +235,7 @@ class _Destinations:
         if destination not in self.buckets:
             self._assign(destination, next(it for it in count() if self._sizes[it] < _PER_BUCKET))
         if destination not in self._users:
-            self._idle.pop(destination, None)  # the order is that of the times
+            self._idle.pop(destination, None)  # _idle stays in the order of its times
             self._idle[destination] = self._clock()
 
     def _assign(self, destination: Endpoint, bucket: int) -> None:
@@ -243,7 +244,7 @@ class _Destinations:
         self.missing.add(destination)
 
     def _old(self) -> dict[Endpoint, int]:
-        """Destinations to remove: unused for long, or the longest unused ones if there are too many."""
+        """Destinations to remove: those unused for _KEEP_S, and of too many idle ones the longest unused."""
         now, spare = self._clock(), len(self._idle) - _MOST_IDLE
         old: dict[Endpoint, int] = {}
         for destination, since in self._idle.items():
@@ -253,7 +254,7 @@ class _Destinations:
         return old
 
     def _update(self, old: Mapping[Endpoint, int]) -> None:
-        """Make what is missing, remove *old*. Raises BackendError."""
+        """Make the missing rules and remove those of *old*. Raises BackendError."""
         wanted = {one: bucket for one, bucket in self.buckets.items() if one not in old}
         unwanted = {one: bucket for one, bucket in old.items() if one not in self.missing}
         self._version = self._nat.set_destinations(wanted, self.missing - old.keys(), unwanted, self._version)
@@ -264,7 +265,10 @@ class _Destinations:
 
 
 def _destination(pinhole: Pinhole) -> Endpoint:
-    """Its inside host, and the port unless it is the outside one: most pinholes of a host share one rule."""
+    """The pinhole's inside host, and its port unless that equals the outside port.
+
+    So most pinholes of a host share one rule.
+    """
     address, port = pinhole.inside
     return Endpoint(address, 0 if port == pinhole.outside.port else port)
 
@@ -296,10 +300,9 @@ def _endpoint(text: str) -> Endpoint:
 
 
 def _taken(outside: Endpoint) -> bool:
-    """Whether a socket of the router's own has that port, on that address or on all.
+    """Whether a socket of the router's own has the port, on this address or on all.
 
-    Found out by an attempt to bind: /proc/net/tcp takes the kernel milliseconds, however few sockets there
-    are.
+    An attempt to bind shows it: reading /proc/net/tcp takes milliseconds, however few sockets there are.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:

@@ -1,1 +1,1 @@
-"""What the operator sees: log, status and counters."""
+"""Reports to the operator: log, status and counters."""

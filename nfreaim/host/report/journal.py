@@ -1,6 +1,7 @@
-"""Journal: one log line per pinhole that is opened, claimed or closed, and per message that got none.
+"""Journal: logs each pinhole that is opened, claimed or closed, and each message that was mapped back or
+left.
 
-Never a message's text and never a user's name: both identify people, and an operator needs neither.
+A line never holds a message's text or a user's name: both identify people, and an operator needs neither.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ log = logging.getLogger("nfreaim")
 
 
 class QuietFormatter(logging.Formatter):
-    """Shows where an exception came from and its type, never its text, which may quote what was read."""
+    """Shows the type of an exception and its traceback, but not its text, which may quote a message."""
 
     def formatException(
         self,
@@ -29,7 +30,7 @@ class QuietFormatter(logging.Formatter):
 
 
 class Journal:
-    """core.backend.Watcher: the log."""
+    """core.backend.Watcher, in log lines."""
 
     def opened(self, pinhole: Pinhole) -> None:
         log.info(

@@ -1,4 +1,4 @@
-"""Metrics: what several engines and the peer gate tell, added up, and as a log line."""
+"""Metrics: the statistics of several engines and of the peer gate, added up and as a log line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ NOTHING: Final = EngineStats(0, (), {})
 
 
 class Readers(NamedTuple):
-    """What the processes that read tell: together, and a status document about each of several."""
+    """Statistics of the processes that read packets: the sum, and of several workers a document each."""
 
     stats: EngineStats
     workers: Sequence[dict[str, Any]] = ()
 
 
 def total(each: Iterable[EngineStats]) -> EngineStats:
-    """What several tell together."""
+    """The sum of several statistics."""
     found = list(each)
     counters: Counter[str] = Counter()
     for stats in found:
@@ -29,5 +29,5 @@ def total(each: Iterable[EngineStats]) -> EngineStats:
 
 
 def log_line(stats: EngineStats) -> str:
-    """The counters that are not zero."""
+    """The counters that are not zero, as name=value."""
     return " ".join(f"{name}={value}" for name, value in stats.counters.items() if value)

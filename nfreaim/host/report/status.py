@@ -1,7 +1,7 @@
-"""`nfreaim status`: what is open right now. The daemon tells it; without one, the kernel is read instead.
+"""`nfreaim status`: prints the open pinholes, the queues and the counters.
 
-The document never holds what a message says, who wrote it, or the agreement of a pinhole, which may be all
-that a peer has to know to be let in.
+The daemon gives the document; without a daemon the kernel's part is read. The document never holds a
+message's text, a user's name, or the agreement of a pinhole: a peer may need to know no more to be let in.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Document = dict[str, Any]
 def of_daemon(
     pinholes: Iterable[Pinhole], forwards: Iterable[Forward], readers: Readers, began: float, now: float
 ) -> Document:
-    """What a daemon that *began* at that time of the engine's clock says of itself *now*."""
+    """The document of a daemon. It *began* then, and it is *now*, on the engine's clock."""
     return {
         "version": __version__,
         "running": True,
@@ -45,7 +45,7 @@ def of_daemon(
 
 
 def of_kernel() -> Document:
-    """The part that the kernel knows of this network namespace. Raises BackendError."""
+    """The part of the document that the kernel of this network namespace holds. Raises BackendError."""
     from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
 
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -59,7 +59,7 @@ def of_kernel() -> Document:
 
 
 def main(path: Path, as_json: bool) -> int:
-    """Print the document of the daemon at socket *path*, or of the kernel. Raises BackendError."""
+    """Print the document of the daemon at socket *path*, or else the kernel's. Raises BackendError."""
     document = fetch(path) or of_kernel()
     if as_json:
         print(json.dumps(document, indent=1))
@@ -69,7 +69,7 @@ def main(path: Path, as_json: bool) -> int:
 
 
 def fetch(path: Path) -> Document | None:
-    """What the daemon at socket *path* says; None if there is none. Raises BackendError."""
+    """The document of the daemon at socket *path*; None if no daemon listens there. Raises BackendError."""
     chunks = []
     with socket.socket(socket.AF_UNIX) as link:
         link.settimeout(_TIMEOUT_S)
@@ -82,7 +82,7 @@ def fetch(path: Path) -> Document | None:
                 return None
             remedy = "run it as root, or as a member of status_group" if error.errno == errno.EACCES else ""
             raise BackendError(f"{path}: {error}{remedy and '; ' + remedy}") from error
-    if not chunks:  # it is just stopping
+    if not chunks:  # the daemon is stopping
         return None
     try:
         document = json.loads(b"".join(chunks))

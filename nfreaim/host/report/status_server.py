@@ -1,7 +1,7 @@
-"""StatusServer: each connection to the status socket gets one JSON document, and nothing else.
+"""StatusServer: writes one JSON document to each connection to the status socket, and closes it.
 
-It never reads from a connection. The number of connections, their time, and how often the document is made
-are bounded. It never waits, because the loop that it lives in serves packets.
+It reads nothing from a connection. The number of connections, their duration, and how often the document is
+made are bounded. It never waits, because the loop that it lives in serves packets.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from nfreaim.errors import BackendError, ConfigError
 
 log = logging.getLogger("nfreaim")
 
-_MOST_CLIENTS: Final = 16  # at once; more wait in the backlog
-_PATIENCE_S: Final = 5.0  # for a client to take it all
-_FRESH_S: Final = 0.5  # for so long a document is given out again: making one takes time from packets
+_MOST_CLIENTS: Final = 16  # at once; others wait in the backlog
+_PATIENCE_S: Final = 5.0  # for a client to read the whole document
+_FRESH_S: Final = 0.5  # that a document is given out again, because packets wait while one is made
 _LONGEST_PATH: Final = 107  # bytes, sockaddr_un
 
 
 class StatusServer:
-    """The socket at *path*; *stack* closes it. *document* makes what is given out, *clock* gives seconds.
+    """The socket at *path*; *stack* closes it. *document* makes the document, *clock* gives seconds.
 
     Only the daemon's own user, root and the members of *group* ("" for none) may connect: mode 0600 or 0660.
-    Raises ConfigError if there is no such group, BackendError if it cannot be made.
+    Raises ConfigError if the group does not exist, BackendError if the socket's directory cannot be made.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class StatusServer:
         try:
             path.parent.mkdir(mode=0o700, parents=True)
             self._made_directory = True
-            path.parent.chmod(0o755)  # the socket says who may use it
+            path.parent.chmod(0o755)  # the mode of the socket decides who may connect
         except FileExistsError:
             pass
         except OSError as error:
             raise BackendError(f"status_socket {path}: {error}; choose another") from error
 
     def open(self) -> None:
-        """Listen. The socket that a killed daemon left is replaced. Raises BackendError."""
+        """Listen, in place of the socket of a daemon that was killed. Raises BackendError."""
         try:
             self._replace_stale()
             found = os.umask(0o177)
@@ -89,7 +89,7 @@ class StatusServer:
         selector.register(self._socket, selectors.EVENT_READ, self._accept)
 
     def expire(self) -> None:
-        """Close the connections whose time is over. Call it about every second."""
+        """Close the connections that are past their deadline. Call it about every second."""
         now = self._clock()
         for client, (deadline, _) in list(self._clients.items()):
             if now >= deadline:
@@ -105,7 +105,7 @@ class StatusServer:
                 f"status_socket {self._path} exists and is no socket; choose another, or remove it"
             )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-            # A full backlog (EAGAIN) is an answer as well: a program listens.
+            # A full backlog (EAGAIN) also shows that a program listens.
             if (code := probe.connect_ex(str(self._path))) not in (errno.ECONNREFUSED, errno.ENOENT):
                 reason = "another nfreaim serves it" if code in (0, errno.EAGAIN) else os.strerror(code)
                 raise BackendError(
@@ -128,7 +128,7 @@ class StatusServer:
     def _accept(self) -> None:
         try:
             client, _ = self._socket.accept()
-        except OSError:  # it has gone again, or there is no descriptor left
+        except OSError:  # the client has gone, or the process has no descriptor left
             return
         client.setblocking(False)
         now = self._clock()
@@ -152,7 +152,7 @@ class StatusServer:
             rest = rest[client.send(rest) :]
         except BlockingIOError:
             return
-        except OSError:  # it did not want it all
+        except OSError:  # the client has closed the connection
             rest = rest[:0]
         self._clients[client] = deadline, rest
         if not rest:

@@ -1,1 +1,1 @@
-"""The static rules: the script that installs them, and the watch that restores them."""
+"""The static rules: running the script that installs them, and the watch that restores them."""

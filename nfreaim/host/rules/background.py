@@ -12,14 +12,14 @@ from typing import Final
 
 from nfreaim.errors import BackendError
 
-_END_GRACE_S: Final = 5.0  # for a program to end by itself when its result is no longer wanted
+_END_GRACE_S: Final = 5.0  # for a program to end by itself after its result is no longer needed
 
 
 class BackgroundProgram:
-    """A program without input. What it writes is kept in memory, because a disk may be full."""
+    """A program without input. Its output is kept in memory, because the disk may be full."""
 
     def __init__(self, words: Sequence[str], timeout_s: float) -> None:
-        """Start it. Raises BackendError."""
+        """Start the program. Raises BackendError."""
         self.words = list(words)
         self._ends = time.monotonic() + timeout_s
         self._files: list[int] = []
@@ -37,7 +37,7 @@ class BackgroundProgram:
             raise BackendError(f"{self.words[0]} did not start: {error}") from error
 
     def result(self) -> subprocess.CompletedProcess[str] | None:
-        """Its status and output, once, or None as long as it runs. Raises BackendError."""
+        """Status and output, once; None while the program runs. Raises BackendError after the time-out."""
         status = self._process.poll()
         if status is None:
             if time.monotonic() > self._ends:
@@ -51,7 +51,10 @@ class BackgroundProgram:
         return subprocess.CompletedProcess(self.words, status, output, errors)
 
     def end(self) -> None:
-        """Let it finish, and kill it after a few seconds: it may hold a lock that others wait for."""
+        """Wait for the program to end, and kill it after a few seconds.
+
+        It is not killed at once, because it may be changing the rules under the lock of iptables.
+        """
         try:
             self._process.wait(_END_GRACE_S)
         except subprocess.TimeoutExpired:

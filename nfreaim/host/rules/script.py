@@ -1,6 +1,7 @@
-"""The rules script: finds and runs `nfreaim-rules`, the only place where the static rules are written down.
+"""The rules script: finds and runs `nfreaim-rules`, and compares what it prints with the settings.
 
-This module knows no rule but by what `nfreaim-rules show` prints, and starts no other program.
+The script alone defines the static rules. This module learns the installed rules from `nfreaim-rules show`,
+and starts no other program.
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ ABSENT: Final = 3
 TIMEOUT_S: Final = 120.0
 """The script itself waits at most 30 s for the lock of iptables at each of its steps."""
 
-# How `show` prints the rules that name interface, protocol and ports, one kind a line. A rule without a
-# comment is of a protocol that was given as --port. In each table every protocol has one rule of each kind
-# and interface.
+# The rules of `show` that name interface, protocol and ports; one line per kind. A rule without a comment was
+# installed with --port. In each table every protocol has one rule of each kind and interface.
 _KINDS: Final = (
     ("lan", rf" raw .*-A PREROUTING -i (\S+) .*--dports (\S+) -j {CHAIN}$"),
     ("lan", rf" raw .*-A PREROUTING -i (\S+) .*--sports (\S+) -j {SERVER_CHAIN}$"),
@@ -49,11 +49,11 @@ Ports = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the rules are installed with. Two are equal if the same rules come of them.
+    """The settings of the rules. Two are equal if the script makes the same rules of them.
 
     lan, wan  names of interfaces
     queue     the NFQUEUE number
-    workers   processes that read
+    workers   number of processes that read packets
     """
 
     lan: tuple[str, ...]
@@ -70,7 +70,7 @@ class Settings:
 
     @classmethod
     def of(cls, config: Config) -> Settings:
-        """Those that the configuration asks for."""
+        """The settings that the configuration asks for."""
         return cls(config.lan, config.wan, config.ports, config.queue, config.workers)
 
     def words(self) -> list[str]:
@@ -84,9 +84,9 @@ class Settings:
 
 
 def path() -> Path:
-    """Where the script is: inside the installed package, else beside the package in a checkout.
+    """The path of the script: inside the installed package, else beside the package in a checkout.
 
-    Raises BackendError if it is in neither place.
+    Raises BackendError if it is in neither directory.
     """
     for directory in (_PACKAGE / "rules", _PACKAGE.parent / "rules"):
         if (directory / NAME).is_file():
@@ -95,24 +95,23 @@ def path() -> Path:
 
 
 def install(settings: Settings) -> None:
-    """Install the rules in this network namespace, or replace those there; pinholes stay.
+    """Install the rules in this network namespace, in place of earlier ones; pinholes stay.
 
-    An interface that does not exist is only logged: it may appear later. Raises BackendError.
+    An interface that does not exist is only logged, because it may appear later. Raises BackendError.
     """
     _checked(["install", *settings.words()])
 
 
 def remove(force: bool = False) -> None:
-    """Remove every chain, jump and set of ours. Raises BackendError if something remains.
+    """Remove our chains, jumps and sets. Raises BackendError if one of them remains.
 
-    It refuses while connections depend on the daemon, because they would deliver wrong bytes; *force* removes
-    all the same.
+    Without *force* the script refuses while skewed flows exist: untranslated they would deliver wrong bytes.
     """
     _checked(["remove", *(["--force"] if force else [])])
 
 
 def shown() -> tuple[str, bool]:
-    """What `show` prints, and whether the rules are complete, the accept in every firewall in use included.
+    """The output of `show`, and whether the rules are complete, with the accept in every firewall in use.
 
     Raises BackendError.
     """
@@ -123,10 +122,11 @@ def shown() -> tuple[str, bool]:
 
 
 def difference(shown: str, wanted: Settings) -> str:
-    """In words, how the installed rules that are *shown* differ from *wanted*, and the remedy; else "".
+    """In words, the difference of the installed rules (*shown* by the script) from *wanted*, and the remedy;
+    "" if there is none.
 
-    Interfaces are not compared. A daemon that serves another queue than the rules fill would do nothing, and
-    say nothing.
+    Without this comparison a daemon could serve another queue than the rules fill, and silently read nothing.
+    Interfaces are not compared.
     """
     queues = {int(number) for number in re.findall(r"--queue-num (\d+)", shown)}
     spread = _spread(shown)
@@ -143,9 +143,9 @@ def difference(shown: str, wanted: Settings) -> str:
 
 
 def settings(shown: str) -> Settings | None:
-    """What the rules that are *shown* by the script were installed with.
+    """The settings that the rules *shown* by the script were installed with.
 
-    None if they contradict each other, because some are missing.
+    None if the rules contradict each other, because some are missing.
     """
     interfaces: dict[str, set[frozenset[str]]] = {"lan": set(), "wan": set()}
     ports: set[frozenset[tuple[str, str]]] = set()
@@ -170,7 +170,7 @@ def settings(shown: str) -> Settings | None:
 
 
 def _rules(shown: str, pattern: str) -> list[tuple[str, str, str]]:
-    """Interface, protocol ("": not named) and ports of each rule of one kind."""
+    """Interface, protocol ("" if not named) and ports of each rule that matches *pattern*."""
     found = []
     for line in shown.splitlines():
         if rule := re.search(pattern, line):
@@ -180,7 +180,7 @@ def _rules(shown: str, pattern: str) -> list[tuple[str, str, str]]:
 
 
 def _by_protocol(rules: frozenset[tuple[str, str]]) -> dict[str, tuple[int, ...]]:
-    """The ports of rules that are given as protocol and list of ports."""
+    """The ports of each protocol, from *rules* given as pairs of protocol and port list."""
     ports: dict[str, tuple[int, ...]] = {}
     for name, text in rules:
         protocol = name or DEFAULT_PROTOCOL
@@ -189,13 +189,13 @@ def _by_protocol(rules: frozenset[tuple[str, str]]) -> dict[str, tuple[int, ...]
 
 
 def _ports_read(shown: str) -> dict[str, tuple[int, ...]]:
-    """The servers' ports of connections that the rules queue, by protocol."""
+    """The server ports that the rules queue, by protocol."""
     rules = [rule for _, pattern in _KINDS if "--dports" in pattern for rule in _rules(shown, pattern)]
     return _by_protocol(frozenset((protocol, text) for _, protocol, text in rules))
 
 
 def _ports_differ(read: Ports, wanted: Ports) -> str:
-    """The first protocol of *wanted* whose ports the rules do not all queue for it, in words; else ""."""
+    """In words, the first protocol of *wanted* with a port that the rules do not queue for it; else ""."""
     for name, ports in wanted.items():
         if lacking := set(ports) - set(read.get(name, ())):
             if name not in read:
@@ -213,24 +213,24 @@ def _joined(ports: Sequence[int]) -> str:
 
 
 def _balance(queue: int, workers: int) -> str:
-    """The queues that control connections are spread over, as the rules say it; "": only one."""
+    """The queues that control connections are spread over, as the rules write them; "" if only one."""
     queues = reading_queues(queue, workers)
     return f"{queues[0]}:{queues[-1]}" if workers > 1 else ""
 
 
 def _workers(spread: str) -> int:
-    """How many workers share these queues."""
+    """The number of workers that share the queues *spread*."""
     first, _, last = spread.partition(":")
     return int(last) - int(first) + 1 if last else 1
 
 
 def _spread(shown: str) -> set[str]:
-    """The queues that control connections are spread over; several if the rules contradict each other."""
+    """The queues that control connections are spread over; several texts if the rules disagree."""
     return set(re.findall(r"--queue-balance (\S+)", shown)) or {""}
 
 
 def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run the script; return its status and output. Raises BackendError if it cannot run."""
+    """Run the script. Returns its status and output. Raises BackendError if it cannot run."""
     try:
         return subprocess.run(
             ["/bin/sh", str(path()), *words],
@@ -245,7 +245,7 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def start(words: Sequence[str]) -> BackgroundProgram:
-    """Start the script beside the daemon; ask for the result later. Raises BackendError."""
+    """Start the script beside the daemon, which asks for the result later. Raises BackendError."""
     return BackgroundProgram(["/bin/sh", str(path()), *words], TIMEOUT_S)
 
 
@@ -258,5 +258,5 @@ def _checked(words: Sequence[str]) -> None:
 
 
 def message(text: str) -> str:
-    """What the script wrote to stderr, without its name."""
+    """The script's message in *text*, its output to stderr, without its name."""
     return text.strip().removeprefix(f"{NAME}: ") or f"{NAME} failed without a message"

@@ -1,10 +1,10 @@
-"""Watch: notices when another program removes, empties or bypasses our rules and sets, and restores them.
+"""Watch: restores our rules and sets when another program has removed, emptied or bypassed them.
 
-A look every other second costs some hundred microseconds: sizes of the legacy tables, the generation of the
-nft rules, the presence of the sets. The tables are read only when a size changed. Programs are run only when
-that shows damage, or when other rules than ours changed, and they run beside the daemon, so that no packet
-waits. What only the daemon knows (pinholes, entries of sets) the *refills* put back. The rules themselves are
-nfreaim-rules' business.
+Every other second the watch looks at the sizes of the legacy tables, the generation of the nft rules and the
+presence of the sets, which costs some hundred microseconds. It reads the tables only when a size has changed.
+It runs programs only when the tables show damage or other rules than ours have changed, and beside the
+daemon, so that no packet waits. nfreaim-rules restores the rules; the *refills* put back what only the daemon
+knows: pinholes and other entries of sets.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from nfreaim.host.rules.background import BackgroundProgram
 log = logging.getLogger("nfreaim")
 
 _LOOK_EVERY_S: Final = 2.0
-_READ_EVERY_S: Final = 10.0  # reads the tables although no size has changed: a rule may be another
-_ASK_EVERY_S: Final = 600.0  # asks nfreaim-rules although nothing has changed: a policy may be another
-_FOREIGN_EVERY_S: Final = 10.0  # at most so often because other rules than ours changed
-_AT_ONCE: Final = 5  # restorations in a row that come at once and are logged
-_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 5.0, 300.0  # before those after them, each time twice as long
+_READ_EVERY_S: Final = 10.0  # between readings of tables of unchanged size: a rule may have been replaced
+_ASK_EVERY_S: Final = 600.0  # between runs of nfreaim-rules without a sign of change: a policy has none
+_FOREIGN_EVERY_S: Final = 10.0  # at least, between two runs because other rules than ours changed
+_AT_ONCE: Final = 5  # restorations in a row that are made at once and logged
+_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 5.0, 300.0  # before each further one, doubled each time
 _QUIET_S: Final = 600.0  # without a restoration; then the row begins anew
-_NAMED: Final = 6  # damages named in a log line
+_NAMED: Final = 6  # at most as many damages are named in a log line
 
 Refill = Callable[[], Sequence[object]]
-"""Puts back what only the daemon knows, and returns what it put back. Raises BackendError."""
+"""Puts back entries that only the daemon knows, and returns them. Raises BackendError."""
 
 _Steps = Generator[BackgroundProgram, "CompletedProcess[str]", None]
 
 
 class Refills(NamedTuple):
-    """What the daemon does about damage.
+    """The daemon's part of a restoration.
 
-    entries   called at each look, because it is cheap
-    forwards  reads the nat table; called when that has changed
-    restored  told when the rules were away and are back
+    entries   called at each look, because they are cheap
+    forwards  reads the nat table, so it is called only when that has changed
+    restored  called with the time when rules that were missing are back
     """
 
     entries: Sequence[Refill]
@@ -53,10 +53,10 @@ class Refills(NamedTuple):
 
 
 class Watch:
-    """Looks from time to time; a program that runs meanwhile is taken up by a later ``tick``.
+    """Looks from time to time. If a look starts a program, a later ``tick`` goes on with its result.
 
-    installed  what the rules are installed with
-    served     what the daemon serves; its interfaces do not count
+    installed  the settings of the installed rules
+    served     the settings that the daemon serves; its interfaces are not compared
     inside     the set of inside networks, which the rules fill
     now        the daemon's clock
     """
@@ -88,18 +88,18 @@ class Watch:
 
     @property
     def busy(self) -> bool:
-        """Whether a program runs: then ``tick`` should be called often."""
+        """Whether a program runs. Then ``tick`` should be called often."""
         return self._running is not None
 
     def close(self) -> None:
-        """Wait for what runs, and give the sockets back."""
+        """Wait for the program that runs, and close the sockets."""
         if self._running is not None:
             self._running.end()
         self._tables.close()
         self._presence.close()
 
     def tick(self, now: float) -> None:
-        """Look, if it is time, or go on with what a look has begun. *now* is the daemon's clock."""
+        """Look, if it is time, or go on with what the last look began. *now* is the daemon's clock."""
         self._now = now
         try:
             if self._steps is not None:
@@ -128,7 +128,7 @@ class Watch:
         if damage:
             if now >= self._restore_at:
                 self._begin(self._restore(damage))
-            return  # the sizes known stay as they were: the next look will find the damage again
+            return  # the known sizes stay as they were, so the next look finds the damage again
         if foreign and now < self._foreign_at and not asking:
             return
         self._sizes, self._generation = sizes, generated
@@ -144,7 +144,7 @@ class Watch:
         return lost
 
     def _question(self) -> _Steps:
-        """Others' rules have changed: are ours complete, and at the right place?"""
+        """After a change of other rules: look whether ours are complete and at their position."""
         shown = yield script.start(["show"])
         damage = [line for line in shown.stdout.splitlines() if line.startswith("not installed:")]
         for variant in _variants(shown.stdout):
@@ -172,7 +172,7 @@ class Watch:
         self._report(self._refill(True), damage)
 
     def _refill(self, forwards: bool) -> list[object]:
-        """Call the refills; returns everything that they put back."""
+        """Call the refills; returns all entries that they put back."""
         refills = [*self._refills.entries, self._refills.forwards] if forwards else self._refills.entries
         return [item for refill in refills for item in refill()]
 
@@ -196,7 +196,7 @@ class Watch:
             )
 
     def _postpone(self) -> None:
-        """When the next restoration may begin."""
+        """Set the time from which on the next restoration may begin."""
         self._row = self._row + 1 if self._now - self._restored < _QUIET_S else 1
         self._restored = self._now
         over = self._row - _AT_ONCE
@@ -205,7 +205,7 @@ class Watch:
         )
 
     def _rebase(self) -> None:
-        """Take what is there now for what has to be there."""
+        """Take the tables as they are now for those that have to be there."""
         self._sizes, self._generation = self._tables.sizes(), generation()
         self._known = self._tables.ours()._replace(misplaced=())
 
@@ -225,7 +225,7 @@ class Watch:
             self._steps = self._running = None
 
     def _say(self, text: str) -> None:
-        """Log an error, unless it is the one that was logged last."""
+        """Log an error, unless it was logged last."""
         if text != self._said:
             log.error("%s", text)
         self._said = text
@@ -235,14 +235,14 @@ class Watch:
 
 
 def _variants(shown: str) -> list[str]:
-    """The programs whose filter table has our accept, but for the one that speaks to the legacy tables."""
+    """The iptables variants whose filter table has our accept, without the one of the legacy tables."""
     legacy = {line.split()[0] for line in shown.splitlines() if re.match(r"\S+ +raw ", line)}
     accepts = re.findall(rf"^(\S+) +filter .*-A FORWARD -j {CHAIN}$", shown, re.MULTILINE)
     return [variant for variant in dict.fromkeys(accepts) if variant not in legacy]
 
 
 def _damaged(variant: str, saved: Sequence[str]) -> list[str]:
-    """What is wrong with our accept in a filter table, saved by the program *variant*."""
+    """In words, the damage to our accept in a filter table that ``*variant*-save`` printed."""
     forwarding = [line for line in saved if line.startswith("-A FORWARD ")]
     damage = []
     if forwarding and not forwarding[0].endswith(f" {CHAIN}"):

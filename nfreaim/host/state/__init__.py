@@ -1,1 +1,1 @@
-"""What outlives the daemon, in files."""
+"""Files of flows that outlive the daemon."""

@@ -1,8 +1,9 @@
-"""LinuxFlowStore: which flows outlive the daemon, in the state directory and in the set of skewed flows.
+"""LinuxFlowStore: keeps the flows that outlive the daemon, in the state directory and the set of skewed
+flows.
 
-What keeps a skewed flow exact across a crash is the order in here: state on disk, then the set entry that
-makes its packets wait for a daemon, then the verdict. With the entry behind the verdict, 3 of 3 streams
-broke.
+The order of steps keeps a skewed flow exact across a crash: first its record is written, then the set entry
+that makes its packets wait for a daemon, then the verdict is given. With the entry after the verdict, 3 of 3
+streams broke.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ log = logging.getLogger("nfreaim")
 class LinuxFlowStore:
     """core.backend.FlowStore.
 
-    alone      all flows in the set are this process's
-    protected  the skewed flows by key; whether connection tracking said last that both ends were done
+    alone      every flow in the set is this process's
+    protected  the skewed flows, by key; the value says whether both ends had finished when connection
+               tracking was asked last
     """
 
     def __init__(self, directory: StateDirectory, alone: bool = True) -> None:
@@ -37,7 +39,7 @@ class LinuxFlowStore:
         self._skewed = FlowSet(SKEW_SET)
 
     def close(self) -> None:
-        """Give socket and file back, and remove the directory if no flow waits in it."""
+        """Close socket and file, and remove the directory if no flow waits in it."""
         self._skewed.close()
         self._positions.close()
         self._directory.remove_if_empty()
@@ -47,7 +49,8 @@ class LinuxFlowStore:
     def protect(self, key: bytes, record: Record) -> None:
         flow = flow_id(key)
         if key in self.protected:
-            # The set comes first, because it fails without a trace: a record must not hold a refused edit.
+            # The set entry comes first: if it fails, nothing was changed and no record holds the refused
+            # edit.
             self._skewed.add(flow)
             self._directory.save(key, record)
             return
@@ -56,8 +59,7 @@ class LinuxFlowStore:
         try:
             self._skewed.add(flow)
         except BackendError:
-            # The edit is not made, so the flow is what it was: a session that may have been saved, or
-            # nothing.
+            # The edit is not made, so the record is again that of the saved session, if there was one.
             if former is None:
                 self._directory.delete(key)
             else:
@@ -92,11 +94,12 @@ class LinuxFlowStore:
         self._directory.prepare()
 
     def load(self, conntrack: LinuxConntrack) -> dict[bytes, Record]:
-        """The records, by key, of flows that connection tracking and the set still hold; others are deleted.
+        """The records, by key, of flows that go on. The records of others are deleted. Raises BackendError.
 
-        A record of a skewed flow without a set entry is stale: the daemon died before the edited packet left,
-        or the flow has run untranslated since. An entry without a record stays: at its flow's next packet
-        the engine resets both ends. Raises BackendError.
+        A flow goes on if connection tracking holds it and, if it is skewed, the set does. A record of a
+        skewed flow without a set entry is stale: the daemon died before the edited packet left, or the flow
+        has run untranslated since. A set entry without a record stays, and the engine resets both ends at the
+        flow's next packet.
         """
         waiting = set(self._skewed.entries())
         kept: dict[bytes, Record] = {}
@@ -116,7 +119,7 @@ class LinuxFlowStore:
     def _goes_on(
         self, key: bytes, record: Record, waiting: set[FlowEntry], conntrack: LinuxConntrack
     ) -> bool:
-        """Whether the flow of *record* is still there. If not, its record is deleted. Raises BackendError."""
+        """Whether the flow of *record* goes on. If not, its record is deleted. Raises BackendError."""
         flow = flow_id(key)
         waits = FlowEntry(flow.client, flow.server.address) in waiting
         if record.get("key") != key.hex() or is_skewed(record) is not waits:
@@ -127,7 +130,8 @@ class LinuxFlowStore:
                 return True
             self._directory.delete(key)
             return False
-        # Protected before it is asked for: an end must be known as one when its entry has expired.
+        # Protected first, so that the question below notes whether both ends had finished: after the entry
+        # expires, nothing else tells the end of the flow.
         self.protected[key] = False
         if conntrack.alive(flow):
             self._skewed.add(flow)
@@ -136,29 +140,33 @@ class LinuxFlowStore:
         return False
 
     def forget_record(self, key: bytes) -> None:
-        """Delete the record of *key*. While its set entry stays, the engine resets both ends."""
+        """Delete the record of *key*. If its set entry stays, the flow's next packet resets both ends."""
         try:
             self._directory.delete(key)
         except BackendError as error:
             log.warning("%s: %s", flow_id(key), error)
 
     def forget_records(self) -> None:
-        """Delete every record and position: none of our flows goes on. Raises BackendError."""
+        """Delete every record and position, because none of our flows goes on. Raises BackendError."""
         self._positions.remove()
         for key in self._directory.load_all():
             self._directory.delete(key)
 
     def forget_all(self) -> None:
-        """The same for every process, and empty the set: the rules are about to go. Raises BackendError."""
+        """The same, and empty the set for all processes: the rules are about to be removed.
+
+        Raises BackendError.
+        """
         self._skewed.flush()
         self.forget_records()
 
     # --- watch over the rules ---
 
     def put_back(self) -> list[FlowId]:
-        """Add the entries of skewed flows that another program removed; returns these. Raises BackendError.
+        """Add the entries of skewed flows that another program removed, and return the flows.
 
-        Offloaded flows need nothing: without their entry they are queued and offloaded again.
+        Offloaded flows need no repair: without their entry they are queued and offloaded again. Raises
+        BackendError.
         """
         if not self.protected:
             return []

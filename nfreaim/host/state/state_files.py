@@ -1,13 +1,13 @@
 """Files of the state directory: records and read positions of flows that outlive the daemon.
 
-A record is a small file per flow. It is written aside and renamed, so there is always a whole one. The
-positions of all flows share one file, in which each has a slot that is overwritten in place. Neither has to
-outlast the machine, because connection tracking does not either: the page cache, which survives the process,
-is enough. Only files that the daemon made, and that nobody else can read or write, are believed.
+A record is a small file per flow. It is written under another name and renamed, so that a whole record exists
+at any time. The positions of all flows share one file, in which each flow has a slot that is overwritten. The
+files need not outlast the machine, because connection tracking does not: the page cache, which outlasts the
+process, is enough. A file counts only if the daemon made it and no other user can read or write it.
 
-One reader alone keeps its files in the state directory itself. Of several, each has a directory in it,
-because each restores its own flows. With another number of readers the kernel hands a flow to another one,
-and nobody can tell which: then the files are of no use and are removed.
+A single reader keeps its files in the state directory itself. Each of several readers has a directory below
+it, because each restores its own flows. Another number of readers makes the kernel spread flows in another
+way: then the files are of no use, and are removed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StateDirectory:
         self.path = path
 
     def prepare(self) -> None:
-        """Make the directory, mode 0700. Raises BackendError, also if others could write to it."""
+        """Make the directory, mode 0700. Raises BackendError, also if another user could write to it."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = self.path.stat()
@@ -72,19 +72,19 @@ class StateDirectory:
                 raise OSError(f"only {written} of {len(data)} bytes were written")
             aside.replace(name)
         except OSError as error:
-            with suppress(OSError):  # what a full disk took of it
+            with suppress(OSError):  # a full disk may hold a part of the record
                 aside.unlink(missing_ok=True)
             raise BackendError(f"state of a connection cannot be kept in {self.path}: {error}") from error
 
     def remove_if_empty(self) -> None:
-        """Remove the directory, and one of our name around it, unless flows wait there for a daemon."""
+        """Remove the directory, and its parent if that has our name, unless files of flows are in them."""
         with suppress(OSError):
             self.path.rmdir()
             if self.path.parent.name == "nfreaim":
                 self.path.parent.rmdir()
 
     def delete(self, key: bytes) -> None:
-        """Forget *key*; an unknown one is no error. Raises BackendError."""
+        """Delete the record of *key*; an unknown key is no error. Raises BackendError."""
         try:
             self._file(key).unlink(missing_ok=True)
         except OSError as error:
@@ -93,14 +93,14 @@ class StateDirectory:
             ) from error
 
     def load(self, key: bytes) -> dict[str, Any] | None:
-        """The record of *key*; None if there is none that is whole."""
+        """The record of *key*; None if it is missing or damaged."""
         try:
             return _read(self._file(key))
         except (OSError, ValueError, RecursionError):
             return None
 
     def load_all(self) -> dict[bytes, dict[str, Any]]:
-        """Every record that is whole. Others are reported, removed and left out. Raises BackendError."""
+        """All whole records, by key. Damaged ones are logged and removed. Raises BackendError."""
         records: dict[bytes, dict[str, Any]] = {}
         try:
             paths = sorted(self.path.iterdir())
@@ -109,7 +109,7 @@ class StateDirectory:
         for path in paths:
             named = _NAME.fullmatch(path.name)
             if named is None:
-                if path.suffix == _ASIDE:  # the daemon died while writing it, before the packet left
+                if path.suffix == _ASIDE:  # the daemon died while writing, before the packet left
                     path.unlink(missing_ok=True)
                 continue
             try:
@@ -124,10 +124,10 @@ class StateDirectory:
 
 
 class Positions:
-    """Where each kept flow stands. The file is in *directory*; nothing is done before ``open``.
+    """The read positions of saved flows, in a file of *directory*. ``open`` makes the file.
 
-    A write takes a microsecond, where a file that is replaced takes a hundred. After a crash a slot may be
-    older than the flow: whoever reads it compares it with the next packet. An empty slot is zeroes.
+    A write takes a microsecond; replacing a file takes a hundred. After a crash a slot may be older than the
+    flow, so the engine compares the position with the next packet. An empty slot is all zeroes.
     """
 
     def __init__(self, directory: StateDirectory) -> None:
@@ -137,9 +137,10 @@ class Positions:
         self._free: list[int] = []
 
     def open(self, wanted: Collection[bytes]) -> dict[bytes, bytes]:
-        """Begin a new file with the positions of the *wanted* flows in the old one, and return them.
+        """Begin a new file with the positions that the old one has of the *wanted* flows; returns these.
 
-        Without such a file, or room for it, a flow is found again by other means: then this only warns.
+        If the file cannot be made this only warns: without a position the helper searches for a message
+        boundary.
         """
         found = self._load()
         kept = {key: found[key] for key in wanted if key in found}
@@ -182,7 +183,7 @@ class Positions:
         self._write(slot, _SLOT.pack(key, len(position), position))
 
     def delete(self, key: bytes) -> None:
-        """Forget *key*; an unknown one is no error. Never raises."""
+        """Delete the position of *key*; an unknown key is no error. Raises nothing."""
         slot = self._slots.pop(key, None)
         if slot is None:
             return
@@ -190,7 +191,7 @@ class Positions:
         try:
             self._write(slot, _EMPTY)
         except BackendError as error:
-            log.debug("%s", error)  # then the slot is outdated, which its reader will notice
+            log.debug("%s", error)  # the slot is outdated, which the next packet of the flow will show
 
     def _write(self, slot: int, data: bytes) -> None:
         if self._file is None:
@@ -202,12 +203,12 @@ class Positions:
             raise BackendError(f"{self.path}: {error}") from error
 
     def remove(self) -> None:
-        """Remove the file: no flow will go on."""
+        """Remove the file, because no flow will go on."""
         self.close()
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the file. It goes if there is no flow in it."""
+        """Close the file, and remove it if it holds no flow."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -221,9 +222,9 @@ def part(path: Path, number: int, count: int) -> StateDirectory:
 
 
 def remove_other_parts(path: Path, count: int) -> None:
-    """Remove what another number of readers than *count* has kept below *path*. Raises BackendError.
+    """Remove the files of another number of readers than *count* below *path*. Raises BackendError.
 
-    Skewed flows among them are reset at their next packet, because their entries stay in the set.
+    Skewed flows among them are reset at their next packet, because their set entries stay.
     """
     lost = 0
     try:
@@ -268,7 +269,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(handle: int) -> None:
-    """Raises ValueError unless this program made the open file and nobody else can change it."""
+    """Raise ValueError unless this user owns the open file and no other user can read or write it."""
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("not a regular file")

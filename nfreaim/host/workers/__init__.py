@@ -1,1 +1,1 @@
-"""More than one process: the supervisor, the workers, and what passes between them."""
+"""A daemon of several processes: the supervisor, the workers, their RPC and shared memory."""

@@ -1,6 +1,6 @@
-"""The daemon with several workers: its main process has everything but the control connections.
+"""Makes the main process of a daemon with several workers: it has everything but the control connections.
 
-A daemon with one process is made in host.daemon; a worker in host.workers.worker.
+host.daemon makes a daemon of one process, host.workers.worker a worker.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers, 
 
 log = logging.getLogger("nfreaim")
 
-_SUPERVISE_EVERY_S: Final = 0.2  # a worker that ends is noticed at once, because its socket closes
+_SUPERVISE_EVERY_S: Final = 0.2  # between two looks for restarts; the end of a worker closes its socket
 
 
 def build(
     config: Config, rules_go_with_us: bool, signals: socket.socket, stack: ExitStack
 ) -> tuple[ControlPlane, Loop]:
-    """Start the workers; returns the main process's parts. The peer gate has a queue of its own.
+    """Start the workers, and return the main process's parts. The peer gate has a queue of its own.
 
     rules_go_with_us  the rules are removed when the daemon ends
     """
@@ -56,7 +56,7 @@ def build(
     stack.callback(workers.stop)
 
     def serve_gate() -> None:
-        queue.serve()  # no longer than a turn, because workers wait for answers
+        queue.serve()  # for one short turn, because workers wait for answers
 
     workers.start(queue.fileno(), serve_gate)
     reaper = PinholeReaper(control.pinholes, backend.conntrack, config.engine)
@@ -75,18 +75,18 @@ def build(
 
 
 class _NoReader:
-    """In place of an engine, for a queue that gets no control connections."""
+    """Stands in for an engine at a queue that gets no control connections."""
 
     def passes(self, raw: bytes, from_inside: bool, now: float) -> bool:
         return False
 
     def process_slow(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
-        # Rules of an earlier installation may queue some here until they are replaced.
+        # Until they are replaced, rules of an earlier installation may queue control connections here.
         return [(token, DROP if skewed else ACCEPT)]
 
 
 def _close(control: ControlPlane, queue: PacketQueue, rules_go_with_us: bool) -> None:
-    """After the workers have ended: close the pinholes, and leave queue and sets as they have to be."""
+    """After the workers have ended: close pinholes and queue, and clear the sets that need a process."""
     queue.serve()
     control.pinholes.close_all("daemon stopped")
     queue.close()

@@ -1,8 +1,7 @@
-"""RemotePinholes and the like: what the main process has, as a worker asks for it.
+"""RemotePinholes and others: the pinholes and followed servers of the main process, for a worker's engine.
 
-Every rule and every cap is applied by the main process. A worker remembers an answer until the shared page
-says that something has changed. If there is no answer a request counts as refused, so the message passes
-unchanged.
+The main process alone checks policy and caps. A worker keeps an answer until the shared page shows a change.
+A request without an answer counts as refused, so the message passes unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +23,10 @@ log = logging.getLogger("nfreaim")
 
 
 class RemotePinholes:
-    """core.backend.Pinholes. Asks by *rpc* what *page* does not answer; *policy* is everybody's."""
+    """core.backend.Pinholes: reads *page*, and asks by *rpc* what that does not hold.
+
+    policy  the policy of all processes
+    """
 
     def __init__(self, policy: PinholePolicy, rpc: RpcClient, page: SharedPage) -> None:
         self.policy = policy
@@ -45,11 +47,11 @@ class RemotePinholes:
         return found
 
     def tended(self) -> Set[FlowId]:
-        return frozenset()  # the main process looks after them
+        return frozenset()  # the main process looks after all flows
 
     def leads_to(self, inside: Endpoint) -> bool:
         changes = self._page[Slot.PINHOLE_CHANGES]
-        if changes != self._changes:  # every new connection asks this, and few things change it
+        if changes != self._changes:  # every new connection asks; the answer rarely changes
             found = self._asked("insides", otherwise=None)
             if found is not None:
                 self._insides, self._changes = found, changes
@@ -66,7 +68,7 @@ class RemotePinholes:
         try:
             return cast(Pinhole, self._rpc.request("open", flow, expectation, origin, now))
         except BackendError as error:
-            # The request may still be carried out, and the pinhole would be announced to nobody.
+            # The request may still be carried out, and no message would announce the pinhole.
             self.close(flow, expectation.agreement, "nobody was told of it")
             raise Refused(str(error)) from error
 
@@ -82,13 +84,13 @@ class RemotePinholes:
             self._rpc.notify("close_flow", flow, reason, now)
 
     def close_all(self, reason: str) -> None:
-        """Nothing: the pinholes belong to the main process, and outlive a worker."""
+        """Does nothing: the pinholes belong to the main process, and outlive a worker."""
 
     def expire(self, now: float) -> None:
         self._rpc.flush()
 
     def _asked(self, name: str, *arguments: object, otherwise: object) -> Any:
-        """The answer, or *otherwise* if there is none."""
+        """The answer to the request, or *otherwise* if there is none."""
         try:
             answer = self._rpc.request(name, *arguments)
         except BackendError as error:
@@ -100,7 +102,7 @@ class RemotePinholes:
 
 
 class RemoteQueueControl:
-    """core.backend.QueueControl. Followed servers concern every worker, so they are the main process's."""
+    """core.backend.QueueControl. Followed servers go to the main process, because all workers read them."""
 
     def __init__(self, own: QueueControl, rpc: RpcClient) -> None:
         self.offload = own.offload
@@ -112,7 +114,7 @@ class RemoteQueueControl:
 
 
 class RemoteFollowed:
-    """core.backend.News: the servers that all workers follow, asked for when *page* says so."""
+    """core.backend.News: the followed servers of all workers, requested when *page* shows a change."""
 
     def __init__(self, rpc: RpcClient, page: SharedPage) -> None:
         self._rpc = rpc

@@ -3,9 +3,9 @@
 Each message is one datagram of a SOCK_SEQPACKET pair. A request is (number, name, arguments), its answer
 (number, outcome, value); number 0 asks for no answer. A late answer is recognised by its number.
 
-Messages are pickles. A sender of pickles can run code in the receiver. Here that gives it nothing: both ends
-are the same program with the same user and capabilities, one started by the other, and no other process has
-the socket. A worker that is broken into could change the firewall without it.
+Messages are pickles, and a sender of pickles can run code in the receiver. This gives the sender no new
+power: both ends are the same program with the same user and capabilities, one has started the other, and no
+other process has the socket. A compromised worker could change the firewall without the socket.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from nfreaim.errors import BackendError
 log = logging.getLogger("nfreaim")
 
 PATIENCE_S: Final = 2.0
-"""That a request may take; the worker's packets wait meanwhile."""
+"""At most as long a request waits for its answer; the worker's packets wait meanwhile."""
 
-_IMPATIENCE_S: Final = 0.02  # the same after a request that was not answered
+_IMPATIENCE_S: Final = 0.02  # the same after a request without an answer
 
 ONE_WAY: Final = 0
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 
 LARGEST: Final = 4 << 20
-"""Bytes of a message: the statistics of 16384 edited connections have 1 MiB, as many endpoints less."""
+"""Bytes of the largest message. Statistics of 16384 edited connections have 1 MiB, as many endpoints less."""
 
-_BACKLOG: Final = 4096  # messages that want no answer and found no room
+_BACKLOG: Final = 4096  # at most as many notifications wait for room in the socket
 _SO_SNDBUFFORCE: Final = 32
 
 
@@ -43,7 +43,7 @@ class Gone(BackendError):
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends."""
+    """The two ends of a connection."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends:
         allow_large_messages(end)
@@ -51,7 +51,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def allow_large_messages(end: socket.socket) -> None:
-    """Make the socket's buffer large enough."""
+    """Make the socket's buffer large enough for the largest message."""
     with suppress(OSError):  # smaller messages still work
         end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, LARGEST)
 
@@ -73,7 +73,7 @@ def reply(end: socket.socket, number: int, outcome: str, value: Any) -> None:
 
 
 class RpcClient:
-    """The worker's end. Nothing here waits for longer than its patience."""
+    """The worker's end. No call waits for longer than its patience."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -83,17 +83,17 @@ class RpcClient:
         self._lost = self._silent = False
 
     def fileno(self) -> int:
-        """For a selector: readable when the other end has gone, or a late answer has come."""
+        """For a selector: readable when the other end has closed, or a late answer has come."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()
 
     def request(self, name: str, *arguments: Any, patience: float = PATIENCE_S) -> Any:
-        """The answer. Raises Refused if it is a refusal, BackendError if there was an error or no answer."""
+        """The answer. Raises Refused if it is a refusal, BackendError if it is an error or does not come."""
         self._number += 1
-        # If the last request was not answered, packets do not wait so long again.
+        # After a request without an answer packets wait for a short time only.
         first = min(patience, _IMPATIENCE_S) if self._silent else patience
         until = time.monotonic() + first
         try:
@@ -117,7 +117,7 @@ class RpcClient:
         return value
 
     def notify(self, name: str, *arguments: Any, keep: bool = True) -> None:
-        """Send what needs no answer, at once or, with *keep*, when there is room. Never raises."""
+        """Send a message without an answer: at once or, with *keep*, when there is room. Raises nothing."""
         data = pickle.dumps((ONE_WAY, name, arguments))
         if keep:
             self._backlog.append(data)
@@ -134,12 +134,12 @@ class RpcClient:
                 self._lost = True
 
     def flush(self) -> None:
-        """Send what found no room before, if there is room now. Never raises."""
+        """Send the messages that found no room before, if there is room now. Raises nothing."""
         with suppress(OSError):
             self._send_backlog(0.0)
 
     def gone(self) -> bool:
-        """Whether the other end has gone. Reads late answers and forgets them."""
+        """Whether the other end has closed. Reads late answers and discards them."""
         self._socket.settimeout(0.0)
         try:
             while True:

@@ -1,7 +1,7 @@
-"""SharedPage: numbers in shared memory that the main process writes and the workers read without asking.
+"""SharedPage: numbers in shared memory, which the main process writes and the workers read without a request.
 
 An anonymous file (memfd) of one page. The main process maps it for writing, the workers for reading only.
-Each number is eight bytes, aligned, so that it is read as a whole. The layout is in ``Slot``.
+Each number has eight bytes and is aligned, so that a read sees a whole number. ``Slot`` is the layout.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ class Slot(IntEnum):
     """Index of each number, in native 64-bit words."""
 
     PINHOLES = 0
-    """How many are open."""
+    """Number of open pinholes."""
     STANDING = 1
-    """1 if any of them is a standing one, else 0."""
+    """1 if an open pinhole is a standing one, else 0."""
     PINHOLE_CHANGES = 2
-    """Another number than before: pinholes were opened or closed."""
+    """Incremented when a pinhole is opened or closed."""
     FOLLOWED_CHANGES = 3
-    """Another number than before: servers were followed anew."""
+    """Incremented when a redirect names a server."""
 
 
 class SharedPage:
-    """A mapping of *handle*, the file of a page that ``make`` made.
+    """A mapping of *handle*, the descriptor of a page that ``make`` made.
 
-    view  the descriptor to hand to readers; it allows no writing
+    view  the descriptor for readers; it allows no writing
     """
 
     def __init__(self, handle: int, write: bool = False) -> None:
@@ -41,7 +41,7 @@ class SharedPage:
 
     @classmethod
     def make(cls) -> SharedPage:
-        """A new page, all zeroes. Only processes that are handed its descriptor inherit it."""
+        """A new page, all zeroes. Only processes that get its descriptor inherit it."""
         handle = os.memfd_create("nfreaim", os.MFD_CLOEXEC)
         os.ftruncate(handle, _SIZE)
         return cls(handle, write=True)
@@ -53,7 +53,7 @@ class SharedPage:
         self._words[number] = value
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Unmap the page and close its descriptors."""
         self._words.release()
         self._map.close()
         for handle in {self._handle, self.view}:

@@ -1,7 +1,7 @@
-"""Supervisor: starts the workers, answers them, restarts those that end, and stops all.
+"""Supervisor: starts the workers, answers their requests, restarts those that end, and stops all.
 
-A worker is a program of its own, started by exec. It inherits nothing but its end of a socket pair and the
-shared page, so a new one can replace a dead one at any time. What it may request is in ``RequestHandlers``.
+A worker is a program of its own, started by exec. It inherits only its end of a socket pair and the shared
+page, so a new worker can replace a dead one at any time. ``RequestHandlers`` lists the requests.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from nfreaim.host.workers.shared_page import SharedPage, Slot
 
 log = logging.getLogger("nfreaim")
 
-_START_TIMEOUT_S: Final = 60.0  # for all to come up, on a busy machine
-_STOP_TIMEOUT_S: Final = 10.0  # for all to end
-_LINK_CLOSE_GRACE_S: Final = 1.0  # for a process to end that has closed its socket
-_STABLE_AFTER_S: Final = 60.0  # an end after so long a life does not count as one of a row
-_MOST_FAILURES: Final = 5  # ends in a row of one worker
-_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.2, 5.0  # before a restart
-_TURN: Final = 64  # messages of one worker before the others and everything else have their turn
+_START_TIMEOUT_S: Final = 60.0  # for all workers to serve their queues, on a busy machine
+_STOP_TIMEOUT_S: Final = 10.0  # for all workers to end
+_LINK_CLOSE_GRACE_S: Final = 1.0  # for a worker to end after it closed its socket
+_STABLE_AFTER_S: Final = 60.0  # that a worker has to live for its end not to count as one in a row
+_MOST_FAILURES: Final = 5  # ends of one worker in a row; then the daemon ends
+_BACKOFF_FIRST_S, _BACKOFF_MOST_S = 0.2, 5.0  # before a restart, doubled each time
+_TURN: Final = 64  # at most as many messages of one worker are answered in a row
 
 
 class PublishingJournal(Journal):
-    """The log, and the shared page: it says that pinholes were opened or closed."""
+    """Logs, and counts opened and closed pinholes in the shared page, so that workers ask again."""
 
     def __init__(self, page: SharedPage) -> None:
         self._page = page
@@ -78,7 +78,7 @@ class FollowedServers(Protocol):
 
 
 class RequestHandlers:
-    """What workers may request, by name; the arguments are those of the methods in core.backend."""
+    """The requests of workers, by name; the arguments are those of the methods in core.backend."""
 
     def __init__(self, pinholes: PinholeTable, servers: FollowedServers, page: SharedPage) -> None:
         self._pinholes = pinholes
@@ -98,7 +98,7 @@ class RequestHandlers:
         }
 
     def handle(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
-        """Outcome and value, see host.workers.rpc. Raises nothing."""
+        """Outcome and value of a request, see host.workers.rpc. Raises nothing."""
         try:
             return DONE, self._names[name](*arguments)
         except Refused as refused:
@@ -112,12 +112,12 @@ class RequestHandlers:
             self.publish()
 
     def publish(self) -> None:
-        """Bring the page up to date. Call it after everything that may have opened or closed a pinhole."""
+        """Bring the page up to date. Call it after each step that may have opened or closed a pinhole."""
         self._page[Slot.PINHOLES] = len(self._pinholes)
         self._page[Slot.STANDING] = int(self._pinholes.has_standing())
 
     def publish_followed(self) -> None:
-        """Have the workers ask for the followed servers."""
+        """Make the workers ask for the followed servers again."""
         self._page[Slot.FOLLOWED_CHANGES] += 1
 
     def _flows(self) -> frozenset[FlowId]:
@@ -133,7 +133,12 @@ class RequestHandlers:
 
 @dataclass
 class _Worker:
-    """One worker, and the process that runs as it now."""
+    """One worker, and the process that is this worker now.
+
+    failures  ends of its processes in a row
+    start_at  earliest time of the next start
+    stats     of the running process; *earlier*: the counters of those before it
+    """
 
     number: int
     queue: int
@@ -149,9 +154,9 @@ class _Worker:
 
 
 class Supervisor:
-    """The workers for *config*, one for each of its reading queues; none runs yet.
+    """The workers for *config*, one for each of its reading queues; ``start`` starts them.
 
-    rules_go_with_us  the rules are removed when the daemon ends, so nobody will go on with its flows
+    rules_go_with_us  the rules are removed when the daemon ends, so no later daemon goes on with its flows
     """
 
     def __init__(
@@ -167,9 +172,9 @@ class Supervisor:
         self._workers = [_Worker(number, queue) for number, queue in enumerate(config.reading, 1)]
 
     def start(self, other: int, meanwhile: Callable[[], None]) -> None:
-        """Start all, and wait until each serves its queue. Raises BackendError if one cannot begin.
+        """Start all workers, and wait until each serves its queue. Raises BackendError if one cannot begin.
 
-        Meanwhile, *meanwhile* is called whenever descriptor *other* is readable.
+        *meanwhile* is called whenever descriptor *other* is readable during the wait.
         """
         self._selector.register(other, EVENT_READ, meanwhile)
         for worker in self._workers:
@@ -194,11 +199,11 @@ class Supervisor:
         self._selector = selector
 
     def tick(self) -> None:
-        """Restart workers that have ended. Call it often. Raises BackendError if one goes on ending."""
+        """Restart workers that have ended. Call it often. Raises BackendError if one ends again and again."""
         now = clock()
         for worker in self._workers:
             if worker.process is not None and worker.process.poll() is not None:
-                self._serve(worker)  # its last messages come before the end of its socket
+                self._serve(worker)  # reads its last messages, and then the end of the connection
             if worker.process is None and now >= worker.start_at:
                 if worker.failures >= _MOST_FAILURES:
                     raise BackendError(
@@ -208,7 +213,7 @@ class Supervisor:
                 self._begin(worker)
 
     def stop(self) -> None:
-        """Stop all, and answer them meanwhile. Those that do not end in time are killed."""
+        """Stop all workers, and answer them meanwhile. Workers that do not end in time are killed."""
         self._stopping = True
         with DefaultSelector() as selector:
             running = [worker for worker in self._workers if worker.process is not None]
@@ -226,7 +231,7 @@ class Supervisor:
                 _end(worker.process, until)
 
     def readers(self) -> Readers:
-        """What they told last."""
+        """The statistics that the workers sent last."""
         told = [total([worker.stats, worker.earlier]) for worker in self._workers]
         each = [
             {
@@ -245,7 +250,7 @@ class Supervisor:
         ours.setblocking(False)
         words = ["worker", str(theirs.fileno()), str(self._page.view), str(worker.number)]
         words += ["--log-level", self._config.log_level]
-        # Not from the working directory, which may hold another package of our name.
+        # Without the working directory, which may hold another package of our name.
         paths = os.pathsep.join(path for path in sys.path if path)
         try:
             worker.process = subprocess.Popen(
@@ -253,7 +258,7 @@ class Supervisor:
                 env={**os.environ, "PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._page.view),
-                start_new_session=True,  # a terminal's Ctrl-C is for the main process, which stops all
+                start_new_session=True,  # a terminal's Ctrl-C reaches the main process only, which stops all
             )
         except OSError as error:
             ours.close()
@@ -264,13 +269,13 @@ class Supervisor:
         self._selector.register(ours, EVENT_READ, partial(self._serve, worker))
 
     def _ended(self, worker: _Worker) -> None:
-        """Its process has ended, or has closed its socket, which means the same."""
+        """The worker's process has ended, or has closed its socket, which it does only at its end."""
         self._close_link(worker)
         if worker.process is not None:
             _end(worker.process, time.monotonic() + _LINK_CLOSE_GRACE_S)
             worker.why = worker.why or f"exit status {worker.process.returncode}"
             worker.process = None
-        # Its flows are gone with it; what it counted has happened.
+        # Its flows are gone with the process; its counters stay true.
         worker.earlier = total([worker.earlier, NOTHING._replace(counters=worker.stats.counters)])
         worker.stats = NOTHING
         now = clock()
@@ -313,7 +318,7 @@ class Supervisor:
             (worker.why,) = arguments
         elif name == "config":
             outcome = DONE, self._config
-        elif name == "last":  # it ends: whether nobody will go on with its flows
+        elif name == "last":  # asked by a worker that ends: whether no later daemon goes on with its flows
             outcome = DONE, self._stopping and self._rules_go_with_us
         else:
             outcome = self._handlers.handle(name, arguments)
@@ -321,7 +326,7 @@ class Supervisor:
             return
         try:
             reply(worker.link, number, *outcome)
-        except OSError as error:  # it has ended, or reads nothing
+        except OSError as error:  # the worker has ended, or does not read
             log.warning("worker %d was not answered: %s", worker.number, error)
 
 

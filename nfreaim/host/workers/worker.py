@@ -1,8 +1,8 @@
 """Worker: one of several processes that read packets, from its first request to its end.
 
-It serves one queue with an engine of its own. Pinholes, followed servers and everything else that exists once
-are the main process's, which is asked by RPC. When the main process is gone a worker ends as by SIGTERM, and
-established flows are kept for the next daemon.
+It serves one queue with an engine of its own. The main process has everything that exists once, such as
+pinholes and followed servers; the worker asks it by RPC. When the main process has gone a worker ends as it
+does at SIGTERM, and saves established flows for the next daemon.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ log = logging.getLogger("nfreaim")
 _CONFIG_TIMEOUT_S: Final = 60.0  # for the main process to answer the first request
 _BIND_TIMEOUT_S: Final = 2.0  # for an earlier process to leave the queue
 _BIND_RETRY_S: Final = 0.05
-_TELL_EVERY_S: Final = 1.0  # the statistics
-_LOOK_EVERY_S: Final = 2.0  # at the set entries of our skewed flows
+_TELL_EVERY_S: Final = 1.0  # between two messages with statistics
+_LOOK_EVERY_S: Final = 2.0  # between two looks at the set entries of our skewed flows
 
 
 def serve(link_handle: int, page_handle: int, number: int) -> None:
-    """Be worker *number*, with the inherited ends of socket and page. Raises BackendError."""
+    """Be worker *number*, with the inherited descriptors of socket and page. Raises BackendError."""
     capabilities.require()
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
@@ -57,7 +57,7 @@ def serve(link_handle: int, page_handle: int, number: int) -> None:
 
 
 class _Worker:
-    """Its parts; *stack* unmakes them."""
+    """The parts of a worker; *stack* closes them."""
 
     def __init__(self, rpc: RpcClient, page: SharedPage, number: int, stack: ExitStack) -> None:
         config: Config = rpc.request("config", patience=_CONFIG_TIMEOUT_S)
@@ -75,7 +75,7 @@ class _Worker:
         self._reader = Reader(self._engine, self._backend, _bound(config.reading[number - 1], self._engine))
 
     def run(self, signals: socket.socket) -> None:
-        """Read packets until a signal comes or the main process is gone."""
+        """Read packets until a signal comes or the main process has gone."""
         loop = Loop(signals, lambda: None)
 
         def hear() -> None:
@@ -98,14 +98,14 @@ class _Worker:
     def _close(self) -> None:
         try:
             last = bool(self._rpc.request("last"))
-        except BackendError:  # the rules stay, and another daemon will come
+        except BackendError:  # the main process has gone; the rules stay for the next daemon
             last = False
         self._reader.close(reset_skewed=last)
         self._tell()
 
 
 def _bound(number: int, engine: Engine) -> PacketQueue:
-    """The queue, bound once an earlier process that is about to end has left it."""
+    """The queue, bound as soon as an earlier process has left it. Raises BackendError if it stays."""
     until = time.monotonic() + _BIND_TIMEOUT_S
     while True:
         queue = PacketQueue(number, engine, clock)
