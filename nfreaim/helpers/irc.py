@@ -217,7 +217,9 @@ class _Dcc(NamedTuple):
         action, stage = action if change else "left", 1 if self.gap else 2
         before, after = change or (self.named, self.named)
         nat.count(action.replace("-", "_"))
-        nat.report(Report(way, self.service, stage, self.agreement, before, after, action, reason))
+        nat.report(
+            Report(way, self.service, stage, self.agreement, before, after, action=action, reason=reason)
+        )
         if after == self.named:
             return []
         address = b"%d%s" % (int(IPv4Address(after.address)), self.gap) if self.gap else b""

@@ -331,7 +331,8 @@ class OscarHelper:
         except Refused as refusal:
             return proposal.leave(_REPLY, nat, str(refusal))
         proposal.move(socket.inet_aton(host), inside, outside)
-        return proposal.rewritten(frame, nat, inside, outside, cookie, "host of the inside networks")
+        reason = "host of the inside networks"
+        return proposal.rewritten(frame, nat, inside, outside, agreement=cookie, reason=reason)
 
     def _incoming(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal relayed to a client: if it names one of our pinholes, name the host behind it."""
