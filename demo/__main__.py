@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
 
-from demo import icq
+from demo import icq, irc
 from demo.rows import (
     AOL,
     AT_HOME,
@@ -36,8 +36,11 @@ from demo.rows import (
     judge,
 )
 from tests.lab import home
-from tests.lab.net import LAN, SECOND_SERVER, Lab, lab_available
-from tests.lab.standin import Client, IcqCall, Server, Transfer
+from tests.lab.irc_client import IrcClient, Outcome
+from tests.lab.irc_server import IrcServer
+from tests.lab.net import LAN, SECOND_SERVER, Daemon, Lab, lab_available
+from tests.lab.scene import start
+from tests.lab.standin import Client, IcqCall, Server, StandIn, Transfer
 from tests.lab.traffic import download
 
 # Clients of different servers on one host listen on different ports.
@@ -67,6 +70,19 @@ def home_servers(lab: Lab) -> dict[str, tuple[Server, str, str]]:
         ),
         LONG: (Server(lab, address=home.LONG_INSIDE, node="hsrv"), "", f"{home.SHORT_OUTSIDE}:5190"),
     }
+
+
+def aim_clients(lab: Lab) -> Clients:
+    """The AIM clients of one lab, by host and server; they are still starting."""
+    everybody = ("alice", "amy", "bob", "carol")
+    made = {(host, "oos"): Client(lab, host, f"{host} oos") for host in everybody}
+    for host in ("alice", "amy", "carol"):
+        made[host, "aol"] = Client(lab, host, f"{host} aol", "winaim")
+    for place in (HOME, ROUTER):
+        for host in everybody:
+            made[host, place] = Client(lab, host, f"{host} {place}", first_port=PORTS[place])
+    made["bob", LONG] = Client(lab, "bob", "bob long", first_port=PORTS[LONG])
+    return made
 
 
 def sign_on_at_home(column: Column, servers: dict[str, tuple[Server, str, str]], clients: Clients) -> None:
@@ -112,13 +128,11 @@ def transfers(column: Column, clients: Clients, rows: list[Row]) -> None:
         )
 
 
-def calls(column: Column, outcomes: dict[icq.Call, IcqCall]) -> None:
-    """Note the outcomes of ICQ's direct connections."""
-    for row, call in outcomes.items():
-        wrong = row.objection(call, column.routers)
-        reason = f"expected: {wrong}. {call.reason}" if wrong else call.reason
-        text = f"{'ok' if call.ok else 'fails'} {call.seconds:.1f} s"
-        column.cells[row.title] = Cell(call.ok, text, peer=call.peer, reason=reason, good=not wrong)
+def note(column: Column, row: icq.Call | irc.Offer, outcome: IcqCall | Outcome, wrong: str) -> None:
+    """Note the outcome of one of ICQ's direct connections or IRC's offers, and what is wrong with it."""
+    reason = f"expected: {wrong}. {outcome.reason}" if wrong else outcome.reason
+    text = f"{'ok' if outcome.ok else 'fails'} {outcome.seconds:.1f} s"
+    column.cells[row.title] = Cell(outcome.ok, text, reason=reason, good=not wrong)
 
 
 def ordinary(column: Column) -> Cell:
@@ -145,59 +159,60 @@ def ordinary(column: Column) -> Cell:
     return Cell(True, f"ok {seconds:.1f} s")
 
 
+def stopped(lab: Lab, daemons: dict[str, Daemon], before: dict[str, str]) -> Cell:
+    """Stop the daemons: then the routers' rules must be what they were *before*."""
+    if not daemons:
+        return Cell(True, "-")
+    problems = []
+    for router, daemon in daemons.items():
+        if lab.firewall_rules(router) == before[router]:
+            problems.append(f"router {router}: no rules while running")
+        status = daemon.stop()
+        if status != 0:
+            problems.append(f"router {router}: nfreaim ended with status {status}")
+        pair = before[router].splitlines(), lab.firewall_rules(router).splitlines()
+        problems += [f"router {router}: {line}" for line in difflib.unified_diff(*pair, lineterm="", n=0)]
+    good = not problems
+    return Cell(good, "yes" if good else "no", reason="; ".join(problems), good=good)
+
+
 def run_column(column: Column) -> None:
     """One lab from the first namespace to the last check."""
     with column.lab as lab:
         prepare_home(lab)
         before = {router: lab.firewall_rules(router) for router in column.routers}
-        daemons = {router: lab.start_alg(router, wait=False) for router in column.routers}
+        daemons = {router: start(lab, router, irc.SETTINGS, wait=False) for router in column.routers}
         servers = {"oos": Server(lab), "aol": Server(lab, "aol", {"name": "whole"}, SECOND_SERVER)}
-        clients = {}
-        for server, profile, hosts in (
-            ("oos", "libpurple", ("alice", "amy", "bob", "carol")),
-            ("aol", "winaim", ("alice", "amy", "carol")),
-        ):
-            for host in hosts:
-                clients[host, server] = Client(lab, host, f"{host} {server}", profile)
         at_home = home_servers(lab)
-        for place in (HOME, ROUTER):
-            for host in ("alice", "amy", "bob", "carol"):
-                clients[host, place] = Client(lab, host, f"{host} {place}", first_port=PORTS[place])
-        clients["bob", LONG] = Client(lab, "bob", "bob long", first_port=PORTS[LONG])
+        clients = aim_clients(lab)
         icq_clients = icq.clients(lab)
-        standins = (*servers.values(), *(server for server, *_ in at_home.values()), *clients.values())
-        for standin in (*standins, *icq_clients.values()):
-            standin.wait_ready()
+        irc_server, irc_clients = IrcServer(lab), irc.clients(lab)
+        oscar = (*servers.values(), *(server for server, *_ in at_home.values()), *clients.values())
+        ends: list[StandIn | IrcServer | IrcClient] = [*oscar, *icq_clients.values(), irc_server]
+        for end in (*ends, *irc_clients.values()):
+            end.wait_ready()
         for daemon in daemons.values():
             daemon.wait_ready()
         for (_, kind), client in clients.items():
             if kind in servers:
                 client.sign_on(servers[kind], services=kind == "oos")
         icq.sign_on(icq_clients, servers)
-        with ThreadPoolExecutor(1 + len(icq.CALLS)) as pool:
+        irc.sign_on(irc_clients, irc_server)
+        with ThreadPoolExecutor(1 + len(icq.CALLS) + len(irc.OFFERS)) as pool:
             signing_on = pool.submit(sign_on_at_home, column, at_home, clients)
-            outcomes = icq.start(icq_clients, pool)
+            calls = icq.start(icq_clients, pool)
+            offers = irc.start(irc_clients, pool)
             transfers(column, dict(clients), FILES)
             transfers(column, dict(clients), IMS + AOL)
-            calls(column, outcomes())
+            for call, connection in calls().items():
+                note(column, call, connection, call.objection(connection, column.routers))
+            for offer, outcome in offers().items():
+                note(column, offer, outcome, offer.objection(outcome, column.routers))
             signing_on.result()
         transfers(column, clients, AT_HOME)
         at_home[ROUTER][0].stop()  # its port is wanted for ordinary traffic
         column.cells[ORDINARY] = ordinary(column)
-        problems = []
-        for router, daemon in daemons.items():
-            if lab.firewall_rules(router) == before[router]:
-                problems.append(f"router {router}: no rules while running")
-            status = daemon.stop()
-            if status != 0:
-                problems.append(f"router {router}: nfreaim ended with status {status}")
-            pair = before[router].splitlines(), lab.firewall_rules(router).splitlines()
-            problems += [f"router {router}: {line}" for line in difflib.unified_diff(*pair, lineterm="", n=0)]
-        if daemons:
-            good = not problems
-            column.cells[RULES] = Cell(good, "yes" if good else "no", reason="; ".join(problems), good=good)
-        else:
-            column.cells[RULES] = Cell(True, "-")
+        column.cells[RULES] = stopped(lab, daemons, before)
 
 
 def attempt_column(column: Column) -> None:
@@ -211,6 +226,7 @@ def attempt_column(column: Column) -> None:
 def table(columns: list[Column]) -> str:
     """The one table."""
     titles = [row.title for row in (*FILES, *IMS, *AOL)] + [call.title for call in icq.CALLS]
+    titles += [offer.title for offer in irc.OFFERS]
     titles += [row.title for row in SERVERS_AT_HOME] + [ORDINARY, RULES]
     lines = [["", *(column.name for column in columns)]]
     for title in titles:
@@ -255,7 +271,9 @@ def _deaf(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     """Run the columns; 0 all as it has to be, 1 not, 2 no lab possible here, 130 interrupted."""
-    parser = argparse.ArgumentParser(description="AIM's and ICQ's peer connections across two NAT routers.")
+    parser = argparse.ArgumentParser(
+        description="Peer connections of AIM, ICQ and IRC across two NAT routers."
+    )
     parser.add_argument("--plain-only", action="store_true", help="only the column without nfreaim")
     parser.add_argument("--keep-logs", type=Path, metavar="DIR", help="copy all logs to DIR")
     options = parser.parse_args()

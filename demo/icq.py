@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from demo.rows import side_by_side
 from tests.lab.net import ADDRESS, BEHIND, Lab
 from tests.lab.standin import IcqCall, IcqClient, Server, icq_call
 
@@ -77,15 +78,9 @@ def sign_on(online: Clients, servers: dict[str, Server]) -> None:
 
 def start(online: Clients, pool: ThreadPoolExecutor) -> Callable[[], dict[Call, IcqCall]]:
     """Make every call, those of one pair one after the other; the outcomes when they are there."""
-    pairs: dict[tuple[str, str, str], list[Call]] = {}
-    for row in CALLS:
-        pairs.setdefault((row.caller, row.listener, row.server), []).append(row)
-
-    def run(rows: list[Call]) -> dict[Call, IcqCall]:
-        return {
-            row: icq_call(online[row.caller, row.server], online[row.listener, row.server], row.how)
-            for row in rows
-        }
-
-    running: list[Future[dict[Call, IcqCall]]] = [pool.submit(run, rows) for rows in pairs.values()]
-    return lambda: {row: call for future in running for row, call in future.result(60.0).items()}
+    return side_by_side(
+        CALLS,
+        pair=lambda row: (row.caller, row.listener, row.server),
+        make=lambda row: icq_call(online[row.caller, row.server], online[row.listener, row.server], row.how),
+        pool=pool,
+    )

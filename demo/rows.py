@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tests.lab.net import ADDRESS, BEHIND, Lab
 
@@ -76,6 +79,28 @@ class Column:
     lab: Lab
     cells: dict[str, Cell] = field(default_factory=dict)
     error: str = ""
+
+
+_Row = TypeVar("_Row", bound=Hashable)
+_Outcome = TypeVar("_Outcome")
+
+
+def side_by_side(
+    rows: Iterable[_Row],
+    pair: Callable[[_Row], Hashable],
+    make: Callable[[_Row], _Outcome],
+    pool: ThreadPoolExecutor,
+) -> Callable[[], dict[_Row, _Outcome]]:
+    """Begin with all rows, those of one *pair* one after the other; the outcomes when they are there."""
+    pairs: dict[Hashable, list[_Row]] = {}
+    for row in rows:
+        pairs.setdefault(pair(row), []).append(row)
+
+    def run(mine: list[_Row]) -> dict[_Row, _Outcome]:
+        return {row: make(row) for row in mine}
+
+    running = [pool.submit(run, mine) for mine in pairs.values()]
+    return lambda: {row: outcome for future in running for row, outcome in future.result(60.0).items()}
 
 
 ORDINARY, RULES = "ordinary traffic untouched", "firewall as before, after stop"

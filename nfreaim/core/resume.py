@@ -132,7 +132,8 @@ class Resumed(Reading):
     """The reading of a flow of an earlier daemon. *position*: as ``KeptFlows.save`` wrote it, or empty.
 
     The first edit that changes a length waits until both positions are certain: each direction has had a
-    segment in its place since the restart, and the scales of both windows are known.
+    segment in its place since the restart, which acknowledges nothing unseen, and the scales of both windows
+    are known.
     """
 
     __slots__ = ("_flow", "_met", "_resumable", "_seen", "_since")
@@ -169,8 +170,12 @@ class Resumed(Reading):
         return known or flow.skewed
 
     def saw(self, stream: Stream[Flow], segment: Segment) -> None:
-        if self.state is State.ESTABLISHED and segment.seq == stream.expected and segment.flags & ACK:
+        if self.state is not State.ESTABLISHED or segment.seq != stream.expected:
+            return
+        if _nothing_beyond(stream.other, segment):
             self._seen |= 1 << stream.direction
+        elif segment.flags & ACK and _ahead(stream.other, segment) > 1:  # one more than seen may be a FIN
+            self._seen = 0
 
     def ready(self, stream: Stream[Flow], segment: Segment, now: float) -> bool:
         if self.state is State.RESTORED:
@@ -197,11 +202,13 @@ class Resumed(Reading):
     def _resync(self, stream: Stream[Flow], segment: Segment, now: float) -> None:
         """Show the bytes of *segment* to the helper, which only looks at them."""
         way, at = stream.direction, stream.offset(segment.seq)
-        if self._met[way] and _repeats(stream, at, segment):
+        # Edits that were made stand at offsets, which must go on meaning the same bytes.
+        numbered = self._flow.skewed or bool(stream.map.edits)
+        if (self._met[way] or numbered) and _repeats(stream, at, segment):
             return
         joined = self._met[way] and at <= stream.next < at + segment.size
         self._met[way] = True
-        if not joined and not self._flow.skewed:
+        if not (joined or numbered):
             stream.rebase(segment.seq)
             at = 0
         new_from = stream.next - at if joined else 0

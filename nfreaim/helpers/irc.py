@@ -11,13 +11,12 @@ description of the DCC protocol"; RESUME, ACCEPT, quotes and port 0 are from mIR
 
 Who offers listens. So an offer that leaves must name the router, and a pinhole must stand behind what it
 names (``_outgoing``). An offer that arrives and names a pinhole of ours comes from the same network, and must
-name the host again (``_incoming``). RESUME and ACCEPT name a port as their writer knows it (``_answer``). All
-else leaves as it came: port 0 (the receiver is to listen, and will make an ordinary offer), IPv6, what is not
-exactly of this form.
+name the host again (``_incoming``). RESUME and ACCEPT name a port as their writer knows it. All else leaves
+as it came: port 0 (the receiver is to listen, and will make an ordinary offer), IPv6, any other form.
 
-What ends an agreement: its deadline, the sign-off, the end of the connection; DCC has no word for "no". There
-are no greetings, by which a pinhole could tell the right peer from others: who gets a file is silent until it
-begins to come, and a chat begins with any text, from either side.
+DCC has no word for "no": an agreement ends by its deadline, the sign-off or the end of the connection. It has
+no greetings, by which a pinhole could tell the right peer from others: who gets a file waits for its first
+byte in silence, and a chat begins with any text, from either side.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 from ipaddress import IPv4Address
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from nfreaim.core.address import Direction, End, Endpoint
 from nfreaim.core.helper import Action, Expectation, HelperSpec, Nat, Refused, Report, Scan, Service
@@ -34,23 +33,20 @@ from nfreaim.errors import Foreign
 
 # "++" and "*+" never give back what they took: a hostile line takes no longer to read than another.
 _MESSAGE: Final = re.compile(
-    rb"(?:@[^ ]++ ++)?(?::(?P<nick>[^ !]++)(?P<user>[^ ]*+) ++)?(?P<command>[A-Za-z]++|[0-9]{3})(?=[ \r\n])"
-)
-_DCC: Final = re.compile(  # from the command's end to the first byte that an edit may concern
-    rb" ++(?P<target>[^ ]++) ++:?\x01DCC ++(?P<verb>[ST]?SEND|S?CHAT|RESUME|ACCEPT) ++"
-    rb"(?:\"[^\"\r\n\0\x01]++\"|[^ \"\r\n\0\x01][^ \r\n\0\x01]*+) ++",
+    rb"(?:@[^ ]++ ++)?(?::(?P<nick>[^ !]++)(?P<user>[^ ]*+) ++)?"
+    rb"(?P<command>(?P<talk>(?:PRIVMSG|NOTICE)(?= ))|[A-Z]++|[0-9]{3})(?=[ \r\n])"
+    # and of a DCC message what comes before the first byte that an edit may concern
+    rb"(?(talk)(?: ++(?P<target>[^ ]++) ++:?\x01DCC ++(?P<verb>[ST]?SEND|S?CHAT|RESUME|ACCEPT) ++"
+    rb"(?:\"[^\"\r\n\0\x01]++\"|[^ \"\r\n\0\x01][^ \r\n\0\x01]*+) ++)?)",
     re.IGNORECASE,
 )
 _PORT: Final = re.compile(rb"(?P<port>0|[1-9][0-9]{0,4})(?=[ \x01\r\n])")
 _ENDPOINT: Final = re.compile(rb"(?P<address>[1-9][0-9]{0,9})(?P<gap> ++)" + _PORT.pattern)
 _UNFINISHED: Final = re.compile(rb"[0-9]{0,10}(?: ++[0-9]*+(?:[ \x01\r].*+)?)?", re.DOTALL)
-_NOTEWORTHY: Final = (  # by direction: whole lines without this are of no interest
-    re.compile(rb"\x01|^(?:[@:][^ \n]*+ ++)*+(?:QUIT|STARTTLS)", re.IGNORECASE | re.MULTILINE),
-    re.compile(rb"\x01|^(?:[@:][^ \n]*+ ++)*+(?:ERROR|670)", re.IGNORECASE | re.MULTILINE),
-)
 _FIRST: Final = (b"CAP ", b"PASS ", b"NICK ", b"USER ")
 _TLS: Final = {(Direction.ORIGINAL, b"STARTTLS"), (Direction.REPLY, b"670")}
 _OVER: Final = {(Direction.ORIGINAL, b"QUIT"), (Direction.REPLY, b"ERROR")}
+_WAYS: Final[tuple[tuple[Literal["out", "in"], Action], ...]] = ("out", "rewritten"), ("in", "mapped-back")
 _LONGEST, _LONGEST_TAGGED = 512, 8191  # bytes of a line, with its CR LF
 _REMEMBERED: Final = 32  # answers of one flow whose port has to be changed
 
@@ -87,22 +83,21 @@ class IrcHelper:
                 self._sign_on(direction, at, message, nat)
             elif said in _OVER:
                 nat.withdraw_all("signed off")
-            elif message and (dcc := _dcc_of(direction, message, at)):
+            elif dcc := _dcc_of(direction, at, message):
                 edits += self._dcc(dcc, nat)
-        if not self.established and not _may_begin(direction, lines.at, lines.kept):
+        if not self.established and not _may_begin(direction, lines.at, lines.kept or b""):
             raise Foreign("does not begin as IRC does")
-        nat.set_buffered(sum(len(each.kept) for each in self._lines))
-        hold = self._hold(direction, nat) if lines.kept else None
+        nat.set_buffered(sum(len(each.kept or b"") for each in self._lines))
+        hold = self._hold(direction, lines, nat)
         return Scan(tuple(edits), hold) if edits or hold is not None else None
 
     def skips(self, direction: Direction, raw: bytes, start: int, nat: Nat) -> bool:
-        """See core.helper.Helper: nearly everything that is ever said comes in whole lines, and is talk."""
-        whole = self.established and not self._lines[direction].inside() and raw.endswith(b"\n")
-        return whole and not _NOTEWORTHY[direction].search(raw)
+        """See core.helper.Helper: not asked where lengths may change, for such flows take no fast path."""
+        return False
 
     def positions(self) -> tuple[bytes, bytes]:
         """See core.helper.Resumable: whether each direction stands inside a line."""
-        return bytes([self._lines[0].inside()]), bytes([self._lines[1].inside()])
+        return bytes([self._lines[0].kept != b""]), bytes([self._lines[1].kept != b""])
 
     def resume(self, positions: tuple[bytes, bytes] | None, starts: tuple[int, int]) -> None:
         """See core.helper.Resumable: the rest of a line that was begun is skipped."""
@@ -110,13 +105,13 @@ class IrcHelper:
             raise ValueError("no positions between lines or inside them")
         self.established = True
         for lines, position in zip(self._lines, positions or (b"", b""), strict=True):
-            lines.sure, lines.lost = positions is not None, position != b"\0"
+            lines.sure, lines.kept = positions is not None, b"" if position == b"\0" else None
 
     def resync(self, direction: Direction, data: bytes, start: int, now: float, joined: bool) -> bool:
         """See core.helper.Resumable: nothing in a line can look like its LF, so behind one a line begins."""
         lines = self._lines[direction]
         lines.sure = b"\n" in data or (joined and lines.sure)
-        lines.lost = not data.endswith(b"\n")
+        lines.kept = b"" if data.endswith(b"\n") else None
         return self._lines[0].sure and self._lines[1].sure
 
     def _sign_on(self, direction: Direction, at: int, message: re.Match[bytes] | None, nat: Nat) -> None:
@@ -131,112 +126,79 @@ class IrcHelper:
             self.established = True
             nat.established()
 
-    def _hold(self, direction: Direction, nat: Nat) -> int | None:
+    def _hold(self, direction: Direction, lines: _Lines, nat: Nat) -> int | None:
         """From where on an edit could concern the line whose end is missing; what is before need not wait."""
-        lines = self._lines[direction]
-        message = _MESSAGE.match(lines.kept)
-        head = message and _head_of(message)
         relevant = self.established and (direction is Direction.ORIGINAL or nat.has_pinholes())
-        if not relevant or not head or not _UNFINISHED.fullmatch(lines.kept, head.end()):
-            return None
-        return lines.at + head.end()
+        message = _MESSAGE.match(lines.kept) if relevant and lines.kept else None
+        possible = message and message["verb"] and _UNFINISHED.fullmatch(message.string, message.end())
+        return lines.at + message.end() if message and possible else None
 
     def _dcc(self, dcc: _Dcc, nat: Nat) -> list[Edit]:
-        if not dcc.address:
-            return self._answer(dcc, nat)
+        """What becomes of one DCC message: the edit that it needs. Whatever speaks against one is Refused."""
+        editable = nat.editable(dcc.direction, dcc.start)
+        if not dcc.gap:  # RESUME or ACCEPT: name the port as its reader knows it
+            change = self._answers.get((dcc.direction, dcc.verb, dcc.peer, dcc.named.port))
+            return dcc.leaves(nat, "port of an offer", change) if change and editable else []
         nat.count("proposals")
-        if not nat.editable(dcc.direction, dcc.start):
-            return dcc.left(nat, "its address had left before its end came")
-        return self._outgoing(dcc, nat) if dcc.direction is Direction.ORIGINAL else self._incoming(dcc, nat)
-
-    def _outgoing(self, dcc: _Dcc, nat: Nat) -> list[Edit]:
-        """A client's offer: have a pinhole opened, then announce it. What may be opened is for nat to say."""
-        if not dcc.port:
-            return dcc.left(nat, "passive: the receiver is to listen")
-        own = dcc.address == nat.inside.address
-        if not own and not nat.is_ours(dcc.address):  # which mIRC announces if told to ask the server for it
-            return dcc.left(nat, "not the sender's own address")
-        inside = Endpoint(nat.inside.address, dcc.port)
         try:
-            outside = nat.expect(Expectation(dcc.agreement, dcc.service, inside))
+            if not editable:
+                raise Refused("its address had left before its end came")
+            decide = _outgoing if dcc.direction is Direction.ORIGINAL else _incoming
+            before, after, reason = decide(dcc, nat)
         except Refused as refusal:
-            return dcc.left(nat, str(refusal))
-        reason = "own address" if own else "own outside address"
-        return self._moved(dcc, (inside, outside), nat, reason)
-
-    def _incoming(self, dcc: _Dcc, nat: Nat) -> list[Edit]:
-        """An offer to a client: if it names one of our pinholes, name the host behind it."""
-        announced = Endpoint(dcc.address, dcc.port)
-        inside = nat.inside_of(announced)
-        if inside is None:
-            return dcc.left(nat, "names no pinhole of this router")
-        return self._moved(dcc, (announced, inside), nat, "pinhole of this router")
-
-    def _moved(self, dcc: _Dcc, change: tuple[Endpoint, Endpoint], nat: Nat, reason: str) -> list[Edit]:
-        """Edit an offer. If its port changes, ACCEPT will follow it, and RESUME come against it."""
-        before, after = change
-        if before.port != after.port:
+            return dcc.leaves(nat, str(refusal))
+        if before.port != after.port:  # then ACCEPT will follow the offer, and RESUME come against it
             back = Direction(1 - dcc.direction)
             self._answers[dcc.direction, b"ACCEPT", dcc.peer, before.port] = before, after
             self._answers[back, b"RESUME", dcc.peer, after.port] = after, before
             while len(self._answers) > _REMEMBERED:
                 del self._answers[next(iter(self._answers))]
-        return dcc.changed(nat, change, reason)
-
-    def _answer(self, dcc: _Dcc, nat: Nat) -> list[Edit]:
-        """RESUME or ACCEPT: name the port as its reader knows it."""
-        change = self._answers.get((dcc.direction, dcc.verb, dcc.peer, dcc.port))
-        if change is None or not nat.editable(dcc.direction, dcc.start):
-            return []
-        return dcc.changed(nat, change, "port of an offer")
+        return dcc.leaves(nat, reason, (before, after))
 
 
 class _Lines:
     """Cuts one direction into lines. What is too long for a line counts as an empty one.
 
-    kept  the beginning of a line whose end is missing, from stream offset *at* on
-    lost  inside a line whose beginning is not known: the rest of it is skipped
+    kept  the beginning of a line whose end is missing, from stream offset *at* on; None: the beginning is
+          not known, and the rest of the line is skipped
     sure  whether it is known where lines begin; not so after a crash (see ``resync``)
     """
 
-    __slots__ = ("at", "kept", "lost", "sure")
+    __slots__ = ("at", "kept", "sure")
 
-    def __init__(self, lost: bool) -> None:
-        self.kept, self.at, self.lost, self.sure = b"", 0, lost, True
-
-    def inside(self) -> bool:
-        return self.lost or bool(self.kept)
+    def __init__(self, midstream: bool) -> None:
+        self.kept: bytes | None = None if midstream else b""
+        self.at, self.sure = 0, True
 
     def feed(self, data: bytes, start: int) -> list[tuple[int, bytes]]:
         """The lines that end in *data*, the bytes from offset *start* on: of each its offset and bytes."""
-        data, start, pos = self.kept + data, start - len(self.kept), 0
-        longest = _LONGEST_TAGGED if data.startswith(b"@") else _LONGEST
+        kept, known = self.kept or b"", self.kept is not None
+        *ended, rest = (kept + data).split(b"\n")
+        self.at = start - len(kept)
         lines: list[tuple[int, bytes]] = []
-        while end := data.find(b"\n", pos) + 1:
-            if not self.lost:
-                lines.append((start + pos, data[pos:end] if end - pos <= longest else b""))
-            self.lost, pos = False, end
-            longest = _LONGEST_TAGGED if data.startswith(b"@", pos) else _LONGEST
-        self.kept, self.at = b"" if self.lost else data[pos:], start + pos
-        if len(self.kept) >= longest:
+        for line in ended:
+            if known:
+                lines.append((self.at, line + b"\n" if len(line) < _longest(line) else b""))
+            self.at, known = self.at + len(line) + 1, True
+        if known and len(rest) >= _longest(rest):
             lines.append((self.at, b""))
-            self.kept, self.lost = b"", True
+            known = False
+        self.kept = rest if known else None
         return lines
 
 
 class _Dcc(NamedTuple):
     """One DCC message. Its address and port, or its port alone, are the stream bytes [start, end).
 
-    peer     the other party's nick in lower case
-    address  as written, with *gap* before the port; empty if only a port is named
+    peer   the other party's nick in lower case
+    named  the endpoint in it, with *gap* between address and port; both are empty if only a port is named
     """
 
     direction: Direction
     verb: bytes
     peer: bytes
-    address: str
+    named: Endpoint
     gap: bytes
-    port: int
     start: int
     end: int
 
@@ -247,38 +209,45 @@ class _Dcc(NamedTuple):
     @property
     def agreement(self) -> bytes:
         """The same offer to the same nick, made again, is the same agreement."""
-        return blake2b(b"%s %d %s" % (self.verb, self.port, self.peer), digest_size=8).digest()
+        return blake2b(b"%s %d %s" % (self.verb, self.named.port, self.peer), digest_size=8).digest()
 
-    def left(self, nat: Nat, reason: str) -> list[Edit]:
-        """It leaves as it came."""
-        written = Endpoint(self.address, self.port)
-        return self._report(nat, "left", (written, written), reason)
-
-    def changed(self, nat: Nat, change: tuple[Endpoint, Endpoint], reason: str) -> list[Edit]:
-        """It leaves with other digits, and perhaps more of them: what follows in TCP is the engine's care."""
-        outgoing = self.direction is Direction.ORIGINAL
-        self._report(nat, "rewritten" if outgoing else "mapped-back", change, reason)
-        address, port = change[1]
-        if address == self.address and port == self.port:
-            return []
-        digits = b"%d%s" % (int(IPv4Address(address)), self.gap) if self.address else b""
-        return [Edit(self.start, self.end, digits + b"%d" % port)]
-
-    def _report(self, nat: Nat, action: Action, change: tuple[Endpoint, Endpoint], reason: str) -> list[Edit]:
+    def leaves(self, nat: Nat, reason: str, change: tuple[Endpoint, Endpoint] | None = None) -> list[Edit]:
+        """It leaves as it came or, if *change* says what becomes of what, with other digits, perhaps more."""
+        way, action = _WAYS[self.direction]
+        action, stage = action if change else "left", 1 if self.gap else 2
+        before, after = change or (self.named, self.named)
         nat.count(action.replace("-", "_"))
         nat.report(
-            Report(
-                direction="out" if self.direction is Direction.ORIGINAL else "in",
-                service=self.service,
-                stage=1 if self.address else 2,
-                agreement=self.agreement,
-                before=change[0],
-                after=change[1],
-                action=action,
-                reason=reason,
-            )
+            Report(way, self.service, stage, self.agreement, before, after, action=action, reason=reason)
         )
-        return []
+        if after == self.named:
+            return []
+        address = b"%d%s" % (int(IPv4Address(after.address)), self.gap) if self.gap else b""
+        return [Edit(self.start, self.end, address + b"%d" % after.port)]
+
+
+def _outgoing(dcc: _Dcc, nat: Nat) -> tuple[Endpoint, Endpoint, str]:
+    """A client's offer: have a pinhole opened, and announce it. What may be opened is for nat to say."""
+    address, port = dcc.named
+    if not port:
+        raise Refused("passive: the receiver is to listen")
+    own = address == nat.inside.address
+    if not own and not nat.is_ours(address):  # which mIRC announces if told to ask the server for it
+        raise Refused("not the sender's own address")
+    inside = Endpoint(nat.inside.address, port)
+    outside = nat.expect(Expectation(dcc.agreement, dcc.service, inside))
+    return inside, outside, "own address" if own else "own outside address"
+
+
+def _incoming(dcc: _Dcc, nat: Nat) -> tuple[Endpoint, Endpoint, str]:
+    """An offer to a client: if it names one of our pinholes, name the host behind it."""
+    if inside := nat.inside_of(dcc.named):
+        return dcc.named, inside, "pinhole of this router"
+    raise Refused("names no pinhole of this router")
+
+
+def _longest(line: bytes) -> int:
+    return _LONGEST_TAGGED if line.startswith(b"@") else _LONGEST
 
 
 def _may_begin(direction: Direction, at: int, text: bytes) -> bool:
@@ -289,26 +258,19 @@ def _may_begin(direction: Direction, at: int, text: bytes) -> bool:
     return not text or text[:1].isalnum() or text[:1] in b"@:"
 
 
-def _head_of(message: re.Match[bytes]) -> re.Match[bytes] | None:
-    """The part of a DCC message before what an edit may concern."""
-    talk = message["command"].upper() in (b"PRIVMSG", b"NOTICE")
-    return _DCC.match(message.string, message.end()) if talk else None
-
-
-def _dcc_of(direction: Direction, message: re.Match[bytes], at: int) -> _Dcc | None:
+def _dcc_of(direction: Direction, at: int, message: re.Match[bytes] | None) -> _Dcc | None:
     """The DCC message in the line at stream offset *at*, or None."""
-    head = _head_of(message)
-    if head is None:
+    if message is None or not message["verb"]:
         return None
-    verb = head["verb"].upper()
+    verb = message["verb"].upper()
     answer = verb in (b"RESUME", b"ACCEPT")
-    found = (_PORT if answer else _ENDPOINT).match(message.string, head.end())
+    found = (_PORT if answer else _ENDPOINT).match(message.string, message.end())
     if found is None or int(found["port"]) > 0xFFFF or (not answer and int(found["address"]) > 0xFFFFFFFF):
         return None
     address, gap = ("", b"") if answer else (str(IPv4Address(int(found["address"]))), found["gap"])
-    peer = (head["target"] if direction is Direction.ORIGINAL else message["nick"] or b"").lower()
-    place = at + found.start(), at + found.end()
-    return _Dcc(direction, verb, peer, address, gap, int(found["port"]), *place)
+    peer = (message["target"] if direction is Direction.ORIGINAL else message["nick"] or b"").lower()
+    named = Endpoint(address, int(found["port"]))
+    return _Dcc(direction, verb, peer, named, gap, start=at + found.start(), end=at + found.end())
 
 
 IRC: Final = HelperSpec(

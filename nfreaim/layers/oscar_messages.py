@@ -9,8 +9,7 @@
 All integers are big-endian, all lengths count bytes. Layouts and client habits were recorded from libpurple
 2.12.1 against open-oscar-server v0.24.0, or read from client sources; names of constants are AOL's.
 
-Dissecting is too slow for every packet, so helpers compare bytes first and dissect only proposals and
-redirects.
+Dissecting is too slow for every packet, so helpers compare bytes first and dissect few frames.
 
 Lengths and counts are ordinary fields. A field that is left out when a packet is built is computed; one that
 was dissected or set keeps its value, so that rebuilding never repairs a wrong length.
@@ -222,8 +221,7 @@ class UserInfo(_Inner):
 
 
 def _outer_tlv(icbm: Packet, _seen: object, _last: object, rest: bytes) -> type[TLV] | None:
-    """The class of the outer TLV in *rest*. Only channel 2 has rendezvous blocks: elsewhere text may imitate
-    one."""
+    """The class of the outer TLV in *rest*; a rendezvous only on channel 2: elsewhere text may imitate one."""
     if not rest:
         return None
     if icbm.channel == IcbmChannel.RENDEZVOUS and rest[:2] == IcbmTag.DATA.to_bytes(2, "big"):

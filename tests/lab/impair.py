@@ -17,7 +17,7 @@ from tests.lab.net import BEHIND, CORE, LAN, WAN, Lab
 
 _SIOCETHTOOL = 0x8946
 _TX_CHECKSUM, _TSO, _GSO, _GRO = 0x17, 0x1F, 0x24, 0x2C  # linux/ethtool.h, ETHTOOL_S...
-_PORT = "-p tcp -m multiport --ports 5190,6667"
+_PORT = "-p tcp -m multiport --ports 443,5190,6667"
 
 
 def offloads_off(lab: Lab) -> None:

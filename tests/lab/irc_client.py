@@ -24,6 +24,7 @@ _OPTIONS = {
     "irc.server_default.anti_flood_prio_high": "0",
     "irc.server_default.anti_flood_prio_low": "0",
     "irc.look.smart_filter": "off",
+    "irc.network.lag_check": "0",  # no PING: who says nothing is silent
     "logger.file.flush_delay": "0",
     "logger.file.path": "{home}/logs",
     "logger.file.mask": "$plugin.$name.log",

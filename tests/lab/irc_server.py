@@ -19,6 +19,7 @@ MotdPhrase = hello
 MaxConnectionsIP = 0
 MaxJoins = 0
 MaxPenaltyTime = 0
+PingTimeout = 3600
 [Options]
 DNS = no
 Ident = no

@@ -1,7 +1,7 @@
 """Where a frame has addresses and ports that a router may change, and in which form.
 
 `Reader` cuts a stream into FLAP frames and lists, for each whole frame, the address and port fields that its
-message may have; see docs/design.md, section 7 and 11, and docs/icq.md. `announcing` writes others there.
+message may have; see docs/oscar.md and docs/icq.md. `announcing` writes others there.
 Unlike the codec beside it this reads anything, and stops where a length overruns.
 """
 
@@ -104,35 +104,41 @@ Spans = Iterator[tuple[int, int, Format]]
 
 def found(frame: bytes, way: int, server_inside: bool) -> Spans:
     """Offsets in a whole FLAP frame, and what may be there."""
-    if frame[1] == FLAP_SIGNOFF and server_inside and way == SERVER:
-        yield from _hosts(frame, HEADER.size)
-    kind = kind_of(frame)
-    if kind is None:
-        return
-    body = body_of(frame)
     if server_inside:
-        if way == SERVER:
-            if kind == snac.TO_CLIENT:
-                yield from _icbm(frame, body, way, True)
-            elif kind in (snac.LOGIN_REPLY, snac.SERVICE_REDIRECT):
-                yield from _hosts(frame, body)
-            elif kind == snac.MIGRATION:
-                yield from _hosts(frame, body + 2 + 2 * int.from_bytes(frame[body : body + 2], "big"))
-        return
-    if way == CLIENT:
-        if kind == snac.TO_HOST:
-            yield from _icbm(frame, body, way, False)
-        elif kind == snac.SET_STATUS:
-            for tag, at, size in _tlvs(frame, body, len(frame)):
-                yield from _direct(tag, at, size, False)
-        elif kind == snac.CLIENT_ERROR and frame[body + 8 : body + 10] == b"\0\2":
-            at = body + 11 + frame[body + 10] if len(frame) > body + 10 else len(frame)
-            if frame[at : at + 2] == b"\0\3":
-                yield from _relay(frame, at + 2, len(frame))
-    elif kind == snac.TO_CLIENT:
-        yield from _icbm(frame, body, way, False)
+        return _of_inside_server(frame) if way == SERVER else iter(())
+    return _of_inside_client(frame) if way == CLIENT else _to_inside_client(frame)
+
+
+def _of_inside_server(frame: bytes) -> Spans:
+    if frame[1] == FLAP_SIGNOFF:
+        yield from _hosts(frame, HEADER.size)
+    kind, body = kind_of(frame), body_of(frame)
+    if kind == snac.TO_CLIENT:
+        yield from _icbm(frame, body, SERVER, True)
+    elif kind in (snac.LOGIN_REPLY, snac.SERVICE_REDIRECT):
+        yield from _hosts(frame, body)
+    elif kind == snac.MIGRATION:
+        yield from _hosts(frame, body + 2 + 2 * int.from_bytes(frame[body : body + 2], "big"))
+
+
+def _of_inside_client(frame: bytes) -> Spans:
+    kind, body = kind_of(frame), body_of(frame)
+    if kind == snac.TO_HOST:
+        yield from _icbm(frame, body, CLIENT, False)
+    elif kind == snac.SET_STATUS:
+        for tag, at, size in _tlvs(frame, body, len(frame)):
+            yield from _direct(tag, at, size, False)
+    elif kind == snac.CLIENT_ERROR and frame[body + 8 : body + 10] == b"\0\2":
+        at = body + 11 + frame[body + 10] if len(frame) > body + 10 else len(frame)
+        if frame[at : at + 2] == b"\0\3":
+            yield from _relay(frame, at + 2, len(frame))
+
+
+def _to_inside_client(frame: bytes) -> Spans:
+    kind, at = kind_of(frame), body_of(frame)
+    if kind == snac.TO_CLIENT:
+        yield from _icbm(frame, at, SERVER, False)
     elif kind in (snac.BUDDY_ARRIVED, snac.USER_INFO, snac.SELF_INFO):
-        at = body
         while at < len(frame):
             spans, at = _user(frame, at, kind != snac.SELF_INFO)
             yield from spans

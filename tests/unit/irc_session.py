@@ -215,13 +215,12 @@ class Session:
         self.seen[direction] += segment
         end = start + len(segment)
         hold = None
-        if not self.helper.skips(direction, segment, start, self.nat):
-            scan = self.helper.scan(direction, segment, start, self.nat)
-            if scan is not None:
-                for edit in scan.edits:
-                    assert self.nat.left[direction] <= edit.start < edit.end <= end
-                    self.edits[direction].append(edit)
-                hold = scan.hold
+        scan = self.helper.scan(direction, segment, start, self.nat)
+        if scan is not None:
+            for edit in scan.edits:
+                assert self.nat.left[direction] <= edit.start < edit.end <= end
+                self.edits[direction].append(edit)
+            hold = scan.hold
         self.nat.left[direction] = end if hold is None else max(min(hold, end), self.nat.left[direction])
         if hold is not None and hold < end:
             self.holds.append(hold)

@@ -25,6 +25,8 @@ def restarted(wire: W, *, lost: bool = False, record: bool = True) -> W:
             again["position"] = positions[key]
         router.engine.restore(again, router.now)
     router.kernel.protected |= old.kernel.protected
+    if record:
+        router.kernel.kept, router.kernel.noted = dict(old.kernel.kept), positions
     router.last_token = old.last_token
     wire.router = router
     return wire

@@ -69,6 +69,16 @@ def test_text_is_passed_over_but_never_what_might_be_a_rendezvous() -> None:
     assert [got.data for got in fed(text, made=begun({TO_HOST: False}))] == [text]
 
 
+def test_frame_is_skipped_behind_one_that_came_in_pieces() -> None:
+    first, second = (numbered(GOLDEN["client-versions"].data, number) for number in (7, 8))
+    for cut in range(6, len(first)):
+        made = begun()
+        made.due = 7
+        assert not made.skips(first[:cut], 0)
+        assert made.feed(first[:cut], 0) == made.feed(first[cut:], cut) == []
+        assert made.skips(second, 0), cut
+
+
 def test_one_byte_at_a_time() -> None:
     assert fed(SESSION, range(1, len(SESSION))) == WHOLE
 

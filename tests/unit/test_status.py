@@ -238,9 +238,20 @@ def test_file_of_somebody_else_is_not_replaced(tmp_path: Path, stack: ExitStack)
 
 def test_the_end_removes_the_socket_and_the_directory_made_for_it(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        Loop(tmp_path / "nfreaim" / "status", stack).open()
-        assert (tmp_path / "nfreaim" / "status").is_socket()
+        Loop(tmp_path / "run" / "status", stack).open()
+        assert (tmp_path / "run" / "status").is_socket()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "kept"), [("nfreaim", False), ("run", True)])
+def test_directory_of_an_earlier_daemon_goes_and_a_strangers_stays(
+    tmp_path: Path, name: str, kept: bool
+) -> None:
+    path = tmp_path / name / "status"
+    path.parent.mkdir()
+    with ExitStack() as stack:
+        Loop(path, stack).open()
+    assert path.parent.exists() is kept
 
 
 def test_the_document_and_its_text_name_the_protocol_and_no_agreement(

@@ -129,3 +129,15 @@ def test_rendering_any_cut_of_a_stream_gives_the_edited_stream(edits: OffsetMap)
         for low, high in pairwise(borders):
             out += edits.render(ORIGINAL[low:high], low)
         assert out == EDITED
+
+
+def numbers(one: Stream[Flow]) -> tuple[int, int, int, int, int | None]:
+    return one.base, one.expected, one.next, one.acked, one.edge
+
+
+def test_other_numbers_for_a_stream_leave_nothing_of_the_old_ones() -> None:
+    moving = stream(1000)
+    moving.acked, moving.edge = 500, 70_000
+    moving.advance(600)
+    moving.rebase(7)
+    assert numbers(moving) == (7, 7, 0, 0, None)

@@ -99,8 +99,6 @@ class Stream(Generic[F]):
         self.from_inside = not direction
         self.rebase(base)
         self.map = _UNEDITED
-        self.acked = 0
-        self.edge: int | None = None
         self.scale: int | None = None
         self.held = _NOTHING
         self.held_bytes = 0
@@ -110,7 +108,8 @@ class Stream(Generic[F]):
     def rebase(self, seq: int) -> None:
         """Offset 0 has sequence number *seq*; no byte has been seen yet."""
         self.base = self.expected = wrap(seq)
-        self.next = 0
+        self.next = self.acked = 0
+        self.edge: int | None = None
 
     def offset(self, seq: int) -> int:
         """The stream offset of sequence number *seq*: of those possible, the one nearest to *next*."""

@@ -7,7 +7,7 @@ meet on it. All fields have a fixed width: no length, order or number of TLVs ev
 (other channels, relays, text, cancels, what cannot be rebuilt to the very byte) leaves as it came.
 
 Where the server is the inside end, its client is outside. What the server relays to it from hosts of the
-inside networks goes out as theirs would, and redirects are dealt with in redirect.py; what that client sends
+inside networks goes out as theirs would, and redirects are dealt with in redirects.py; what that client sends
 is read for the end of agreements only.
 
 Works on bytes until a message is known to be a rendezvous; only then scapy sees it.
@@ -331,7 +331,8 @@ class OscarHelper:
         except Refused as refusal:
             return proposal.leave(_REPLY, nat, str(refusal))
         proposal.move(socket.inet_aton(host), inside, outside)
-        return proposal.rewritten(frame, nat, inside, outside, cookie, "host of the inside networks")
+        reason = "host of the inside networks"
+        return proposal.rewritten(frame, nat, inside, outside, agreement=cookie, reason=reason)
 
     def _incoming(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal relayed to a client: if it names one of our pinholes, name the host behind it."""

@@ -122,21 +122,23 @@ def _attach(events: socket.socket, bit: int, unverified: int) -> None:
     to_index, load_behind_index, load_byte_behind_index, masked, give = 0x07, 0x40, 0x50, 0x54, 0x06
     extension = 0xFFFFFFFF - 0x1000 + 1  # SKF_AD_OFF
     find_attribute, find_nested = extension + 12, extension + 16  # SKF_AD_NLATTR, SKF_AD_NLATTR_NEST
+
+    def value_of(attribute: int, absent: int) -> tuple[tuple[int, int, int, int], ...]:
+        """Load the number in an attribute; if there is none, leave out *absent* steps behind that test."""
+        return (
+            (load, 0, 0, HEADERS_SIZE),
+            (load_index, 0, 0, attribute),
+            (load_at, 0, 0, find_attribute),  # offset of the attribute, 0 if there is none
+            (equal, absent, 0, 0),
+            (to_index, 0, 0, 0),
+            (load_behind_index, 0, 0, 4),
+        )
+
     program = (
-        (load, 0, 0, HEADERS_SIZE),
-        (load_index, 0, 0, _CTA_MARK),
-        (load_at, 0, 0, find_attribute),  # offset of the attribute, 0 if there is none
-        (equal, 22, 0, 0),
-        (to_index, 0, 0, 0),
-        (load_behind_index, 0, 0, 4),
+        *value_of(_CTA_MARK, absent=22),
         (masked, 0, 0, bit | unverified),
         (equal, 0, 18, bit),
-        (load, 0, 0, HEADERS_SIZE),
-        (load_index, 0, 0, _CTA_STATUS),
-        (load_at, 0, 0, find_attribute),
-        (equal, 14, 0, 0),
-        (to_index, 0, 0, 0),
-        (load_behind_index, 0, 0, 4),
+        *value_of(_CTA_STATUS, absent=14),
         (any_bit, 0, 11, _ASSURED),
         (load, 0, 0, HEADERS_SIZE),
         (load_index, 0, 0, _CTA_PROTOINFO),

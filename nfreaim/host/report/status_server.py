@@ -173,7 +173,8 @@ class StatusServer:
         with suppress(OSError):
             if self._bound:
                 self._path.unlink()
-            if self._made_directory:
+            # One of our name was made by an earlier daemon, which left connections in it that are over now.
+            if self._made_directory or self._path.parent.name == "nfreaim":
                 self._path.parent.rmdir()
 
 

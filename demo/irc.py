@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from demo.rows import side_by_side
 from tests.lab.irc_client import IrcClient, Outcome
 from tests.lab.irc_server import IrcServer
 from tests.lab.net import BEHIND, Lab
@@ -26,7 +27,7 @@ class Offer:
 
     sender: str
     receiver: str
-    kind: str = "file"  # or "quoted": one with blanks in its name; "chat"
+    kind: str = "file"  # or "quoted": one with blanks in its name, which has to be quoted; "chat"
 
     @property
     def title(self) -> str:
@@ -58,33 +59,25 @@ OFFERS = [
 ]
 
 
-def server(lab: Lab) -> IrcServer:
-    """The IRC server of one lab; it is still starting."""
-    return IrcServer(lab)
-
-
 def clients(lab: Lab) -> Clients:
     """The IRC clients of one lab, by host; they are still starting."""
     return {host: IrcClient(lab, host) for host in HOSTS}
 
 
-def sign_on(online: Clients, at: IrcServer) -> None:
+def sign_on(online: Clients, server: IrcServer) -> None:
     """Bring all of them online."""
     for client in online.values():
-        client.sign_on(at)
+        client.sign_on(server)
 
 
 def start(online: Clients, pool: ThreadPoolExecutor) -> Callable[[], dict[Offer, Outcome]]:
     """Make every offer, those of one pair one after the other; the outcomes when they are there."""
-    pairs: dict[tuple[str, str], list[Offer]] = {}
-    for row in OFFERS:
-        pairs.setdefault((row.sender, row.receiver), []).append(row)
-
-    def run(rows: list[Offer]) -> dict[Offer, Outcome]:
-        return {row: _made(online[row.sender], online[row.receiver], row.kind) for row in rows}
-
-    running: list[Future[dict[Offer, Outcome]]] = [pool.submit(run, rows) for rows in pairs.values()]
-    return lambda: {row: outcome for future in running for row, outcome in future.result(60.0).items()}
+    return side_by_side(
+        OFFERS,
+        pair=lambda row: (row.sender, row.receiver),
+        make=lambda row: _made(online[row.sender], online[row.receiver], row.kind),
+        pool=pool,
+    )
 
 
 def _made(sender: IrcClient, receiver: IrcClient, kind: str) -> Outcome:
