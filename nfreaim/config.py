@@ -346,8 +346,8 @@ def _read(document: dict[str, Any], name: str, moved: dict[Key, Key]) -> dict[Ke
     for key, value in flat.items():
         if key not in _KEYS:
             others = ", ".join(other.name for other in _KEYS if other.section == key.section)
-            place = f"section [{key.section}]" if key.section else "the top level"
-            raise ConfigError(f"{name}: unknown key {key}; {place} allows {others}")
+            where = f"section [{key.section}]" if key.section else "the top level"
+            raise ConfigError(f"{name}: unknown key {key}; {where} allows {others}")
         check, allowed = _KEYS[key]
         try:
             checked = check(value)

@@ -45,14 +45,14 @@ class Classic:
             position = slot.end
 
     def slot(self, start: int) -> Slot:
-        left = len(self._raw) - start - _PCAP_RECORD
-        if left < 0:
-            raise CutShort(start, f"the file ends {-left} bytes before the record's header does")
+        remaining = len(self._raw) - start - _PCAP_RECORD
+        if remaining < 0:
+            raise CutShort(start, f"the file ends {-remaining} bytes before the record's header does")
         seconds, fraction, size, length = struct.unpack_from(f"{self._order}IIII", self._raw, start)
         if size > MAX_FRAME:
             raise Damaged(start, f"a frame of {size} bytes, more than {MAX_FRAME}")
-        if size > left:
-            raise CutShort(start, f"the file ends {size - left} bytes before the frame does")
+        if size > remaining:
+            raise CutShort(start, f"the file ends {size - remaining} bytes before the frame does")
         at = start + _PCAP_RECORD
         time = (seconds * self._ticks + fraction) / self._ticks
         end = at + size

@@ -70,14 +70,14 @@ class Blocks:
         return position
 
     def _end_of_block(self, start: int) -> int:
-        left = len(self._raw) - start
-        if left < 12:
-            raise CutShort(start, f"{left} bytes are left, a block has at least 12")
+        remaining = len(self._raw) - start
+        if remaining < 12:
+            raise CutShort(start, f"{remaining} bytes are left, a block has at least 12")
         (total,) = self._unpack("I", start + 4)
         if total < 12 or total % 4 or total > _MAX_BLOCK:
             raise Damaged(start, f"a block of {total} bytes")
-        if total > left:
-            raise CutShort(start, f"the file ends {total - left} bytes before the block does")
+        if total > remaining:
+            raise CutShort(start, f"the file ends {total - remaining} bytes before the block does")
         (again,) = self._unpack("I", start + total - 4)
         if again != total:
             raise Damaged(start, f"the block's two lengths differ, {total} and {again}")

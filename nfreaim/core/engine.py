@@ -248,8 +248,8 @@ class Engine:
             # ignore later window updates (RFC 9293, SND.WL1).
             if segment.flags & FIN:
                 return self._gap(stream, segment, token, at, now)
-            placed = stream.placed(segment, stream.next + ended).raw
-            return [(token, ACCEPT if placed == segment.raw else Verdict(True, placed))]
+            moved = stream.moved_to(segment, stream.next + ended).raw
+            return [(token, ACCEPT if moved == segment.raw else Verdict(True, moved))]
         if segment.flags & RST and stream.map.removes(at):
             return [(token, DROP)]  # no sender stands there, and it would be taken for one behind the edit
         flow.reset |= bool(segment.flags & RST)

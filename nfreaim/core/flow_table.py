@@ -46,7 +46,7 @@ class Quota(Generic[H]):
             self._shares[holder] = share
 
     def surplus(self) -> list[H]:
-        """Those who have to give theirs up, longest unchanged first; they are not in the ledger any more.
+        """Those who have to give theirs up, longest unchanged first; they have no share any more.
 
         The latest is never among them.
         """
@@ -79,7 +79,7 @@ class FlowLimits:
 
 
 class FlowTable:
-    """Every flow by the keys of its two directions, bounded in number and idle time; the skewed by owner."""
+    """Every flow by the keys of its two directions, bounded in number and idle time; skewed flows by id."""
 
     def __init__(self, limits: FlowLimits) -> None:
         self.limits = limits

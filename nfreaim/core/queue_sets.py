@@ -19,13 +19,13 @@ from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
 
-_FOLLOWED: Final = 1024  # followed servers at most
-_FOLLOW_FOR: Final = 7200.0  # seconds since the entry was refreshed, as long as the kernel keeps it
-_REFRESH: Final = 600.0
-_LOOK: Final = 60.0  # between looks at all flows for the servers that are in use
+_MOST_FOLLOWED: Final = 1024
+_FOLLOW_FOR_S: Final = 7200.0  # after the entry was refreshed; the kernel keeps it as long
+_REFRESH_AFTER_S: Final = 600.0
+_LOOK_EVERY_S: Final = 60.0  # between looks at all flows for the servers that are in use
 # Flows let out of the queue between two calls of ``expire``: each costs one or two calls of the kernel, and
 # anybody inside can send packets that belong to no flow. More stay in the queue until their next packet.
-_OFFLOADS: Final = 1024
+_MOST_OFFLOADS: Final = 1024
 
 
 class Protocol(NamedTuple):
@@ -67,7 +67,7 @@ class QueueSets:
         self._queue = queue
         self._bound = bound
         self._offloaded: OrderedDict[bytes, None] = OrderedDict()
-        self._room = _OFFLOADS
+        self._room = _MOST_OFFLOADS
         self._next_look = 0.0
         # By server and client, oldest first.
         self._followed: dict[tuple[Endpoint, str], _Watched] = {}
@@ -102,7 +102,7 @@ class QueueSets:
 
     def adopt(self, followed: Followed, now: float) -> None:
         """An earlier daemon followed this server: go on, as if its client had been redirected again."""
-        self._adopt(followed, now - _REFRESH)  # expire() tells the kernel
+        self._adopt(followed, now - _REFRESH_AFTER_S)  # expire() tells the kernel
 
     def _adopt(self, followed: Followed, since: float) -> None:
         protocol = self._protocols.get(followed.protocol)
@@ -144,12 +144,12 @@ class QueueSets:
         if protocol is None or self._by_port.get(server.port) is protocol:
             return
         client = flow.id.client.address
-        place = (server, client)
-        known = self._followed.pop(place, None)
-        if known is not None and known.protocol is protocol and now - known.since < _REFRESH:
-            self._followed[place] = known
+        pair = (server, client)
+        known = self._followed.pop(pair, None)
+        if known is not None and known.protocol is protocol and now - known.since < _REFRESH_AFTER_S:
+            self._followed[pair] = known
             return
-        self._remember(place, _Watched(protocol, now))
+        self._remember(pair, _Watched(protocol, now))
         try:
             self._queue.queue_server(Followed(server, client, flow.protocol))
         except BackendError as error:
@@ -166,20 +166,20 @@ class QueueSets:
 
         The kernel's entries end by themselves; one that ended under a living flow would leave gaps in it.
         """
-        self._room = _OFFLOADS
+        self._room = _MOST_OFFLOADS
         if not self._followed or now < self._next_look:
             return
-        self._next_look = now + _LOOK
+        self._next_look = now + _LOOK_EVERY_S
         busy = {(flow.id.server, flow.id.client.address): flow for flow in flows}
-        for place, known in list(self._followed.items()):
-            if place in busy:
-                self.follow(place[0], busy[place], now)
-            elif now - known.since > _FOLLOW_FOR:
-                del self._followed[place]
+        for pair, known in list(self._followed.items()):
+            if pair in busy:
+                self.follow(pair[0], busy[pair], now)
+            elif now - known.since > _FOLLOW_FOR_S:
+                del self._followed[pair]
 
-    def _remember(self, place: tuple[Endpoint, str], watched: _Watched) -> None:
-        self._followed[place] = watched
-        if len(self._followed) > _FOLLOWED:
+    def _remember(self, pair: tuple[Endpoint, str], watched: _Watched) -> None:
+        self._followed[pair] = watched
+        if len(self._followed) > _MOST_FOLLOWED:
             del self._followed[next(iter(self._followed))]
 
     def _same_set_entry(self, key: bytes) -> Iterator[bytes]:

@@ -37,7 +37,7 @@ _NUMBERS: Final = struct.Struct("!II")
 _BEHIND: Final = 1 << 16
 _RECORD_EFFORT: Final = 31  # how much longer than a position it takes to write a record, in positions
 # So long after a restart a gap may be of bytes that passed while no daemon ran, and will not be sent again.
-_PROBATION: Final = 120.0  # seconds
+_PROBATION_S: Final = 120.0
 
 
 class KeptFlows:
@@ -229,7 +229,7 @@ class Resumed(Reading):
         return not segment.flags & ACK or apart > FAR
 
     def gives_way(self, now: float) -> bool:
-        if self._since is None or now - self._since > _PROBATION:
+        if self._since is None or now - self._since > _PROBATION_S:
             return False
         self._since = None
         self._lose()

@@ -64,7 +64,7 @@ def fast_iptc_import() -> Iterator[None]:
     found = {name: os.environ.get(name) for name in ("PATH", _DIRECTORY)}
     distutils = sys.modules.get("distutils")
     os.environ["PATH"] = os.devnull
-    known = [place for library in _LIBRARIES if (place := Path(library, "xtables")).is_dir()]
+    known = [directory for library in _LIBRARIES if (directory := Path(library, "xtables")).is_dir()]
     if known:
         os.environ.setdefault(_DIRECTORY, str(known[0]))
     sys.modules["distutils"] = None  # type: ignore[assignment]  # without distutils it asks sysconfig

@@ -221,7 +221,7 @@ class UserInfo(_Inner):
 
 
 def _outer_tlv(icbm: Packet, _seen: object, _last: object, rest: bytes) -> type[TLV] | None:
-    """The class of the outer TLV in *rest*; a rendezvous only on channel 2: elsewhere text may imitate one."""
+    """The class of the outer TLV in *rest*; a rendezvous on channel 2 only, because text may imitate one."""
     if not rest:
         return None
     if icbm.channel == IcbmChannel.RENDEZVOUS and rest[:2] == IcbmTag.DATA.to_bytes(2, "big"):

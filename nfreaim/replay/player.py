@@ -227,7 +227,7 @@ class _Player(NullWatcher):
         after = Segment.parse(payload) if payload is not None else None
         if before.size:
             numbers = self._renumbering.numbers(before.key, packet.frame.number)
-            numbers.left(before, after or before)
+            numbers.record(before, after or before)
         if after is not None:
             data, flags = after.raw[after.start :], after.flags
             after = before.rebuilt(after.seq, before.ack, data, None, flags)
@@ -255,8 +255,8 @@ class _Player(NullWatcher):
             length = int.from_bytes(frame.data[at + 2 : at + 4], "big")
             segment = Segment.parse(frame.data[at : at + length].ljust(length, b"\0"))
             if segment is not None:
-                placed = segment.seq if frame.number in self._taken else None
-                after = self._renumbering.acknowledging(segment, frame.number, placed)
+                seq = segment.seq if frame.number in self._taken else None
+                after = self._renumbering.acknowledging(segment, frame.number, seq)
                 self._write(frame, at, segment, after)
 
     def reported(self, flow: FlowId, protocol: str, report: Report) -> None:

@@ -17,22 +17,22 @@ from nfreaim.core.tcp.segment import ACK, Segment, distance, wrap
 
 
 class _Piece(NamedTuple):
-    """Data that left: the original bytes [start, end) are the bytes [place, until) of the edited stream.
+    """Data that left: the original bytes [start, end) are [new_start, new_end) of the edited stream.
 
     tail  number of bytes at the end that no edit changed
     """
 
     start: int
     end: int
-    place: int
-    until: int
+    new_start: int
+    new_end: int
     tail: int
 
     def edited(self, at: int) -> int:
         """Position in the edited stream of original byte *at*; inside an edit, as far from its beginning."""
         if self.end - at <= self.tail:
-            return self.until - (self.end - at)
-        return min(self.place + at - self.start, self.until - self.tail)
+            return self.new_end - (self.end - at)
+        return min(self.new_start + at - self.start, self.new_end - self.tail)
 
 
 def _common(one: bytes, other: bytes) -> int:
@@ -54,33 +54,33 @@ class Numbers:
         """Whether a length has changed."""
         return bool(self._pieces)
 
-    def left(self, before: Segment, after: Segment) -> None:
-        """The data of *before* left as those of *after*."""
+    def record(self, before: Segment, after: Segment) -> None:
+        """Note that the data of *before* left as those of *after*."""
         if not self._pieces and before.size == after.size and before.seq == after.seq:
             return
         start = self._unwrapped(before.seq)
         if self._pieces and start + before.size <= self._ends[-1]:
             return  # all these data have left before
         old, new = before.raw[before.start :], after.raw[after.start :]
-        place = self._place(start)
+        new_start = self._new_number(start)
         if new:  # a packet whose data were removed has the number of the byte before, so it shows no position
-            place += distance(wrap(place), after.seq)
+            new_start += distance(wrap(new_start), after.seq)
         tail = _common(old[::-1], new[::-1])
-        self._pieces.append(_Piece(start, start + len(old), place, place + len(new), tail))
+        self._pieces.append(_Piece(start, start + len(old), new_start, new_start + len(new), tail))
         self._ends.append(start + len(old))
 
     def edited(self, seq: int) -> int:
         """The sequence number in the edited stream of the byte with original number *seq*."""
-        return wrap(self._place(self._unwrapped(seq)))
+        return wrap(self._new_number(self._unwrapped(seq)))
 
-    def _place(self, at: int) -> int:
+    def _new_number(self, at: int) -> int:
         index = bisect_left(self._ends, at)
         if index < len(self._pieces) and self._pieces[index].start <= at:
             return self._pieces[index].edited(at)
         if not index:
             return at  # before the first change
         piece = self._pieces[index - 1]
-        return piece.until + at - piece.end
+        return piece.new_end + at - piece.end
 
     def block(self, left: int, right: int) -> tuple[int, int]:
         """The edges of a SACK block."""

@@ -28,7 +28,7 @@ LOUD = HelperSpec(
     switches={"may_ring": ("ring", "bell")},
     caps={"rings": 3},
 )
-QUIET = HelperSpec(
+QUIET_S = HelperSpec(
     "quiet",
     (2000,),
     unused,
@@ -40,7 +40,7 @@ QUIET = HelperSpec(
 
 @pytest.fixture(autouse=True)
 def two_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocols, "HELPERS", (LOUD, QUIET))
+    monkeypatch.setattr(protocols, "HELPERS", (LOUD, QUIET_S))
 
 
 def limited(names: str, sections: protocols.Sections | None = None, **settings: object) -> PinholePolicy:
@@ -93,7 +93,7 @@ def test_options_that_make_no_sense(options: str, said: str) -> None:
 
 
 def test_each_port_leads_to_its_protocol() -> None:
-    assert protocols.by_port({"loud": (1, 2), "quiet": (3,)}) == {1: LOUD, 2: LOUD, 3: QUIET}
+    assert protocols.by_port({"loud": (1, 2), "quiet": (3,)}) == {1: LOUD, 2: LOUD, 3: QUIET_S}
 
 
 def test_caps_are_those_of_the_section_or_the_usual_ones_and_of_read_protocols_only() -> None:

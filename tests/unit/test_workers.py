@@ -298,7 +298,7 @@ def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owne
     with ours, theirs:
         RpcClient(theirs).notify("stats", EngineStats(16384, edited, {}), keep=False)
         ours.settimeout(10.0)
-        _, name, (stats,) = receive(ours, bytearray(links.LARGEST))
+        _, name, (stats,) = receive(ours, bytearray(links.LARGEST_MESSAGE))
     assert name == "stats"
     assert stats.edited == edited
 

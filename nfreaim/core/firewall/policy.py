@@ -18,8 +18,8 @@ DENIED_PORTS: Final = frozenset(
     {1433, 1521, 1900, 2049, 2375, 3128, 3306, 3389, 5000, 5432, 5900, 5985, 6379, 8080, 8443, 9100, 27017}
 )
 
-PERIOD: Final = 60.0
-"""Seconds in which an empty bucket fills."""
+PERIOD_S: Final = 60.0
+"""An empty bucket fills in this time."""
 
 # At most so many buckets are kept before the full ones are cleared away: a full bucket says nothing.
 _BUCKETS: Final = 1024
@@ -90,8 +90,8 @@ class PinholePolicy:
 
     def leaves_free(self, port: int, inside: Endpoint) -> bool:
         """Whether outside *port* is free for a pinhole to *inside*, as far as the forwards are concerned."""
-        owner = next((forward for forward in self.forwards if port in forward.ports), None)
-        return owner is None or inside == Endpoint(owner.host, port)
+        reserved = next((forward for forward in self.forwards if port in forward.ports), None)
+        return reserved is None or inside == Endpoint(reserved.host, port)
 
 
 class OpeningRates:
@@ -111,7 +111,7 @@ class OpeningRates:
 
 
 class RateLimit:
-    """A token bucket for each key: *size* openings at once, and as many again in each PERIOD."""
+    """A token bucket for each key: *size* openings at once, and as many again in each PERIOD_S."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -130,4 +130,4 @@ class RateLimit:
 
     def _level(self, key: str, now: float) -> float:
         level, since = self._buckets.get(key, (float(self.size), now))
-        return min(float(self.size), level + (now - since) * self.size / PERIOD)
+        return min(float(self.size), level + (now - since) * self.size / PERIOD_S)

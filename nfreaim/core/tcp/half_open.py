@@ -19,8 +19,8 @@ from nfreaim.core.tcp.segment import wrap
 # First bit of each part of the integer. The sequence number has bits 0 to 31; then whether the SYN came from
 # inside, 1 + window scale or 0, and the second of its arrival.
 _INSIDE, _SCALE, _SECOND = 32, 33, 38
-_ANSWERED: Final = 3  # seconds; a SYN not answered by then was dropped, or its answer has another route
-_PATIENCE: Final = 75.0  # seconds that a SYN is kept at least; clients repeat it for the third time after 7
+_ANSWERED_WITHIN_S: Final = 3  # a SYN not answered by then was dropped, or its answer has another route
+_KEPT_FOR_S: Final = 75.0  # at least; clients repeat a SYN for the third time after 7
 
 
 class HalfOpen(NamedTuple):
@@ -54,7 +54,7 @@ class HalfOpenTable:
     def begins(self, key: bytes, now: float) -> bool:
         """Whether a client's SYN with this key still awaits its answer."""
         found = self._young.get(key, self._old.get(key))
-        return found is not None and now - (found >> _SECOND) < _ANSWERED
+        return found is not None and now - (found >> _SECOND) < _ANSWERED_WITHIN_S
 
     def announce(self, key: bytes, syn: HalfOpen, now: float) -> int:
         """Store a client's SYN, in place of an earlier one. Returns how many others were forgotten for it."""
@@ -83,7 +83,7 @@ class HalfOpenTable:
 
     def expire(self, now: float) -> None:
         """Forget SYNs that are too old to be answered. Call it now and then."""
-        if now - self._turned >= _PATIENCE:
+        if now - self._turned >= _KEPT_FOR_S:
             self._turn()
             self._turned = now
 

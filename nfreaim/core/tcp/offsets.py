@@ -48,14 +48,14 @@ def differences(old: bytes, new: bytes, at: int) -> list[Edit]:
 class OffsetMap:
     """The edits of a stream. *skewed*: one of them, also a forgotten one, changed the length."""
 
-    __slots__ = ("_after", "_places", "_starts", "before", "edits", "skewed")
+    __slots__ = ("_after", "_edited_starts", "_starts", "before", "edits", "skewed")
 
     def __init__(self, edits: Sequence[Edit] = (), before: int = 0) -> None:
         self.edits: list[Edit] = []
         self.before = before  # sum of the shifts of forgotten edits
         self.skewed = before != 0
         self._starts: list[int] = []  # of each edit, original
-        self._places: list[int] = []  # of each edit's beginning, edited
+        self._edited_starts: list[int] = []  # of each edit, edited
         self._after: list[int] = []  # shift behind each edit
         self.add(edits)
 
@@ -74,7 +74,7 @@ class OffsetMap:
         for edit in edits:
             shift = self.shift
             self._starts.append(edit.start)
-            self._places.append(edit.start + shift)
+            self._edited_starts.append(edit.start + shift)
             self._after.append(shift + len(edit.data) - (edit.end - edit.start))
             self.edits.append(edit)
             self.skewed = self.skewed or edit.resizes
@@ -86,8 +86,8 @@ class OffsetMap:
         A retransmission of acknowledged bytes is a duplicate to its receiver. Shifted by the sum of all
         forgotten shifts it stays one: the sum is exact behind the last forgotten edit, and fwd is monotone.
         """
-        count = bisect_right(self._places, y)
-        while count and self._places[count - 1] + len(self.edits[count - 1].data) > y:
+        count = bisect_right(self._edited_starts, y)
+        while count and self._edited_starts[count - 1] + len(self.edits[count - 1].data) > y:
             count -= 1
         self._forget(min(count, len(self.edits) - SETTLED))
 
@@ -95,20 +95,20 @@ class OffsetMap:
         """Keep only the sum of the shifts of the first *count* edits."""
         if count > 0:
             self.before = self._after[count - 1]
-            for kept in (self.edits, self._starts, self._places, self._after):
+            for kept in (self.edits, self._starts, self._edited_starts, self._after):
                 del kept[:count]
 
     def undo(self, count: int) -> None:
         """Take back the last *count* edits; no byte of them has left yet."""
         if count:
-            for kept in (self.edits, self._starts, self._places, self._after):
+            for kept in (self.edits, self._starts, self._edited_starts, self._after):
                 del kept[-count:]
             self.skewed = self.before != 0 or any(edit.resizes for edit in self.edits)
 
     def forget(self) -> None:
         """Keep only the sum of all shifts, because no byte of these edits will be sent again."""
         self.before = self.shift
-        for kept in (self.edits, self._starts, self._places, self._after):
+        for kept in (self.edits, self._starts, self._edited_starts, self._after):
             kept.clear()
 
     def fwd(self, x: int) -> int:
@@ -118,7 +118,7 @@ class OffsetMap:
             return x + self.before
         edit = self.edits[index]
         if x < edit.end:
-            return self._places[index] + min(x - edit.start, len(edit.data))
+            return self._edited_starts[index] + min(x - edit.start, len(edit.data))
         return x + self._after[index]
 
     def removes(self, x: int) -> bool:
@@ -127,20 +127,20 @@ class OffsetMap:
 
     def back(self, y: int) -> int:
         """The last original offset at or before edited offset *y*: for acknowledgements."""
-        index = bisect_right(self._places, y) - 1
+        index = bisect_right(self._edited_starts, y) - 1
         if index < 0:
             return y - self.before
-        edit, inside = self.edits[index], y - self._places[index]
+        edit, inside = self.edits[index], y - self._edited_starts[index]
         if inside < len(edit.data):
             return min(edit.start + inside, edit.end - 1)
         return y - self._after[index]
 
     def back_left(self, y: int) -> int:
         """The first original offset at or behind edited offset *y*: for the left edge of a SACK block."""
-        index = bisect_left(self._places, y) - 1
+        index = bisect_left(self._edited_starts, y) - 1
         if index < 0:
             return y - self.before
-        edit, inside = self.edits[index], y - self._places[index]
+        edit, inside = self.edits[index], y - self._edited_starts[index]
         if inside <= len(edit.data):
             return min(edit.start + inside, edit.end)
         return y - self._after[index]

@@ -144,25 +144,25 @@ class Stream(Generic[F]):
         edited = self.map.render(payload, at) if self.map.edits else payload
         if not (self.map.skewed or other.map.skewed):
             return segment if edited == payload else segment.patched(segment.start, edited)
-        place, flags = self.map.fwd(at), segment.flags
+        leaves_at, flags = self.map.fwd(at), segment.flags
         if not edited and at < self.next and not flags & (FIN | RST):
             # An edit removed all its bytes, or it repeats an old number to get an answer (keep-alive, window
             # probe). Its number has to stay before the one that the receiver expects, which gets no answer.
-            place = self.map.fwd(at + max(1, len(payload))) - 1
+            leaves_at = self.map.fwd(at + max(1, len(payload))) - 1
         elif flags & RST and at == self.map.back(self.acked):
-            place = self.acked  # it answers an acknowledgement, which may end inside an edit's bytes
-        room = None if self.edge is None or flags & RST or not self.map.skewed else self.edge - place
+            leaves_at = self.acked  # it answers an acknowledgement, which may end inside an edit's bytes
+        room = None if self.edge is None or flags & RST or not self.map.skewed else self.edge - leaves_at
         if room is not None and (room < 0 or 0 < room < len(edited)):
             # Bytes beyond the window are cut off, as the receiver would do, and their sender repeats them.
             # Data that begin at the edge are a window probe, and pass to get an answer.
-            place, flags = min(place, place + room), flags & ~FIN
+            leaves_at, flags = min(leaves_at, leaves_at + room), flags & ~FIN
             edited = edited[: max(room, 0)]
         ack = segment.ack
         blocks = None
         if other.map.skewed and flags & ACK:
             ack = other.base + other.map.back(other.edited_offset(ack))
             blocks = other.original_block
-        return segment.rebuilt(self.base + place, ack, edited, blocks, flags)
+        return segment.rebuilt(self.base + leaves_at, ack, edited, blocks, flags)
 
     def on_ack(self, segment: Segment) -> None:
         """Note which bytes of this stream the sender of *segment* has and accepts. It is the receiver."""
@@ -173,7 +173,7 @@ class Stream(Generic[F]):
         if self.scale is not None:
             self.edge = max(self.edge or 0, acked + (segment.window << self.scale))
 
-    def placed(self, segment: Segment, at: int) -> Segment:
+    def moved_to(self, segment: Segment, at: int) -> Segment:
         """The empty *segment* as it leaves with the number of offset *at* in place of its own."""
         rendered = self.rendered(segment, at)
         if rendered is not segment:

@@ -50,7 +50,7 @@ _UNREACHABLE: Final = (DirectType.DISABLED.value, DirectType.WEB.value)
 _REASON: Final = ClientErr.CHANNEL_SPECIFIC.to_bytes(2, "big")
 _DIRECT: Final = "icq-direct"
 _RELAY: Final = CAPABILITIES[SERVER_RELAY]
-_SESSION: Final = b""  # agreement of the published endpoint: the only one of a flow without a cookie
+_PUBLISHED: Final = b""  # agreement of the published endpoint: the only one of a flow without a cookie
 _OF_INTEREST: Final = {(UserTag.DIRECT_INFO.value, _INFO.size), (UserTag.EXTERNAL_IP.value, 4)}
 
 
@@ -106,7 +106,7 @@ class Icq:
             reason = "not the sender's own address"
         else:
             try:
-                outside = nat.expect(Expectation(_SESSION, _DIRECT, named, standing=True))
+                outside = nat.expect(Expectation(_PUBLISHED, _DIRECT, named, standing=True))
             except Refused as refusal:
                 reason = str(refusal)
         if reason:
@@ -124,7 +124,7 @@ class Icq:
     def _retract(self, nat: Nat, reason: str) -> None:
         if self.published is not None:
             self.published = None
-            nat.withdraw(_SESSION, reason)
+            nat.withdraw(_PUBLISHED, reason)
 
     def user_info(self, frame: Frame, name: bytes, body: int, nat: Nat) -> list[Edit]:
         """User info on its way to a client: put the inside endpoint in place of that of a pinhole of ours."""
@@ -241,7 +241,7 @@ def _published(
     way: Literal["out", "in"], before: Endpoint, after: Endpoint, action: Action, reason: str
 ) -> Report:
     """The report of a published endpoint."""
-    return Report(way, _DIRECT, 0, _SESSION, before=before, after=after, action=action, reason=reason)
+    return Report(way, _DIRECT, 0, _PUBLISHED, before=before, after=after, action=action, reason=reason)
 
 
 def first_field(frame: bytes, name: bytes, body: int) -> int | None:

@@ -74,10 +74,10 @@ def may_be_redirect(kept: bytes) -> bool:
 class Redirects:
     """The redirects that one server sends on one connection."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_logged",)
 
     def __init__(self) -> None:
-        self._told = False
+        self._logged = False
 
     def read(self, frame: Frame, nat: Nat) -> list[Edit] | None:
         """The edits of *frame*, a whole one of REDIRECTS or of FLAP channel 4; None if it names no server."""
@@ -88,11 +88,11 @@ class Redirects:
             return (
                 self._leave(nat, b"", "its lengths contradict each other") if frame.channel == _DATA else None
             )
-        places = servers_of(flap)
-        if not places:
+        servers = servers_of(flap)
+        if not servers:
             return None
-        value = places[0][1]
-        if any(other != value for _, other in places):
+        value = servers[0][1]
+        if any(other != value for _, other in servers):
             # Clients disagree about which one counts: libpurple takes the first, joscar the last.
             return self._leave(nat, value, "it names two different servers")
         if rebuild(flap) != frame.data:
@@ -100,15 +100,15 @@ class Redirects:
             return self._leave(nat, value, "it cannot be rebuilt")
         server = Server.parse(value)
         if not nat.server_inside:
-            self._follow(server, nat)
+            self._watch(server, nat)
             return []
         if server is None:
             return self._leave(
                 nat, value, 'it is no "address:port"; let the server advertise an IPv4 address'
             )
-        return self._rewrite(frame, [at for at, _ in places], value, server, nat)
+        return self._rewrite(frame, [at for at, _ in servers], value, server, nat)
 
-    def _follow(self, server: Server | None, nat: Nat) -> None:
+    def _watch(self, server: Server | None, nat: Nat) -> None:
         """A redirect of an outside server: its text is right, but the next connection may be to any port."""
         if server is None:
             return
@@ -116,9 +116,11 @@ class Redirects:
         if server.is_address():
             nat.watch_server(Endpoint(server.host, port))
         elif port != nat.outside.port:
-            self._tell(f"redirect to {server.host} cannot be followed by its name: add {port} to ports")
+            self._log_once(f"redirect to {server.host} cannot be followed by its name: add {port} to ports")
 
-    def _rewrite(self, frame: Frame, places: list[int], value: bytes, server: Server, nat: Nat) -> list[Edit]:
+    def _rewrite(
+        self, frame: Frame, offsets: list[int], value: bytes, server: Server, nat: Nat
+    ) -> list[Edit]:
         """A redirect of an inside server: name the endpoint that the client reached the present server by."""
         try:
             reached = nat.reached()
@@ -138,7 +140,7 @@ class Redirects:
                 value,
                 f"{server.host} is {known}; if clients cannot reach it from outside, list it in server_names",
             )
-        edits = _edits(frame, places, value, text.encode())
+        edits = _edits(frame, offsets, value, text.encode())
         if not nat.editable(Direction.REPLY, edits[0].start):
             return self._leave(
                 nat, value, "its beginning had left before its end came; a longer hold_ms may help"
@@ -152,25 +154,25 @@ class Redirects:
             nat.count("redirects_left")
             # The server may write any text: only a name that could be put into server_names is logged.
             named = value.decode() if Server.parse(value) else "what is no name of a host"
-            self._tell(f"redirect of {nat.outside} to {named} left alone: {reason}")
+            self._log_once(f"redirect of {nat.outside} to {named} left alone: {reason}")
         return []
 
-    def _tell(self, text: str) -> None:
-        if not self._told:
-            self._told = True
+    def _log_once(self, text: str) -> None:
+        if not self._logged:
+            self._logged = True
             log.info("%s", text)
 
 
-def _edits(frame: Frame, places: list[int], old: bytes, new: bytes) -> list[Edit]:
-    """Edits that put the text *new* in place of *old* into the TLVs at *places*, and correct the lengths."""
+def _edits(frame: Frame, offsets: list[int], old: bytes, new: bytes) -> list[Edit]:
+    """Edits that put the text *new* in place of *old* into the TLVs at *offsets*, and correct the lengths."""
     grown = len(new) - len(old)
     edits: list[Edit] = []
     if grown:
-        length = len(frame.data) - _HEADER + grown * len(places)
+        length = len(frame.data) - _HEADER + grown * len(offsets)
         start = frame.at + FIRST_EDITABLE
         edits.append(Edit(start, start + 2, length.to_bytes(2, "big")))
-    for place in places:
-        start = frame.at + place + (2 if grown else TLV_HEADER.size)
-        end = frame.at + place + TLV_HEADER.size + len(old)
+    for offset in offsets:
+        start = frame.at + offset + (2 if grown else TLV_HEADER.size)
+        end = frame.at + offset + TLV_HEADER.size + len(old)
         edits.append(Edit(start, end, (len(new).to_bytes(2, "big") if grown else b"") + new))
     return edits

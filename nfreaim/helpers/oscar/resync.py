@@ -6,7 +6,7 @@ message must never be taken for frames, even if its author knows how TCP will cu
 - A chain of frames begins where a segment begins with a frame header. It is followed frame by frame, whatever
   the frames hold; each has to be numbered one higher than the one before, without tolerance. Bytes inside a
   chain are not searched, so a frame whose beginning was seen hides every frame that its text could imitate.
-- The chain is trusted only when, after QUIET seconds without a byte, the next segment begins with a frame of
+- The chain is trusted only when, after QUIET_S without a byte, the next segment begins with a frame of
   the number that is due. A chain that is inside a frame at such a pause is dropped.
 
 Why this cannot be misled: a sender is silent only between two frames, because it hands each frame to its TCP
@@ -16,7 +16,7 @@ and it has to have reached the number of the frame that follows. If it does, by 
 become the true chain, and until then nothing was edited or opened. Several messages that were prepared to
 swallow each other's headers gain nothing, because they swallow none across a pause.
 
-One case remains: a receiver that keeps its peer's window shut for QUIET seconds, in the middle of a frame
+One case remains: a receiver that keeps its peer's window shut for QUIET_S, in the middle of a frame
 whose beginning was missed. This receiver is the other end of the same connection, and could have a pinhole
 opened only to the host that sent these bytes.
 """
@@ -29,8 +29,8 @@ from typing import Final
 from nfreaim.errors import Malformed
 from nfreaim.helpers.oscar.flap import FlapReader
 
-QUIET: Final = 1.0
-"""Seconds. A frame on its way takes milliseconds, and a lost segment of it the time of a retransmission."""
+QUIET_S: Final = 1.0
+"""A frame on its way takes milliseconds, and a lost segment of it the time of a retransmission."""
 
 
 class Resync:
@@ -52,7 +52,7 @@ class Resync:
 
     def saw(self, data: bytes, start: int, now: float, joined: bool) -> None:
         """Read *data*, the bytes of a segment from *start* on; *joined*: they follow the last bytes seen."""
-        quiet = self._last is None or now - self._last >= QUIET
+        quiet = self._last is None or now - self._last >= QUIET_S
         self._last = now
         if not joined or (quiet and not self.reader.resting):
             self._again()

@@ -90,12 +90,12 @@ def queue(number: int) -> Checks:
     if found is None:
         yield Check("ok", f"queue {number} is free (nfreaim is not running here; traffic passes unread)")
         return
-    owner = _socket_owner(found.port)
-    if any(Path(word).name == "nfreaim" for word in owner.split()):
+    holder = _socket_holder(found.port)
+    if any(Path(word).name == "nfreaim" for word in holder.split()):
         yield Check("ok", f"queue {number} is served by nfreaim")
     else:
         yield Check(
-            "FAIL", f"queue {number} is taken by {owner or 'another program'}", "choose another: --queue N"
+            "FAIL", f"queue {number} is taken by {holder or 'another program'}", "choose another: --queue N"
         )
     if lost := found.dropped_full + found.dropped_socket:
         yield Check(
@@ -103,7 +103,7 @@ def queue(number: int) -> Checks:
         )
 
 
-def _socket_owner(port: int) -> str:
+def _socket_holder(port: int) -> str:
     """Command line of the process that holds the netfilter netlink socket with this port id, or ""."""
     # Columns: sk, protocol, port id, groups, rmem, wmem, dump, locks, drops, inode
     rows = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]

@@ -59,10 +59,10 @@ def legacy_neighbours(reinstall: str) -> Checks:
         yield Check("FAIL", f"legacy tables not readable: {saved.stderr.strip()}", "modprobe ip_tables")
         return
     yield Check("ok", "legacy tables readable")
-    for place, rule in behind_jump(saved.stdout):
+    for hook, rule in behind_jump(saved.stdout):
         yield Check(
             "warn",
-            f"{place}: queued packets never reach {rule!r}",
+            f"{hook}: queued packets never reach {rule!r}",
             reinstall,
         )
 
@@ -76,16 +76,16 @@ def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
     for line in saved.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        for place in _JUMPS:
-            if table != place[0] or not line.startswith(f"-A {place[1]} "):
+        for hook in _JUMPS:
+            if table != hook[0] or not line.startswith(f"-A {hook[1]} "):
                 continue
             target = line.rpartition(" -j ")[2]
             if target == VERIFIED_CHAIN:
                 continue  # this jump comes first, and its chain queues nothing
             if target in CHAINS:
-                passed.add(place)
-            elif place in passed:
-                yield " ".join(place), line
+                passed.add(hook)
+            elif hook in passed:
+                yield " ".join(hook), line
 
 
 def native_rules(wan: Collection[str]) -> Checks:
@@ -97,14 +97,14 @@ def native_rules(wan: Collection[str]) -> Checks:
     managed = "*filter" in run(["iptables-nft-save"]).stdout.split() if which("iptables-nft-save") else False
     found = False
     for obstacle in ruleset.obstacles(wan):
-        place = f"nftables chain {obstacle.family} {obstacle.table} {obstacle.chain}"
+        named = f"nftables chain {obstacle.family} {obstacle.table} {obstacle.chain}"
         if managed and (obstacle.family, obstacle.table, obstacle.chain) == ("ip", "filter", "FORWARD"):
             continue
         found = True
         if obstacle.certain:
-            yield Check("FAIL", f"{place} drops pinhole connections", obstacle.remedy)
+            yield Check("FAIL", f"{named} drops pinhole connections", obstacle.remedy)
         else:
-            yield Check("warn", f"{place} has drop rules; if one of them hits pinholes", obstacle.remedy)
+            yield Check("warn", f"{named} has drop rules; if one of them hits pinholes", obstacle.remedy)
     if not found:
         yield Check("ok", "no native nftables chain stops pinholes")
     for chain in ruleset.redirectors():

@@ -159,15 +159,15 @@ def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[RulePart, bytes], 
         names = [name for name in names if name == CHAIN]
     digests = {RulePart(table, f"chain {name}"): blake2b() for name in names}
     order: dict[str, list[RulePart | None]] = {name: [] for name in begins.values()}
-    for place, target, content in rules:
+    for chain, target, content in rules:
         leads = heads.get(target, "")
-        part = RulePart(table, f"jump {place} > {leads}") if leads.startswith(CHAIN) else None
-        if place in order:
-            order[place].append(part)
+        part = RulePart(table, f"jump {chain} > {leads}") if leads.startswith(CHAIN) else None
+        if chain in order:
+            order[chain].append(part)
             if part is not None:
                 digests.setdefault(part, blake2b()).update(content)
-        elif place in names and not (table in _FILLED and (leads or _FORWARD in content)):
-            digests[RulePart(table, f"chain {place}")].update(content + leads.encode())
+        elif chain in names and not (table in _FILLED and (leads or _FORWARD in content)):
+            digests[RulePart(table, f"chain {chain}")].update(content + leads.encode())
     return {part: digest.digest() for part, digest in digests.items()}, _misplaced(table, order)
 
 

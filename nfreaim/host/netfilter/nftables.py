@@ -72,9 +72,9 @@ class Ruleset:
                 yield chain
 
     def _rules_of(self, chain: Object, name: str | None = None) -> Iterator[Object]:
-        place = (chain["family"], chain["table"], chain["name"] if name is None else name)
+        wanted = (chain["family"], chain["table"], chain["name"] if name is None else name)
         for rule in self._rules:
-            if (rule["family"], rule["table"], rule["chain"]) == place:
+            if (rule["family"], rule["table"], rule["chain"]) == wanted:
                 yield rule
 
     def _may_drop(self, chain: Object, expressions: Iterable[Object], seen: frozenset[str]) -> bool:

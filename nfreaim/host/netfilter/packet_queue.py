@@ -33,7 +33,7 @@ _FROM_INSIDE: Final = (0, 3)
 _GATE: Final = 2  # FORWARD: connections through a pinhole that are not verified yet
 # In packets. 2000 busy connections overran the default of 1024, even with a C program that accepts every
 # packet at once; with 16384 none was lost.
-_LENGTH: Final = 16384
+_MOST_PACKETS: Final = 16384
 _SOCKET_BYTES: Final = 8 << 20
 _TURN_S: Final = 0.005  # of a turn, after which the loop does its other work
 _PAUSE_S: Final = 0.005  # without a packet; then a longer turn ends
@@ -80,7 +80,12 @@ class PacketQueue:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a smaller socket buffer still works
                 self._queue.bind(
-                    self.number, self._handle, _LENGTH, mode=COPY_PACKET, range=0xFFFF, sock_len=_SOCKET_BYTES
+                    self.number,
+                    self._handle,
+                    _MOST_PACKETS,
+                    mode=COPY_PACKET,
+                    range=0xFFFF,
+                    sock_len=_SOCKET_BYTES,
                 )
             with socket.socket(fileno=os.dup(self.fileno())) as same:
                 pause = _TIMEVAL.pack(0, int(_PAUSE_S * 1e6))

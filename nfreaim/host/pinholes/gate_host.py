@@ -14,7 +14,7 @@ from nfreaim.host.linux_backend import LinuxBackend
 
 log = logging.getLogger("nfreaim")
 
-_LINES: Final = 10  # log lines about refused peers in a period, because a port scan must not fill the disk
+_MOST_LINES: Final = 10  # about refused peers in a period, because a port scan must not fill the disk
 _PERIOD_S: Final = 60.0
 
 
@@ -45,9 +45,9 @@ class LinuxGateHost:
     def refused(self, flow: FlowId, reason: str) -> None:
         now = self._clock()
         if now >= self._began + _PERIOD_S:
-            if self._lines > _LINES:
-                log.info("%d more peers were refused", self._lines - _LINES)
+            if self._lines > _MOST_LINES:
+                log.info("%d more peers were refused", self._lines - _MOST_LINES)
             self._began, self._lines = now, 0
         self._lines += 1
-        if self._lines <= _LINES:
+        if self._lines <= _MOST_LINES:
             log.info("peer refused: %s to %s %s", flow.client, flow.server, reason)

@@ -30,7 +30,7 @@ log = logging.getLogger("nfreaim")
 _FORMAT: Final = 1
 _NAME: Final = re.compile(r"([0-9a-f]{24})\.json")
 _ASIDE: Final = ".new"
-_LARGEST: Final = 4 << 20  # bytes; a thousand edits take some hundred KiB
+_LARGEST_FILE: Final = 4 << 20  # bytes; a thousand edits take some hundred KiB
 _POSITIONS: Final = "places"
 _SLOT: Final = struct.Struct("12sB51s")  # flow key, length of the position, position
 _EMPTY: Final = bytes(_SLOT.size)
@@ -275,5 +275,5 @@ def _check(handle: int) -> None:
         raise ValueError("not a regular file")
     if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise ValueError(f"owned by {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}: not ours alone")
-    if found.st_size > _LARGEST:
+    if found.st_size > _LARGEST_FILE:
         raise ValueError("too large")

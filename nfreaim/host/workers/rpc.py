@@ -31,10 +31,10 @@ _IMPATIENCE_S: Final = 0.02  # the same after a request without an answer
 ONE_WAY: Final = 0
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 
-LARGEST: Final = 4 << 20
+LARGEST_MESSAGE: Final = 4 << 20
 """Bytes of the largest message. Statistics of 16384 edited connections have 1 MiB, as many endpoints less."""
 
-_BACKLOG: Final = 4096  # at most as many notifications wait for room in the socket
+_MOST_BACKLOG: Final = 4096  # at most as many notifications wait for room in the socket
 _SO_SNDBUFFORCE: Final = 32
 
 
@@ -53,7 +53,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 def allow_large_messages(end: socket.socket) -> None:
     """Make the socket's buffer large enough for the largest message."""
     with suppress(OSError):  # smaller messages still work
-        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, LARGEST)
+        end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, LARGEST_MESSAGE)
 
 
 def receive(end: socket.socket, buffer: bytearray) -> Any:
@@ -77,7 +77,7 @@ class RpcClient:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._buffer = bytearray(LARGEST)
+        self._buffer = bytearray(LARGEST_MESSAGE)
         self._number = 0
         self._backlog: deque[bytes] = deque()
         self._lost = self._silent = False
@@ -127,7 +127,7 @@ class RpcClient:
                 self._socket.settimeout(0.0)
                 self._socket.send(data)
         except OSError:
-            if len(self._backlog) > _BACKLOG:
+            if len(self._backlog) > _MOST_BACKLOG:
                 self._backlog.popleft()
                 if not self._lost:
                     log.warning("the daemon's first process does not listen: it will notice by itself")

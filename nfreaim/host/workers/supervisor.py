@@ -33,7 +33,7 @@ from nfreaim.host.report.metrics import NOTHING, Readers, total
 from nfreaim.host.workers.rpc import (
     DONE,
     FAILED,
-    LARGEST,
+    LARGEST_MESSAGE,
     ONE_WAY,
     REFUSED,
     Gone,
@@ -168,7 +168,7 @@ class Supervisor:
         self._rules_go_with_us = rules_go_with_us
         self._stopping = False
         self._selector: BaseSelector = DefaultSelector()
-        self._buffer = bytearray(LARGEST)
+        self._buffer = bytearray(LARGEST_MESSAGE)
         self._workers = [_Worker(number, queue) for number, queue in enumerate(config.reading, 1)]
 
     def start(self, other: int, meanwhile: Callable[[], None]) -> None:

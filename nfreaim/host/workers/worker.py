@@ -32,7 +32,7 @@ log = logging.getLogger("nfreaim")
 _CONFIG_TIMEOUT_S: Final = 60.0  # for the main process to answer the first request
 _BIND_TIMEOUT_S: Final = 2.0  # for an earlier process to leave the queue
 _BIND_RETRY_S: Final = 0.05
-_TELL_EVERY_S: Final = 1.0  # between two messages with statistics
+_STATS_EVERY_S: Final = 1.0  # between two messages with statistics
 _LOOK_EVERY_S: Final = 2.0  # between two looks at the set entries of our skewed flows
 
 
@@ -88,11 +88,11 @@ class _Worker:
         loop.serve(self._rpc, hear)
         self._reader.attach(loop)
         loop.chore("look", Every(lambda: _LOOK_EVERY_S, self._backend.store.put_back))
-        loop.chore("tell", Every(lambda: _TELL_EVERY_S, self._tell))
+        loop.chore("tell", Every(lambda: _STATS_EVERY_S, self._send_stats))
         self._rpc.notify("ready")
         loop.run()
 
-    def _tell(self) -> None:
+    def _send_stats(self) -> None:
         self._rpc.notify("stats", self._engine.stats(), keep=False)
 
     def _close(self) -> None:
@@ -101,7 +101,7 @@ class _Worker:
         except BackendError:  # the main process has gone; the rules stay for the next daemon
             last = False
         self._reader.close(reset_skewed=last)
-        self._tell()
+        self._send_stats()
 
 
 def _bound(number: int, engine: Engine) -> PacketQueue:
