@@ -147,7 +147,7 @@ class Campaign:
     def nothing_is_left(self, rules: str) -> None:
         """Everybody leaves; once closed connections are forgotten, nothing may tell of them."""
         self.session.end()
-        eventually(lambda: not self.scene.holes(), 60.0)
+        eventually(lambda: not self.scene.pinholes(), 60.0)
         state = self.router.state / "flows"
         # Those that nobody saw end are kept for hours: they must never be read untranslated.
         unseen = self.counts["connections cut off by a flush"]

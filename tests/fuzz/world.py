@@ -173,12 +173,12 @@ class World:
         elif kind is Kind.TAKEN:
             self.firewall.taken.add(Endpoint(self.kernel.outside, numbers[0]))
 
-    def reclaim(self, owner: FlowId) -> None:
+    def reclaim(self, flow: FlowId) -> None:
         """As the kernel's set does it: what is not there is gone already."""
         if self.kernel.broken:
             raise BackendError("netlink is gone")
-        if owner in self.kernel.offloaded:
-            self.kernel.offloaded.remove(owner)
+        if flow in self.kernel.offloaded:
+            self.kernel.offloaded.remove(flow)
 
     def inside(self, line: Line) -> bool:
         return (line.way == CLIENT) is not line.server_inside
@@ -307,7 +307,7 @@ class World:
             place = {"position": kernel.noted[key]} if key in kernel.noted else {}
             self.engine.restore(again | place, self.now)
         table.adopt(
-            lambda owner: owner not in kernel.dead | kernel.flushed,
+            lambda flow: flow not in kernel.dead | kernel.flushed,
             self.now,
             lambda _, service: greetings(service),
         )

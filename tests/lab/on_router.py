@@ -36,7 +36,7 @@ from nfreaim.host.netfilter.queue_control import LinuxQueueControl
 from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
 from nfreaim.host.state.state_files import StateDirectory
 
-OWNER = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
+FLOW = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
 OUTSIDE = "203.0.113.1"
 
 
@@ -62,23 +62,23 @@ def pins() -> IpsetFirewall:
     return IpsetFirewall(now)
 
 
-def hole(port: int, *peers: str, to: str = "10.0.0.5", lasting: float = 600.0) -> Pinhole:
+def pinhole(port: int, *peers: str, to: str = "10.0.0.5", lasting: float = 600.0) -> Pinhole:
     inside, outside = Endpoint(to, port), Endpoint(OUTSIDE, port)
     deadline = round(now() + lasting, 3)
-    return Pinhole(inside, outside, OWNER, b"1234567\0", "send-file", deadline, peers, 12.5, protocol="one")
+    return Pinhole(inside, outside, FLOW, b"1234567\0", "send-file", deadline, peers, 12.5, protocol="one")
 
 
 def offloaded_flows_come_and_go() -> None:
     flows = FlowSet(OFFLOAD_SET)
     members = "ipset save nfreaim_off | grep ^add || true"
     for _ in range(2):
-        flows.add(OWNER)
+        flows.add(FLOW)
         assert "10.0.0.5,tcp:40123,203.0.113.9 timeout 3" in shell(members)
     for _ in range(2):
-        flows.delete(OWNER)
+        flows.delete(FLOW)
         assert shell(members) == ""
     for port in range(2000):
-        flows.add(FlowId(Endpoint("10.0.0.5", 1024 + port), OWNER.server))
+        flows.add(FlowId(Endpoint("10.0.0.5", 1024 + port), FLOW.server))
     flows.flush()
     assert shell(members) == ""
     flows.close()
@@ -86,10 +86,10 @@ def offloaded_flows_come_and_go() -> None:
 
 def nothing_works_without_the_rules() -> None:
     """On a router without them."""
-    assert "are the rules installed?" in refused(FlowSet(OFFLOAD_SET).add, OWNER)
+    assert "are the rules installed?" in refused(FlowSet(OFFLOAD_SET).add, FLOW)
     firewall = pins()
     assert "are the rules installed?" in refused(firewall.list)
-    assert "chain NFREAIM is missing in the legacy nat table" in refused(firewall.open, hole(5190), None)
+    assert "chain NFREAIM is missing in the legacy nat table" in refused(firewall.open, pinhole(5190), None)
     assert "NFREAIM" not in shell("iptables-legacy-save")
 
 
@@ -98,8 +98,8 @@ def chains() -> list[str]:
     return [line for line in shell("iptables-legacy -t nat -S").splitlines() if "NFREAIM" in line]
 
 
-def by_port(holes: list[Pinhole]) -> list[Pinhole]:
-    return sorted(holes, key=lambda hole: hole.inside.port)
+def by_port(pinholes: list[Pinhole]) -> list[Pinhole]:
+    return sorted(pinholes, key=lambda pinhole: pinhole.inside.port)
 
 
 def members() -> int:
@@ -109,31 +109,31 @@ def members() -> int:
 def pinholes_read_back_as_written() -> None:
     firewall, untouched = pins(), chains()
     shell('ipset add nfreaim_pin 203.0.113.1,tcp:7,1.2.3.4 comment "nfreaim or not"')
-    everybody, one, two = hole(5190), hole(5191, "203.0.113.20"), hole(5192, "1.2.3.4", "5.6.7.8")
+    everybody, one, two = pinhole(5190), pinhole(5191, "203.0.113.20"), pinhole(5192, "1.2.3.4", "5.6.7.8")
     service, agreement, far = "f" * 32, b"12345678", Endpoint("255.255.255.255", 65535)
     longest = replace(
-        hole(5193),
+        pinhole(5193),
         service=service,
         agreement=agreement,
         flow=FlowId(far, far),
         verify=True,
         deadline=math.inf,
     )
-    moved = replace(hole(5194), outside=Endpoint(OUTSIDE, 40000))
-    holes = [everybody, one, two, longest, moved]
-    for each in holes:
+    moved = replace(pinhole(5194), outside=Endpoint(OUTSIDE, 40000))
+    pinholes = [everybody, one, two, longest, moved]
+    for each in pinholes:
         firewall.open(each, None)
-    assert by_port(firewall.list()) == by_port(holes)
-    assert by_port(pins().list()) == by_port(holes)
+    assert by_port(firewall.list()) == by_port(pinholes)
+    assert by_port(pins().list()) == by_port(pinholes)
     assert shell("ipset save nfreaim_pin").count("timeout 0 packets 1 ") == 2
     narrow = replace(everybody, peers=("9.9.9.9",))
     firewall.open(narrow, everybody)
     wide = replace(one, peers=())
     firewall.open(wide, one)
-    holes = [narrow, wide, two, longest, moved]
-    assert by_port(firewall.list()) == by_port(holes)
+    pinholes = [narrow, wide, two, longest, moved]
+    assert by_port(firewall.list()) == by_port(pinholes)
     assert members() == 1 + 1 + 2 + 2 + 2 + 2
-    for each in [*holes, narrow]:  # one of them is gone already
+    for each in [*pinholes, narrow]:  # one of them is gone already
         firewall.close(each)
     assert firewall.list() == []
     assert members() == 1
@@ -144,12 +144,12 @@ def pinholes_read_back_as_written() -> None:
 
 def what_cannot_be_changed_stays_as_it_was() -> None:
     firewall = pins()
-    first = hole(5190)
+    first = pinhole(5190)
     firewall.open(first, None)
     impossible = replace(first, peers=("1.2.3.4",), service="x" * 300)  # more than a comment may have
     assert "nfreaim_pin" in refused(firewall.open, impossible, first)
     assert firewall.list() == [first]
-    assert "nfreaim_pin" in refused(firewall.open, replace(hole(5191), service="x" * 300), None)
+    assert "nfreaim_pin" in refused(firewall.open, replace(pinhole(5191), service="x" * 300), None)
     assert firewall.list() == [first]
 
 
@@ -165,7 +165,7 @@ def destinations_are_made_ahead_and_repaired() -> None:
     before = chains()
     with open("/run/xtables.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        firewall.open(hole(6000, to="10.0.1.69"), None)  # nothing but an entry of the set
+        firewall.open(pinhole(6000, to="10.0.1.69"), None)  # nothing but an entry of the set
     assert chains() == before
     # Another daemon takes over what is in use, though somebody emptied a bucket and renewed a jump meanwhile.
     shell("iptables-legacy -t nat -F NFREAIM_D02; iptables-legacy -t nat -A NFREAIM -j NFREAIM_D00")
@@ -174,9 +174,9 @@ def destinations_are_made_ahead_and_repaired() -> None:
     other.upkeep()
     assert sum("DNAT" in line for line in chains()) == 1
     assert sum("to=10.0.1.69:0" in line for line in chains()) == 1
-    other.open(hole(6001), None)
+    other.open(pinhole(6001), None)
     shell("iptables-legacy -t nat -F NFREAIM_D02")
-    other.open(hole(6002), None)
+    other.open(pinhole(6002), None)
     assert {line.split()[-1] for line in chains() if "DNAT" in line} == {"10.0.1.69", "10.0.0.5"}
     other.clear()
     assert not [line for line in chains() if "_D" in line]
@@ -192,7 +192,7 @@ def changes_of_others_at_the_same_time_are_not_lost() -> None:
     while other.poll() is None or not done:
         time.sleep(0.002)  # the lock is not fair
         try:
-            firewall.open(hole(6000 + done, to=f"10.0.{done // 250}.{done % 250}"), None)
+            firewall.open(pinhole(6000 + done, to=f"10.0.{done // 250}.{done % 250}"), None)
             done += 1
         except BackendError as error:
             if "holds /run/xtables.lock" not in str(error):  # on a busy machine: it may wait no longer
@@ -208,10 +208,10 @@ def lock_held_by_another_program_refuses_and_changes_nothing() -> None:
     before = shell("iptables-legacy-save -t nat | grep -v '^[#:]'")
     with open("/run/xtables.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another program holds" in refused(firewall.open, hole(5190), None)
+        assert "another program holds" in refused(firewall.open, pinhole(5190), None)
     assert shell("iptables-legacy-save -t nat | grep -v '^[#:]'") == before
     assert members() == 0
-    firewall.open(hole(5190), None)
+    firewall.open(pinhole(5190), None)
 
 
 def taken_ports_are_seen() -> None:
@@ -222,7 +222,7 @@ def taken_ports_are_seen() -> None:
     shell("iptables-nft -t nat -I PREROUTING -i wan -p tcp --dport 8000 -j REDIRECT --to-ports 80")
     shell("nft 'table ip own { chain pre { type nat hook prerouting priority -100; }; }'")
     shell("nft add rule ip own pre tcp dport '{ 9000, 9100-9200 }' dnat to 10.0.0.6")
-    firewall.open(hole(5190), None)
+    firewall.open(pinhole(5190), None)
     firewall.refresh_foreign_forwards()
     for port in (80, 7000, 7005, 7010, 8000, 9000, 9150):
         assert firewall.busy(Endpoint(OUTSIDE, port)), port
@@ -243,25 +243,25 @@ def taken_ports_are_seen() -> None:
 
 def connections_are_known_until_they_end(port: str) -> None:
     """Of alice, from *port*, to bob; it is established."""
-    owner = FlowId(Endpoint("10.0.0.5", int(port)), Endpoint("203.0.113.20", 5190))
+    flow = FlowId(Endpoint("10.0.0.5", int(port)), Endpoint("203.0.113.20", 5190))
     inside = NetworkSet(LAN_SET)
     conntrack = LinuxConntrack(inside, {})
-    assert conntrack.state(owner) == ESTABLISHED
-    assert conntrack.outside_address(owner) == OUTSIDE
-    stranger = FlowId(Endpoint("10.0.0.6", int(port)), owner.server)
+    assert conntrack.state(flow) == ESTABLISHED
+    assert conntrack.outside_address(flow) == OUTSIDE
+    stranger = FlowId(Endpoint("10.0.0.6", int(port)), flow.server)
     assert conntrack.state(stranger) is None
     assert conntrack.outside_address(stranger) == OUTSIDE, "as if its entry had been flushed"
-    foreign = FlowId(Endpoint("198.51.100.6", int(port)), owner.server)
+    foreign = FlowId(Endpoint("198.51.100.6", int(port)), flow.server)
     assert "does not know 198.51.100.6" in refused(conntrack.outside_address, foreign)
     assert "does not know 10.0.0.6" in refused(conntrack.reached, stranger)
     shell(f"conntrack -U -p tcp -s 10.0.0.5 --sport {port} --state CLOSE")
-    assert conntrack.state(owner) in ENDING
+    assert conntrack.state(flow) in ENDING
     shell(f"conntrack -D -p tcp -s 10.0.0.5 --sport {port}")
-    assert conntrack.state(owner) is None
-    assert not conntrack.ended(owner)
+    assert conntrack.state(flow) is None
+    assert not conntrack.ended(flow)
     began = time.monotonic()
     for _ in range(500):
-        conntrack.state(owner)
+        conntrack.state(flow)
     print(f"{(time.monotonic() - began) / 500 * 1e6:.0f} microseconds per look-up")
     conntrack.close()
     inside.close()
@@ -269,13 +269,13 @@ def connections_are_known_until_they_end(port: str) -> None:
 
 def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
     """Of an edited connection to a server inside: it must not be taken for one that was flushed."""
-    owner = FlowId(Endpoint("198.51.100.7", 40000), Endpoint("10.0.0.9", 5190))
+    flow = FlowId(Endpoint("198.51.100.7", 40000), Endpoint("10.0.0.9", 5190))
     ends = "-p tcp -s 198.51.100.7 --sport 40000 -d 10.0.0.9 --dport 5190"
     reply = "-r 10.0.0.9 -q 198.51.100.7 --reply-port-src 5190 --reply-port-dst 40000"
     shell(f"conntrack -I {ends} {reply} --state TIME_WAIT --timeout 60")
     shell("ipset add nfreaim_skew 198.51.100.7,tcp:40000,10.0.0.9")
     stream: dict[str, object] = {"base": 1, "next": 0, "scale": None, "before": 0, "edits": []}
-    key = key_of(owner)
+    key = key_of(flow)
     record = {"key": key.hex(), "server_inside": True, "streams": [stream, stream]}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         state = StateDirectory(Path(folder))
@@ -286,8 +286,8 @@ def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
         assert [*kept] == [key]
         assert kept[key]["protocol"] == "oscar", "the record is of a version that knew no other"
         shell(f"conntrack -D {ends}")
-        assert not backend.conntrack.alive(owner)
-        assert backend.conntrack.ended(owner)
+        assert not backend.conntrack.alive(flow)
+        assert backend.conntrack.ended(flow)
 
 
 def followed_servers_are_taken_over_with_client_and_protocol() -> None:
@@ -322,7 +322,7 @@ def pinholes_of_a_version_that_knew_one_protocol_are_its() -> None:
     )
     (found,) = pins().list()
     assert (found.protocol, found.service, found.agreement) == ("oscar", "send-file", b"1234567\0")
-    assert (found.flow, found.peers, found.verify) == (OWNER, ("203.0.113.20",), True)
+    assert (found.flow, found.peers, found.verify) == (FLOW, ("203.0.113.20",), True)
     assert (found.deadline, found.since) == (12345.678, 12.5)
 
 

@@ -37,7 +37,7 @@ _PIN = re.compile(r"add nfreaim_pin (\S+),tcp:(\d+),(\S+) timeout (\d+) packets 
 _LEADS = re.compile(r"-A NFREAIM_D\d+ .* --bytes-eq (\d+) .*-j DNAT --to-destination ([\d.]+)(?::(\d+))?$")
 
 
-class Hole(NamedTuple):
+class SeenPinhole(NamedTuple):
     """A pinhole as the kernel has it: endpoints as text, and the only admitted peer or ""."""
 
     outside: str
@@ -76,23 +76,23 @@ class Scene:
             assert answer["ok"], answer
         return made
 
-    def holes(self, router: str = "A") -> set[Hole]:
+    def pinholes(self, router: str = "A") -> set[SeenPinhole]:
         """The pinholes in the router's kernel: entries of the set with the rules that they lead to."""
         pins = self.lab.run(router, "ipset", "save", "nfreaim_pin", check=False).stdout
         saved = self.lab.run(router, "iptables-legacy-save", "-t", "nat").stdout.splitlines()
         leads = {match[1]: match for line in saved if (match := _LEADS.match(line))}
-        found: set[Hole] = set()
+        found: set[SeenPinhole] = set()
         for address, port, peer, _, data in _PIN.findall(pins):
             lead = leads.get(data)
             assert lead is not None, f"{address}:{port} leads nowhere\n{pins}\n{saved}"
             inside = f"{lead[2]}:{lead[3] or port}"
-            hole = Hole(f"{address}:{port}", inside, "" if peer.endswith("/1") else peer)
-            found.add(hole)
+            pinhole = SeenPinhole(f"{address}:{port}", inside, "" if peer.endswith("/1") else peer)
+            found.add(pinhole)
         return found
 
-    def hole_of(self, inside: str) -> Hole | None:
+    def pinhole_of(self, inside: str) -> SeenPinhole | None:
         """The pinhole that leads to this inside endpoint."""
-        return next((hole for hole in self.holes() if hole.inside == inside), None)
+        return next((pinhole for pinhole in self.pinholes() if pinhole.inside == inside), None)
 
     def queued(self, router: str = "A") -> int:
         """Packets ever queued."""
@@ -162,5 +162,5 @@ def announced(client: Client, cookie: str) -> Rendezvous:
 def opened(made: Scene, client: Client, other: Client, port: int, **more: object) -> Transfer:
     """A proposal that nobody answers, with its pinhole there."""
     transfer = Transfer(client, other, "file", **more)
-    eventually(lambda: made.hole_of(f"10.0.0.5:{port}"))
+    eventually(lambda: made.pinhole_of(f"10.0.0.5:{port}"))
     return transfer

@@ -61,7 +61,7 @@ class Hostile:
 
     def pinholes(self) -> int:
         """How many are open in the kernel of router A."""
-        return len(self.made.holes())
+        return len(self.made.pinholes())
 
     def opened(self) -> int:
         """How many were ever opened, but for those of well-behaved clients, which listen on 5190 to 5199."""

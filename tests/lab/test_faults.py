@@ -18,7 +18,7 @@ from tests.lab import home
 from tests.lab.firewall import RULES
 from tests.lab.flows import home_flow
 from tests.lab.net import CORE, Lab, LabError
-from tests.lab.scene import INSTALL, Hole, Scene, announced, eventually, scene
+from tests.lab.scene import INSTALL, Scene, SeenPinhole, announced, eventually, scene
 from tests.lab.standin import Client, Server, Transfer
 from tests.lab.stream import Plan
 
@@ -31,14 +31,14 @@ def on(made: Scene, command: str) -> None:
     made.lab.run("A", "sh", "-ec", command)
 
 
-def hole(port: int, outside: str = OUTSIDE) -> Hole:
-    return Hole(f"{outside}:{port}", f"10.0.0.5:{port}")
+def pinhole(port: int, outside: str = OUTSIDE) -> SeenPinhole:
+    return SeenPinhole(f"{outside}:{port}", f"10.0.0.5:{port}")
 
 
 def opened(made: Scene, client: Client, other: Client, port: int) -> Transfer:
     """A proposal that nobody answers; returns with its pinhole there."""
     transfer = Transfer(client, other, "file")
-    eventually(lambda: made.hole_of(f"10.0.0.5:{port}"))
+    eventually(lambda: made.pinhole_of(f"10.0.0.5:{port}"))
     return transfer
 
 
@@ -146,10 +146,10 @@ def test_others_who_commit_at_the_same_time_lose_nothing_and_neither_do_we() -> 
                 cancelled += 1
         assert [process.wait() for process in others] == [0, 0]
         assert cancelled >= 4
-        eventually(lambda: not made.holes())
+        eventually(lambda: not made.pinholes())
         for number, client in enumerate(alices):
             opened(made, client, bob, 5200 + 10 * number)
-        assert made.holes() == {hole(5200 + 10 * number) for number in range(4)}
+        assert made.pinholes() == {pinhole(5200 + 10 * number) for number in range(4)}
         legacy = lab.run("A", "iptables-legacy-save", "-t", "nat").stdout
         nft = lab.run("A", "iptables-nft-save", "-t", "nat").stdout
         for net in ("198.51.100", "198.51.101"):
@@ -185,9 +185,9 @@ def test_flushed_connection_tracking_ends_no_session_and_no_pinhole() -> None:
         on(made, "conntrack -F")
         works(Transfer(alice, carol, "file"))  # its proposal is the first packet after the flush
         time.sleep(3.0)  # the daemon has looked, and did not find the other one's connection
-        assert made.hole_of("10.0.0.5:5200")
+        assert made.pinhole_of("10.0.0.5:5200")
         speak(waiting)
-        assert made.hole_of("10.0.0.5:5200")
+        assert made.pinhole_of("10.0.0.5:5200")
         assert "control connection lost" not in made.daemon.log_text()
         new_session(made, server, carol, 5220)
 
@@ -216,10 +216,10 @@ def test_new_address_outside_is_used_by_new_sessions_and_pinholes_of_the_old_one
                  f"ip route replace default via {CORE}")  # fmt: skip
         (again,) = made.clients(server, ("alice", "again", 5210))
         works(Transfer(again, carol, "file"))
-        assert f"{new}:5210" in {hole.outside for hole in made.holes()}
+        assert f"{new}:5210" in {pinhole.outside for pinhole in made.pinholes()}
         with suppress(LabError):  # the server does not know it from there, and may have said so
             alice.call("send_snac", family=1, subtype=0x0E, body="")
-        eventually(lambda: hole(5200) not in made.holes())
+        eventually(lambda: pinhole(5200) not in made.pinholes())
 
 
 def test_link_that_goes_down_and_comes_back_ends_no_session() -> None:

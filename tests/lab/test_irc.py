@@ -14,7 +14,7 @@ from tests.lab.capture import Capture
 from tests.lab.irc_client import IrcClient, Outcome
 from tests.lab.irc_server import IrcServer
 from tests.lab.net import ADDRESS, WAN, Lab
-from tests.lab.scene import Hole, Scene, eventually, scene
+from tests.lab.scene import Scene, SeenPinhole, eventually, scene
 
 PAIRS = (("alice", "bob"), ("alice", "carol"), ("carol", "alice"), ("alice", "amy"), ("bob", "alice"))
 # Who listens is the first of each: on plain NAT nobody outside reaches it.
@@ -127,14 +127,14 @@ def test_file_is_resumed_though_its_port_had_to_change() -> None:
         alice, amy, bob = (clients[host] for host in ("alice", "amy", "bob"))
         bob.ignore_offers()
         alice.offer(bob, "first.bin", b"1")
-        eventually(lambda: made.hole_of(f"{ADDRESS['alice']}:5500"))
+        eventually(lambda: made.pinhole_of(f"{ADDRESS['alice']}:5500"))
         bob.accept_offers()
         content = os.urandom(SIZE)
         bob.has_part("second.bin", content[:1000])
         with Capture(made.lab, "server", "eth0") as outside:
             assert amy.send(bob, "second.bin", content).ok
-        hole = made.hole_of(f"{ADDRESS['amy']}:5500")
-        assert hole is None or not hole.outside.endswith(":5500")
+        pinhole = made.pinhole_of(f"{ADDRESS['amy']}:5500")
+        assert pinhole is None or not pinhole.outside.endswith(":5500")
         said = b"".join(packet.payload for packet in outside.packets)
         assert b"\x01DCC RESUME second.bin 5500 1000" not in said
         assert b"\x01DCC ACCEPT second.bin 5500 1000" not in said
@@ -146,9 +146,9 @@ def test_sign_off_closes_what_nobody_used() -> None:
         clients["bob"].ignore_offers()
         clients["alice"].offer(clients["bob"], "file.bin", b"1")
         inside = f"{ADDRESS['alice']}:5500"
-        assert eventually(lambda: made.hole_of(inside)) == Hole(f"{WAN['A']}:5500", inside)
+        assert eventually(lambda: made.pinhole_of(inside)) == SeenPinhole(f"{WAN['A']}:5500", inside)
         clients["alice"].quit()
-        eventually(lambda: not made.holes())
+        eventually(lambda: not made.pinholes())
 
 
 def test_session_that_is_older_than_the_daemon_is_served_again() -> None:
@@ -175,5 +175,5 @@ def test_port_that_is_no_clients_stays_shut() -> None:
         clients["alice"].say("PRIVMSG bob :\x01DCC SEND file.bin 167772166 6000 1\x01")  # amy's address
         clients["alice"].say("PRIVMSG bob :that is all")
         eventually(lambda: "that is all" in clients["bob"].log("irc.lab.alice"))
-        assert not made.holes()
+        assert not made.pinholes()
         assert made.daemon.log_text().count("pinhole opened") == before

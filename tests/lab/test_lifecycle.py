@@ -10,20 +10,20 @@ import pytest
 
 from tests.lab.namespace import socket_in
 from tests.lab.net import Lab
-from tests.lab.scene import HOG, INSTALL, Hole, Scene, eventually, scene, start
+from tests.lab.scene import HOG, INSTALL, Scene, SeenPinhole, eventually, scene, start
 from tests.lab.standin import Client, Transfer
 
 OUTSIDE = "203.0.113.1"
 
 
-def hole(port: int) -> Hole:
-    return Hole(f"{OUTSIDE}:{port}", f"10.0.0.5:{port}")
+def pinhole(port: int) -> SeenPinhole:
+    return SeenPinhole(f"{OUTSIDE}:{port}", f"10.0.0.5:{port}")
 
 
 def offer(made: Scene, client: Client, other: Client, port: int) -> Transfer:
     """A proposal that nobody answers; returns with its pinhole open."""
     transfer = Transfer(client, other, "file")
-    eventually(lambda: hole(port) in made.holes())
+    eventually(lambda: pinhole(port) in made.pinholes())
     return transfer
 
 
@@ -62,7 +62,7 @@ def test_what_a_crash_leaves_is_taken_over_while_it_is_needed_and_removed_when_n
             for line in survivor
         ]
         lab.run("A", "ipset", "restore", stdin="\n".join([*past, *orphan, ""]))
-        assert made.holes() == {hole(port) for port in (5200, 5210, 5220, 5230)}
+        assert made.pinholes() == {pinhole(port) for port in (5200, 5210, 5220, 5230)}
 
         # Nobody reads, and everything passes: old control connections and new ones, and peer links.
         alive.call("send_snac", family=1, subtype=0x0E, body="")
@@ -72,7 +72,7 @@ def test_what_a_crash_leaves_is_taken_over_while_it_is_needed_and_removed_when_n
         eventually(lambda: len(alive.call("received", family=1, subtype=0x0F)["bodies"]) >= 1)
 
         daemon = made.restart()
-        assert made.holes() == {hole(5200)}
+        assert made.pinholes() == {pinhole(5200)}
         log = daemon.log_text()
         assert "5210: control connection lost while no daemon ran" in log
         assert "5220: deadline passed while no daemon ran" in log
@@ -84,7 +84,7 @@ def test_what_a_crash_leaves_is_taken_over_while_it_is_needed_and_removed_when_n
         assert rule.count(foreign.removeprefix("-t nat -I ").replace("-p tcp", "-p tcp -m tcp")) == 1
         # What was taken over ends as any other: this control connection is not read any more, but looked up.
         alive.call("sign_off", how="close")
-        eventually(lambda: hole(5200) not in made.holes())
+        eventually(lambda: pinhole(5200) not in made.pinholes())
         daemon.wait_log("5200: control connection lost")
 
 

@@ -24,11 +24,11 @@ def test_each_flow_gets_its_pinhole_at_the_address_it_leaves_with_and_at_no_othe
         bob.call("policy", action="ignore")
         open_both = [Transfer(alice, bob, "file"), Transfer(amy, bob, "file")]
         expected = {("10.0.0.5:5200", f"{FIRST}:5200"), ("10.0.0.6:5200", f"{SECOND}:5200")}
-        eventually(lambda: {(hole.inside, hole.outside) for hole in made.holes()} == expected)
+        eventually(lambda: {(pinhole.inside, pinhole.outside) for pinhole in made.pinholes()} == expected)
         assert announced(bob, open_both[0].cookie).address(rdv.RDV_IP) == FIRST
         assert announced(bob, open_both[1].cookie).address(rdv.RDV_IP) == SECOND
         amy.call("cancel", cookie=open_both[1].cookie)
-        eventually(lambda: {hole.outside for hole in made.holes()} == {f"{FIRST}:5200"})
+        eventually(lambda: {pinhole.outside for pinhole in made.pinholes()} == {f"{FIRST}:5200"})
         with socket_in(made.lab, "bob") as caller:
             caller.settimeout(1.0)
             with pytest.raises(TimeoutError):
@@ -45,7 +45,7 @@ def test_address_that_changes_between_two_proposals() -> None:
         alice, bob, carol = made.clients(server, ("alice", "alice", 5200), ("bob", "bob"), ("carol", "carol"))
         bob.call("policy", action="ignore")
         lost = Transfer(alice, bob, "file", patience=2)
-        eventually(lambda: {hole.outside for hole in made.holes()} == {f"{FIRST}:5200"})
+        eventually(lambda: {pinhole.outside for pinhole in made.pinholes()} == {f"{FIRST}:5200"})
         made.lab.run(
             "A",
             *("sh", "-ec"),
@@ -53,7 +53,7 @@ def test_address_that_changes_between_two_proposals() -> None:
             f"ip route replace default via {CORE}",
         )
         # Masquerading forgets its connections with the address; nobody says a word on the wire.
-        eventually(lambda: not made.holes())
+        eventually(lambda: not made.pinholes())
         assert "5200: control connection lost" in made.daemon.log_text()
         assert not lost.outcome().ok
         alice.call("sign_on", server=server.address)

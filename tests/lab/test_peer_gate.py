@@ -97,7 +97,7 @@ def door(made: Scene, alice: Client, port: int, capability: bytes = rdv.DIRECT_I
     listener.listen(64)
     body = PROFILES["libpurple"].proposal("Bobby Tables", Offer(COOKIE, capability, "10.0.0.5", port))
     alice.call("send_snac", family=4, subtype=6, body=body.hex())
-    eventually(lambda: made.hole_of(f"10.0.0.5:{port}"))
+    eventually(lambda: made.pinhole_of(f"10.0.0.5:{port}"))
     return Door(made, listener, port)
 
 
@@ -162,7 +162,7 @@ def test_strangers_are_reset_and_the_real_peer_still_gets_in(made: Scene, alice:
             assert GREETING.startswith(got)
             assert len(got) <= 18
         assert not one.claimed()
-        assert made.hole_of("10.0.0.5:5300")
+        assert made.pinhole_of("10.0.0.5:5300")
         with one.call() as (caller, host):
             for byte in GREETING:
                 caller.sendall(bytes([byte]))

@@ -88,10 +88,10 @@ def test_two_hosts_that_announce_the_same_port_are_both_reached() -> None:
         both = [Transfer(alice, bob, "file"), Transfer(amy, carol, "file")]
         outcomes = [transfer.outcome() for transfer in both]
         assert all(outcome.first_attempt for outcome in outcomes), outcomes
-        holes = made.holes()
-        assert {hole.inside for hole in holes} == {"10.0.0.5:5190", "10.0.0.6:5190"}
-        assert len({hole.outside for hole in holes}) == 2
+        pinholes = made.pinholes()
+        assert {pinhole.inside for pinhole in pinholes} == {"10.0.0.5:5190", "10.0.0.6:5190"}
+        assert len({pinhole.outside for pinhole in pinholes}) == 2
         ports = {announced(bob, both[0].cookie).number(5), announced(carol, both[1].cookie).number(5)}
-        assert ports == {int(hole.outside.split(":")[1]) for hole in holes}
+        assert ports == {int(pinhole.outside.split(":")[1]) for pinhole in pinholes}
         assert 5190 in ports
         assert any(40000 <= port <= 40999 for port in ports), ports

@@ -13,7 +13,7 @@ import pytest
 from tests.lab import peer
 from tests.lab.firewall import RULES
 from tests.lab.namespace import socket_in
-from tests.lab.scene import INSTALL, Hole, Scene, announced, eventually, nfreaim, opened, scene
+from tests.lab.scene import INSTALL, Scene, SeenPinhole, announced, eventually, nfreaim, opened, scene
 from tests.lab.standin import Client, Transfer
 from tests.oscar import rendezvous as rdv
 from tests.oscar.profiles import PROFILES, Offer
@@ -23,7 +23,7 @@ OUTSIDE = "203.0.113.1"
 
 def closing(made: Scene, port: int) -> str:
     """Why the pinhole of that port was closed, according to the log, once it has gone from the kernel."""
-    eventually(lambda: made.hole_of(f"10.0.0.5:{port}") is None)
+    eventually(lambda: made.pinhole_of(f"10.0.0.5:{port}") is None)
     line = rf"pinhole closed: {OUTSIDE}:{port} -> 10\.0\.0\.5:{port}: (.*)"
     found = eventually(lambda: re.findall(line, made.daemon.log_text()))
     assert len(found) == 1, found
@@ -56,8 +56,8 @@ def test_every_end_of_an_agreement_closes_its_pinhole_and_no_other() -> None:
         open_ones = {
             port: opened(made, client, bob, port) for client, port in zip(clients, endings, strict=True)
         }
-        everything = {Hole(f"{OUTSIDE}:{port}", f"10.0.0.5:{port}") for port in endings}
-        assert made.holes() == everything
+        everything = {SeenPinhole(f"{OUTSIDE}:{port}", f"10.0.0.5:{port}") for port in endings}
+        assert made.pinholes() == everything
         shown = nfreaim(made.lab, "A", "status")
         assert "7 pinholes" in shown
         assert re.search(
@@ -76,8 +76,8 @@ def test_every_end_of_an_agreement_closes_its_pinhole_and_no_other() -> None:
             else:
                 client.call("sign_off", how=ending)
             assert closing(made, port) == reason, ending
-            everything.remove(Hole(f"{OUTSIDE}:{port}", f"10.0.0.5:{port}"))
-            assert made.holes() == everything
+            everything.remove(SeenPinhole(f"{OUTSIDE}:{port}", f"10.0.0.5:{port}"))
+            assert made.pinholes() == everything
 
 
 def test_proposal_to_somebody_who_is_not_there_leaves_no_pinhole() -> None:
@@ -146,7 +146,7 @@ def test_end_of_an_earlier_peers_connection_takes_the_next_pinhole_of_its_port_f
             proposed = Offer(cookie, rdv.SEND_FILE, "10.0.0.5", 5500)
             body = PROFILES["libpurple"].proposal(to, proposed)
             alice.call("send_snac", family=4, subtype=6, body=body.hex())
-            eventually(lambda: made.hole_of("10.0.0.5:5500"))
+            eventually(lambda: made.pinhole_of("10.0.0.5:5500"))
 
         def claims(peer: str) -> int:
             return made.daemon.log_text().count(
@@ -167,7 +167,7 @@ def test_end_of_an_earlier_peers_connection_takes_the_next_pinhole_of_its_port_f
                 second.connect(("203.0.113.1", 5500))
                 eventually(lambda: claims("203.0.113.2"))
             assert claims("203.0.113.20") == 1
-            eventually(lambda: {hole.peer for hole in made.holes()} <= {"203.0.113.2"})
+            eventually(lambda: {pinhole.peer for pinhole in made.pinholes()} <= {"203.0.113.2"})
 
 
 def announced_privately(client: Client, cookie: str) -> bool:
@@ -183,7 +183,7 @@ def test_pinhole_for_an_answer_admits_only_the_peer_that_asked() -> None:
         outcome = Transfer(carol, alice, "file").outcome()
         assert outcome.ok, outcome
         assert outcome.attempt == "redirect"
-        assert made.holes() == {Hole(f"{OUTSIDE}:5200", "10.0.0.5:5200", "203.0.113.2")}
+        assert made.pinholes() == {SeenPinhole(f"{OUTSIDE}:5200", "10.0.0.5:5200", "203.0.113.2")}
         with socket_in(made.lab, "server") as stranger:
             stranger.settimeout(1.0)
             with pytest.raises(TimeoutError):
@@ -233,4 +233,4 @@ def test_operators_firewall_that_is_loaded_again_without_our_rules_is_survived()
         made.lab.run("A", *INSTALL)
         again = eventually(lambda: Transfer(one, carol, "file").outcome())
         assert again.first_attempt, again
-        assert made.hole_of("10.0.0.5:5200")
+        assert made.pinhole_of("10.0.0.5:5200")

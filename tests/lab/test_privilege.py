@@ -62,7 +62,7 @@ def test_everything_works_and_the_end_leaves_nothing() -> None:
         alice, bob, carol = made.clients(server, ("alice", "alice", 5200), ("bob", "bob"), ("carol", "carol"))
         assert Transfer(alice, carol, "im").outcome().first_attempt
         # Somebody else's forward of the port was seen, so another one was announced.
-        assert {hole.outside for hole in made.holes()} == {"203.0.113.1:40000"}
+        assert {pinhole.outside for pinhole in made.pinholes()} == {"203.0.113.1:40000"}
         bob.call("policy", action="ignore")
         Transfer(alice, bob, "file")
         eventually(lambda: "for send-file" in nfreaim(lab, "A", "status"))

@@ -13,11 +13,11 @@ from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SECOND_SERVER, WAN
 from tests.lab.peer import receive_over
 from tests.lab.scanner import scan
-from tests.lab.scene import Hole, announced, eventually, opened, scene
+from tests.lab.scene import SeenPinhole, announced, eventually, opened, scene
 from tests.lab.standin import Transfer
 
 OUTSIDE = WAN["A"]
-EVERYBODY = Hole(f"{OUTSIDE}:5200", "10.0.0.5:5200")
+EVERYBODY = SeenPinhole(f"{OUTSIDE}:5200", "10.0.0.5:5200")
 
 
 def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_it() -> None:
@@ -28,11 +28,11 @@ def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_i
         assert scan(lab, "server", SECOND_SERVER) == set()
         transfer = opened(made, alice, bob, 5200, size=3_000_000, seed=7)
         assert scan(lab, "server", SECOND_SERVER) == {5200}
-        assert made.holes() == {EVERYBODY}, "a SYN has claimed it"
+        assert made.pinholes() == {EVERYBODY}, "a SYN has claimed it"
         assert "claimed" not in made.daemon.log_text()
         with socket_in(lab, "bob") as caller:
             caller.connect((OUTSIDE, 5200))
-            eventually(lambda: made.holes() == {EVERYBODY._replace(peer=ADDRESS["bob"])})
+            eventually(lambda: made.pinholes() == {EVERYBODY._replace(peer=ADDRESS["bob"])})
             assert scan(lab, "server", SECOND_SERVER) == set(), "during the transfer"
             received = asyncio.run(receive_over(caller, bytes.fromhex(transfer.cookie)))
         assert received == hashlib.sha256(random.Random(7).randbytes(3_000_000)).hexdigest()
@@ -43,7 +43,7 @@ def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_i
         with socket_in(lab, "bob") as again, pytest.raises(ConnectionRefusedError):
             again.connect((OUTSIDE, 5200))  # it is let in, and the client listens no more
         alice.call("sign_off", how="signoff")
-        eventually(lambda: not made.holes())
+        eventually(lambda: not made.pinholes())
         assert scan(lab, "bob", ADDRESS["bob"]) == set(), "after the transfer"
 
 
@@ -55,7 +55,7 @@ def test_the_kernel_closes_at_the_deadline_though_the_daemon_is_dead() -> None:
         made.daemon.kill()
         with socket_in(made.lab, "bob") as caller:
             caller.connect((OUTSIDE, 5200))
-        eventually(lambda: not made.holes())
+        eventually(lambda: not made.pinholes())
         with socket_in(made.lab, "bob") as late:
             late.settimeout(1.0)
             with pytest.raises(TimeoutError):
@@ -75,10 +75,10 @@ def test_caps_and_rate_refuse_what_is_too_much_and_the_message_stays_as_it_was()
         made.daemon.wait_log("2 pinholes in all (total)")
         assert announced(bob, third.cookie).address(2) == "10.0.0.5"
         clients[0].call("cancel", cookie=first.cookie)
-        eventually(lambda: made.hole_of("10.0.0.5:5200") is None)
+        eventually(lambda: made.pinhole_of("10.0.0.5:5200") is None)
         opened(made, clients[3], bob, 5230)
         clients[1].call("cancel", cookie=second.cookie)
-        eventually(lambda: made.hole_of("10.0.0.5:5210") is None)
+        eventually(lambda: made.pinhole_of("10.0.0.5:5210") is None)
         fourth = Transfer(clients[0], bob, "im")
         made.daemon.wait_log("3 pinholes a minute to one host (rate_per_host)")
         assert announced(bob, fourth.cookie).address(2) == "10.0.0.5"

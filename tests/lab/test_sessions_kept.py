@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab.net import Lab
-from tests.lab.scene import INSTALL, Hole, Scene, announced, eventually
+from tests.lab.scene import INSTALL, Scene, SeenPinhole, announced, eventually
 from tests.lab.standin import Client, Server, Transfer
 
 OUTSIDE = "203.0.113.1"
@@ -60,10 +60,10 @@ def transfers(client: Client, other: Client) -> bool:
 
 def left_alone(made: Scene, client: Client, other: Client) -> bool:
     """Whether a proposal arrives as it was sent; nothing may be opened for it."""
-    before = made.holes()
+    before = made.pinholes()
     offer = Transfer(client, other, "file")
     block = announced(other, offer.cookie)
-    assert made.holes() <= before
+    assert made.pinholes() <= before
     return block.address(2) == "10.0.0.5"
 
 
@@ -107,7 +107,7 @@ def test_sessions_outlive_a_crash_and_a_stop_and_what_signed_on_between_only_pas
         assert daemon.log_text().count("has to sign on again") == 1
         talk(alice, 2)
         assert transfers(alice, bob), daemon.log_text()
-        assert Hole(f"{OUTSIDE}:5210", "10.0.0.5:5210") not in made.holes()
+        assert SeenPinhole(f"{OUTSIDE}:5210", "10.0.0.5:5210") not in made.pinholes()
         alice.call("sign_off", how="close")
         assert daemon.stop() == 0
         made.restart()
@@ -144,5 +144,5 @@ def test_state_that_is_not_ours_or_not_true_is_not_believed() -> None:
         for name in names[:-1]:
             assert left_alone(made, found[name][0], bob), name
         Transfer(found["true"][0], bob, "file")
-        eventually(lambda: Hole(f"{OUTSIDE}:5240", "10.0.0.5:5240") in made.holes())
-        assert len(made.holes()) == 1
+        eventually(lambda: SeenPinhole(f"{OUTSIDE}:5240", "10.0.0.5:5240") in made.pinholes())
+        assert len(made.pinholes()) == 1

@@ -208,6 +208,6 @@ def test_the_same_bytes_on_a_connection_of_their_own_do_open_a_pinhole(target: T
             assert exactly(client, len(WELCOME)) == WELCOME
             client.sendall(offer)
             assert exactly(connection, len(offer) + 1) == offer.replace(b"167772165", b"3405803777")
-            assert target.made.hole_of(wanted)
+            assert target.made.pinhole_of(wanted)
         client.close()
-        eventually(lambda: not target.made.hole_of(wanted))
+        eventually(lambda: not target.made.pinhole_of(wanted))

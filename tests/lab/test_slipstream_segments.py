@@ -332,7 +332,7 @@ def test_server_that_sends_tiny_fragments(hostile: Hostile) -> None:
 
 def test_server_that_repeats_its_bytes_as_others(hostile: Hostile) -> None:
     with served(hostile) as (server, client):
-        server(server.made(PSH_ACK, SESSION, off=len(HTTP)))  # behind a hole
+        server(server.made(PSH_ACK, SESSION, off=len(HTTP)))  # behind a gap
         server.send(PSH_ACK, OTHER)
         assert exactly(client, len(HTTP)) == HTTP
         rest = exactly(client, len(OTHER) - len(HTTP))

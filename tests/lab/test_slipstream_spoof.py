@@ -106,11 +106,11 @@ def two_victims(place: Place, idle: Client) -> Iterator[list[Victim]]:
     hostile = place.hostile
     with hostile.attack():
         transfer = Transfer(hostile.bystander, hostile.other, "file")
-        holes = eventually(hostile.made.holes)
+        pinholes = eventually(hostile.made.pinholes)
         yield [place.victim(hostile.bystander), place.victim(idle)]
         another = Transfer(idle, hostile.other, "file")  # read, like everything before it
         eventually(lambda: hostile.pinholes() == 2)
-        assert holes < hostile.made.holes()
+        assert pinholes < hostile.made.pinholes()
         for client, offered in ((idle, another), (hostile.bystander, transfer)):
             client.call("cancel", cookie=offered.cookie)
         eventually(lambda: not hostile.pinholes())
@@ -127,7 +127,7 @@ def spread(each: int) -> list[int]:
     ]
 
 
-# In front of the window and behind it, and within the 4 MiB in which numbers may be those of a hole.
+# In front of the window and behind it, and within the 4 MiB in which numbers may be those of a gap.
 NEAR = [*range(-4 * MIB, -MIB, MIB // 4), *range(MIB, 4 * MIB, 6000)]
 
 
@@ -141,7 +141,7 @@ def test_blind_resets_over_the_sequence_space(place: Place, idle: Client) -> Non
 
 
 def test_blind_data_over_the_sequence_space(place: Place, idle: Client) -> None:
-    """Some hundred lie a little ahead: more than would be waited for, were they taken for a hole."""
+    """Some hundred lie a little ahead: more than would be waited for, were they taken for a gap."""
     with two_victims(place, idle) as victims:
         chance = random.Random(7)
         for victim in victims:

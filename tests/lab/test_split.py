@@ -109,7 +109,7 @@ def test_rest_that_comes_too_late_leaves_all_as_it_was_and_nothing_open(nagle: b
             block = announced(carol, transfer.cookie)
         assert block.address(rdv.RDV_IP) == ADDRESS["alice"]
         assert block.number(rdv.PORT) == 5190
-        assert made.holes() == set()
+        assert made.pinholes() == set()
         assert "its addresses had left before its end came" in made.daemon.log_text()
         delays = list(sent_and_left(transfer, inside, outside))
         print(f"longest delay {max(delays) * 1000:.1f} ms")
@@ -213,4 +213,4 @@ def test_daemon_that_ends_while_it_holds_a_packet_loses_nothing(crash: bool) -> 
             assert "held_packets=1" in made.daemon.log_text()
         block = announced(carol, transfer.cookie)
         assert block.address(rdv.RDV_IP) == ADDRESS["alice"]
-        assert made.holes() == set()
+        assert made.pinholes() == set()

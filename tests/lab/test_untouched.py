@@ -75,7 +75,7 @@ def test_nothing_but_addresses_ports_and_checksums_differs() -> None:
         )
         carol.call("policy", delay=0.3)
         transfers = [Transfer(alice, carol, "file")]
-        eventually(made.holes)  # so amy, who announces the same port, gets another
+        eventually(made.pinholes)  # so amy, who announces the same port, gets another
         transfers += [Transfer(amy, carol, "im"), Transfer(alice, amy, "file")]
         for transfer in transfers:
             assert transfer.outcome().first_attempt

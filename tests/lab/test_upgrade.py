@@ -29,7 +29,7 @@ from tests.lab.flows import home_flow
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, REPO, SECOND_SERVER, SERVER, WAN, Daemon, Lab
 from tests.lab.router import SCRIPT
-from tests.lab.scene import INSTALL, Hole, Scene, eventually, nfreaim
+from tests.lab.scene import INSTALL, Scene, SeenPinhole, eventually, nfreaim
 from tests.lab.standin import Client, IcqClient, Server, Transfer, icq_call
 from tests.lab.stream import Plan
 
@@ -44,8 +44,8 @@ icq_direct = ["10.0.0.5"]
 icq_per_host = 2
 """
 SPELLINGS = ("ports", "icq_direct", "icq_per_host")
-FILE = Hole(f"{WAN['A']}:5200", "10.0.0.5:5200")
-STANDING = Hole(f"{WAN['A']}:4000", "10.0.0.5:4000")
+FILE = SeenPinhole(f"{WAN['A']}:5200", "10.0.0.5:5200")
+STANDING = SeenPinhole(f"{WAN['A']}:4000", "10.0.0.5:4000")
 FOLLOWED = f"{SECOND_SERVER}:5191"
 
 
@@ -126,7 +126,7 @@ class Upgrade(Scene):
         assert transfers(self.amy, self.carol), self.daemon.log_text()
         self.bob.call("policy", action="ignore")
         self.offer = Transfer(self.alice, self.bob, "file", size=SIZE, seed=1, patience=600.0)
-        eventually(lambda: {FILE, STANDING} <= self.holes(), PATIENCE)
+        eventually(lambda: {FILE, STANDING} <= self.pinholes(), PATIENCE)
 
     def begin(self) -> None:
         """From now on amy talks, and there are edited connections, for twenty seconds."""
@@ -221,7 +221,7 @@ def arrives(made: Upgrade) -> bool:
 
 def pinholes_are_taken_over(made: Upgrade, before: str) -> None:
     """*before*: the entries of the set while no daemon ran."""
-    assert {FILE, STANDING} <= made.holes()
+    assert {FILE, STANDING} <= made.pinholes()
     (until,) = {float(text) for text in re.findall(r" for=send-file .* until=(\S+)", before)}
     earlier = time.clock_gettime(time.CLOCK_BOOTTIME)
     document = made.status()
@@ -261,9 +261,9 @@ def test_what_the_older_daemon_had_going_on_goes_on(older: Path, end: signal.Sig
         if end == signal.SIGKILL:
             pinholes_are_taken_over(made, entries)
         else:  # then it closed them, as any daemon does
-            assert made.holes() == set()
+            assert made.pinholes() == set()
             made.icq.call("publish")
-            eventually(lambda: STANDING in made.holes(), PATIENCE)
+            eventually(lambda: STANDING in made.pinholes(), PATIENCE)
         assert icq_call(made.caller, made.icq).ok, daemon.log_text()
         made.bob.call("policy", action="accept")
         assert transfers(made.alice, made.bob), daemon.log_text()

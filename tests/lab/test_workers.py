@@ -18,7 +18,7 @@ from tests.lab import home
 from tests.lab.flows import home_flow
 from tests.lab.namespace import socket_in
 from tests.lab.net import SERVER, WAN, Lab
-from tests.lab.scene import HOG, Hole, Scene, eventually, nfreaim, start
+from tests.lab.scene import HOG, Scene, SeenPinhole, eventually, nfreaim, start
 from tests.lab.standin import Server, Transfer
 from tests.lab.stream import Plan
 
@@ -100,7 +100,7 @@ def test_clients_of_both_readers_reach_everybody_and_each_other_and_nothing_stay
         assert outcomes["alice", "amy", "file"].peer.startswith("10.0.0.6"), "not by the LAN"
         seen = lab.queue_state("A")
         assert min(seen[queue] for queue in READERS) > 100, seen
-        assert seen[GATE] > 0, "first bytes of peers are looked at by the gate's owner"
+        assert seen[GATE] > 0, "first bytes of peers are looked at by the main process"
 
         def told() -> dict[str, Any] | None:
             document = status(lab)
@@ -120,8 +120,8 @@ def test_clients_of_both_readers_reach_everybody_and_each_other_and_nothing_stay
         clients["bob"].call("policy", action="ignore")
         for number, node in enumerate(("alice", "amy")):
             offer = Transfer(clients[node], clients["bob"], "file", size=10)
-            hole = eventually(partial(holes_of, made, inside(node)))
-            address, port = hole[0].outside.split(":")
+            pinhole = eventually(partial(pinholes_of, made, inside(node)))
+            address, port = pinhole[0].outside.split(":")
             with contextlib.closing(socket_in(lab, "bob")) as stranger, contextlib.suppress(OSError):
                 stranger.connect((address, int(port)))
                 stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(300))
@@ -135,8 +135,8 @@ def test_clients_of_both_readers_reach_everybody_and_each_other_and_nothing_stay
         assert lab.run("A", "ls", "/run").stdout.replace("xtables.lock\n", "") == ""
 
 
-def holes_of(made: Scene, host: str) -> list[Hole]:
-    return [hole for hole in made.holes() if hole.inside == host]
+def pinholes_of(made: Scene, host: str) -> list[SeenPinhole]:
+    return [pinhole for pinhole in made.pinholes() if pinhole.inside == host]
 
 
 def inside(node: str) -> str:
@@ -177,7 +177,7 @@ def test_one_reader_is_killed_and_goes_on_exactly_where_it_was() -> None:
         (alice, carol) = made.clients(server, ("alice", "alice", 5200), ("carol", "carol"))
         carol.call("policy", action="ignore")
         Transfer(alice, carol, "file")
-        holes = eventually(made.holes)
+        pinholes = eventually(made.pinholes)
         plan = Plan(frames=250, redirects=30, pause=0.01)
         flows = [
             home_flow(lab, client=who, port=port, server_plan=plan)
@@ -191,7 +191,7 @@ def test_one_reader_is_killed_and_goes_on_exactly_where_it_was() -> None:
         assert cut["rewritten"] > 0
         assert cut["rewritten"] + cut["left"] == 30
         assert (whole["rewritten"], whole["left"]) == (30, 0), "the other reader has nothing to do with it"
-        assert made.holes() == holes
+        assert made.pinholes() == pinholes
         log = made.daemon.log_text()
         assert "worker" in log
         assert "is started anew" in log
@@ -202,7 +202,7 @@ def test_one_reader_is_killed_and_goes_on_exactly_where_it_was() -> None:
         assert made.daemon.stop() == 0
 
 
-def test_a_killed_owner_leaves_no_process_and_the_next_one_goes_on() -> None:
+def test_a_killed_main_process_leaves_no_process_and_the_next_one_goes_on() -> None:
     with Lab() as lab:
         lab.run("A", *INSTALL)
         made = Scene(lab)

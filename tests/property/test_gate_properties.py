@@ -48,7 +48,7 @@ def test_decision_does_not_depend_on_how_the_bytes_come(which: int, seed: int) -
 @given(st.integers(0, 2**32))
 @example(0)
 def test_connection_that_is_released_began_with_a_greeting_at_the_receiver(seed: int) -> None:
-    """The peer forges: several versions of each byte, holes, early SYNs, packets that arrive or do not."""
+    """The peer forges: several versions of each byte, gaps, early SYNs, packets that arrive or do not."""
     choose = Choices(seed)
     gate = Gate()
     gate.expect("direct-im", COOKIE)

@@ -157,7 +157,7 @@ def test_any_packet_gets_a_verdict(packets: list[tuple[bytes, bool, int]]) -> No
         verdicts = router.engine.process(raw, number, from_inside, float(number))
         for token, verdict in verdicts:
             if verdict.payload is not None:
-                # An empty segment ahead of a hole is moved, and nothing of it but its place changes.
+                # An empty segment ahead of a gap is moved, and nothing of it but its place changes.
                 assert (token, len(raw)) == (number, 40)
                 assert verdict.payload[:24] + verdict.payload[28:36] + verdict.payload[38:] == (
                     raw[:24] + raw[28:36] + raw[38:]

@@ -1,4 +1,4 @@
-"""What goes wrong in captures: holes, wrong order, odd links, damaged ends; the proposal is Alice's."""
+"""What goes wrong in captures: pinholes, wrong order, odd links, damaged ends; the proposal is Alice's."""
 
 import struct
 from dataclasses import replace
@@ -202,7 +202,7 @@ def test_padding_of_short_frames_and_frames_that_are_no_tcp(tmp_path: Path) -> N
     assert result.packets == len(frames)
 
 
-def test_frame_cut_to_a_snapshot_is_a_hole(tmp_path: Path) -> None:
+def test_frame_cut_to_a_snapshot_is_a_gap(tmp_path: Path) -> None:
     talk = signed_on()
     talk.send("client", GOLDEN["text-message"], acked=False)
     time, frame = talk.frames.pop()

@@ -34,7 +34,7 @@ class End:
     """One end. Offsets count from the first byte after the SYN, each stream as this end knows it.
 
     una, nxt   acknowledged, and sent; a FIN takes one position
-    got, later what arrived in order, and what lies behind a hole
+    got, later what arrived in order, and what lies behind a gap
     limit      most bytes that are received and not yet read
     manner     what becomes of a segment that ends beyond the window: it is cut there (RFC 9293), refused as a
                whole, or taken as a whole (both have been seen in Linux)

@@ -111,27 +111,27 @@ class FakeKernel:
         """This, in all its parts."""
         return Backend(self, self, self, self.reset)
 
-    def outside_address(self, owner: FlowId) -> str:
+    def outside_address(self, flow: FlowId) -> str:
         self._fail_if_broken()
         return self.outside
 
-    def alive(self, owner: FlowId) -> bool:
+    def alive(self, flow: FlowId) -> bool:
         self._fail_if_broken()
-        return owner not in self.dead and owner not in self.flushed
+        return flow not in self.dead and flow not in self.flushed
 
-    def ended(self, owner: FlowId) -> bool:
+    def ended(self, flow: FlowId) -> bool:
         self._fail_if_broken()
-        return owner in self.dead
+        return flow in self.dead
 
-    def offload(self, owner: FlowId) -> None:
+    def offload(self, flow: FlowId) -> None:
         self._fail_if_broken()
-        self.offloaded.append(owner)
+        self.offloaded.append(flow)
 
-    def undo_offload(self, owner: FlowId) -> None:
+    def undo_offload(self, flow: FlowId) -> None:
         self._fail_if_broken()
-        self.offloaded.remove(owner)
+        self.offloaded.remove(flow)
 
-    def reached(self, owner: FlowId) -> Endpoint:
+    def reached(self, flow: FlowId) -> Endpoint:
         self._fail_if_broken()
         return self.reached_at
 
@@ -269,7 +269,7 @@ class Wire:
         self.isn = isn
         self.sent = [bytearray(), bytearray()]
         self.left: list[dict[int, int]] = [{}, {}]
-        self.owner = FlowId(client, server)
+        self.flow_id = FlowId(client, server)
 
     def make_router(self) -> Router:
         """The router it runs through, if it is given none."""
@@ -286,7 +286,7 @@ class Wire:
     @property
     def stored(self) -> Flow:
         """The engine's flow of this connection."""
-        return next(flow for flow in self.router.engine.flows if flow.id == self.owner)
+        return next(flow for flow in self.router.engine.flows if flow.id == self.flow_id)
 
     def _joined(self, way: int) -> bytes:
         left = self.left[way]

@@ -39,15 +39,15 @@ class Table(PinholeTable):
         self,
         cookie: bytes = A,
         port: int = 5190,
-        owner: FlowId = ALICE,
+        flow: FlowId = ALICE,
         now: float = 0.0,
         address: str = OUTSIDE,
         peer: str | None = None,
         service: str = "send-file",
     ) -> Pinhole:
-        inside = Endpoint(owner.client.address, port)
+        inside = Endpoint(flow.client.address, port)
         expectation = Expectation(cookie, service, inside, peer)
-        pinhole = self.open(owner, expectation, Origin("oscar", owner.client.address, address), now)
+        pinhole = self.open(flow, expectation, Origin("oscar", flow.client.address, address), now)
         self.consistent()
         return pinhole
 
@@ -60,7 +60,7 @@ class Table(PinholeTable):
         agreements = [key for entry in live.by_target.values() for key in entry.agreements]
         assert sorted(agreements) == sorted(live.by_agreement)
         assert sorted(agreements) == sorted(
-            (owner, name) for owner, all_ in live.flows.items() for name in all_
+            (flow, name) for flow, all_ in live.flows.items() for name in all_
         )
         assert live.hosts == Counter(pinhole.inside.address for pinhole in pinholes)
         insides = {inside: len(entries) for inside, entries in live.by_inside.items()}

@@ -45,6 +45,6 @@ def pause(wire: Wire, seconds: float = 1.5) -> None:
 
 def opened(wire: Wire) -> bool:
     """Whether a proposal of the client, sent now, opens its pinhole."""
-    holes = len(wire.router.firewall.pinholes)
+    pinholes = len(wire.router.firewall.pinholes)
     wire.say(0, wire.proposal)
-    return len(wire.router.firewall.pinholes) > holes
+    return len(wire.router.firewall.pinholes) > pinholes

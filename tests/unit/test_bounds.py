@@ -82,7 +82,7 @@ def test_lines_that_never_end_are_given_up_for_all_together_longest_idle_first()
         router.kept_bytes(flow.reading.helper, way) for flow in flows for way in (0, 1) if flow.reading.reads
     )
     one.client(PROPOSAL[60:])
-    assert [hole.inside.address for hole in router.pinholes] == ["10.0.0.5"]
+    assert [pinhole.inside.address for pinhole in router.pinholes] == ["10.0.0.5"]
     for wire in hostile[6:]:
         wire.client(b"\n")
     assert flows.half_read.total == 0

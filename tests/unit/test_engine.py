@@ -1,4 +1,4 @@
-"""Engine and helper on one connection: cuts, holds, retransmissions, holes and hostile packets."""
+"""Engine and helper on one connection: cuts, holds, retransmissions, gaps and hostile packets."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_gigabytes_after_a_bypass_no_new_byte_is_taken_for_an_edited_one(wire: W
     assert stream.next > 2**32
 
 
-# --- holes ----------------------------------------------------------------------------------------------
+# --- gaps --------------------------------------------------------------------------------------------------
 
 
 def test_what_comes_before_its_turn_is_dropped_until_the_hole_is_filled(wire: Wire) -> None:
@@ -168,7 +168,7 @@ def test_the_beginning_of_a_message_whose_end_was_lost_is_dropped_to_come_again_
     at = len(wire.sent[0])
     wire.sent[0] += PROPOSAL + TEXT
     wire.inject(0, at, PROPOSAL[:80])
-    wire.inject(0, at + len(PROPOSAL), TEXT)  # behind a hole
+    wire.inject(0, at + len(PROPOSAL), TEXT)  # behind a gap
     wire.router.wait(0.03)
     assert not wire.router.open_tokens
     assert len(wire.c2s) == at
@@ -374,5 +374,5 @@ def test_a_peer_at_a_pinhole_is_no_client_of_a_server_there(wire: Wire) -> None:
         ((_, verdict),) = engine.process(raw, 0, end is host, wire.router.now)
         assert (verdict.accept, verdict.payload) == (True, None)
     assert engine.counters.flows == flows
-    assert [owner.server for owner in wire.router.kernel.offloaded] == [host]
+    assert [each.server for each in wire.router.kernel.offloaded] == [host]
     assert wire.client(TEXT) == TEXT

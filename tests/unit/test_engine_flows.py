@@ -75,7 +75,7 @@ def test_data_in_the_handshake_passes_and_the_flow_is_left_alone() -> None:
 def test_an_offloaded_flow_comes_back_with_its_next_connection() -> None:
     wire = Wire()
     wire.client(b"data of a connection that nobody saw begin")
-    assert wire.router.kernel.offloaded == [wire.owner]
+    assert wire.router.kernel.offloaded == [wire.flow_id]
     fresh = Wire(wire.router, isn=(5, 6)).sign_on()
     assert wire.router.kernel.offloaded == []
     assert fresh.client(PROPOSAL) == EDITED
@@ -99,7 +99,7 @@ def test_a_flow_met_in_the_middle_is_not_stopped_by_bytes_that_passed_before() -
     assert wire.inject(1, at, TEXT)[wire.router.last_token].accept
     assert wire.inject(1, at - 10, TEXT[-10:])[wire.router.last_token].accept
     assert wire.router.engine.counters.gap_drops == 0
-    assert not wire.inject(1, at + 200, TEXT)[wire.router.last_token].accept  # a real hole
+    assert not wire.inject(1, at + 200, TEXT)[wire.router.last_token].accept  # a real gap
     wire.sent[1] += TEXT
     wire.server(TEXT, [50])
     assert wire.client(PROPOSAL) == EDITED
@@ -117,7 +117,7 @@ def test_blind_packets_with_wrong_numbers_change_nothing(wire: Wire, way: int, f
     for off in (-100000, -1, 1, 1000, 2**30, 2**31):
         for data in (b"", b"text \n"):
             if data and not flags & (SYN | RST) and -6 < off < 2**22:
-                continue  # new data and data a little ahead: the tests of overlaps and holes
+                continue  # new data and data a little ahead: the tests of overlaps and gaps
             (verdict,) = wire.router.engine.process(
                 wire.raw(way, len(wire.sent[way]) + off, data, flags), 0, way == 0, wire.router.now
             )
@@ -184,7 +184,7 @@ def test_a_control_connection_that_vanished_is_noticed_by_polling() -> None:
     wire.client(PROPOSAL)
     wire.router.wait(2.0)
     assert len(wire.router.pinholes) == 1
-    wire.router.kernel.dead.add(wire.owner)
+    wire.router.kernel.dead.add(wire.flow_id)
     wire.router.kernel.broken = True
     wire.router.wait(2.0)
     assert len(wire.router.pinholes) == 1  # not to know is not to be dead
@@ -199,7 +199,7 @@ def test_every_control_connection_is_polled_in_its_turn() -> None:
     wires = [Wire(router, client=Endpoint(f"10.0.1.{n}", 4000)).sign_on() for n in range(1, 101)]
     for number, wire in enumerate(wires, 1):
         wire.client(of(f"10.0.1.{number}"))
-        router.kernel.dead.add(wire.owner)
+        router.kernel.dead.add(wire.flow_id)
     assert len(router.pinholes) == 100
     for left in (68, 36, 4, 0):
         router.wait(2.0)
@@ -227,7 +227,7 @@ def test_a_foreign_protocol_passes_and_leaves_the_queue(data: bytes, way: int) -
         wire.send(way, data, cuts)
         assert (wire.c2s, wire.s2c)[way] == data
         assert wire.router.engine.counters.foreign_flows == 1
-        assert wire.router.kernel.offloaded == [wire.owner]
+        assert wire.router.kernel.offloaded == [wire.flow_id]
         assert not wire.stored.reading.reads
 
 
@@ -330,7 +330,7 @@ def test_a_flow_with_edits_stays_in_the_queue_for_its_retransmissions(first: byt
     at = len(wire.sent[0])
     out = wire.client(first)
     wire.client(b"BOOM")
-    assert (wire.router.kernel.offloaded == [wire.owner]) == offloaded
+    assert (wire.router.kernel.offloaded == [wire.flow_id]) == offloaded
     wire.inject(0, at, first)
     assert wire.c2s[at:] == out + b"BOOM"
 

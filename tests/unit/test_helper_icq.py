@@ -103,7 +103,7 @@ def test_a_status_without_a_sound_block_changes_nothing(frame: bytes) -> None:
     wire = wire_of()
     wire.client(STATUS)
     assert wire.client(frame) == frame
-    assert [hole.inside.port for hole in wire.router.firewall.pinholes] == [4001]
+    assert [pinhole.inside.port for pinhole in wire.router.firewall.pinholes] == [4001]
 
 
 def test_a_block_that_stands_there_twice_is_edited_twice() -> None:
@@ -118,7 +118,7 @@ def test_a_repeated_status_keeps_the_pinhole_and_a_changed_port_moves_it() -> No
     assert wire.client(STATUS) == PUBLISHED
     assert wire.router.firewall.changes == commits
     assert wire.client(publishing(direct(OWN, port=4002))) == publishing(direct(OUT, 4002))
-    assert [hole.inside.port for hole in wire.router.firewall.pinholes] == [4002]
+    assert [pinhole.inside.port for pinhole in wire.router.firewall.pinholes] == [4002]
     assert ends(wire) == ["replaced by a new proposal"]
 
 
@@ -159,7 +159,7 @@ def test_the_end_of_the_connection_closes_it(way: int, how: str) -> None:
     elif how == "fin":
         wire.fin(way)
     else:
-        wire.router.kernel.dead.add(wire.owner)
+        wire.router.kernel.dead.add(wire.flow_id)
         wire.router.wait(3.0)
     assert not wire.router.firewall.pinholes
 

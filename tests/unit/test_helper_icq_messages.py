@@ -46,9 +46,9 @@ def test_a_reverse_request_whose_port_had_to_change_keeps_the_port_that_failed()
 def test_a_reverse_request_for_the_published_port_shares_its_pinhole() -> None:
     wire = wire_of()
     wire.client(STATUS + REVERSE)
-    assert [hole.standing for hole in wire.router.firewall.pinholes] == [True]
+    assert [pinhole.standing for pinhole in wire.router.firewall.pinholes] == [True]
     wire.router.wait(1000.0)
-    assert [hole.service for hole in wire.router.firewall.pinholes] == ["icq-direct"]
+    assert [pinhole.service for pinhole in wire.router.firewall.pinholes] == ["icq-direct"]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,11 @@ def test_a_file_ack_after_its_client_published_wherever_it_is_cut() -> None:
         wire = wire_of()
         wire.client(STATUS)
         assert wire.client(FILE_ACK, [cut]) == ACK_OUT, cut
-        holes = {hole.inside.port: (hole.service, hole.standing) for hole in wire.router.firewall.pinholes}
-        assert holes == {4001: ("icq-direct", True), 4010: ("icq-relay", False)}
+        pinholes = {
+            pinhole.inside.port: (pinhole.service, pinhole.standing)
+            for pinhole in wire.router.firewall.pinholes
+        }
+        assert pinholes == {4001: ("icq-direct", True), 4010: ("icq-relay", False)}
 
 
 def test_a_file_ack_whose_ports_had_to_change_in_all_their_encodings() -> None:
@@ -144,7 +147,7 @@ def test_an_ack_admits_only_the_peer_whose_request_it_answers() -> None:
     whom = user(name=request[27:33])
     wire.server(snac_frame(TO_CLIENT, request[16:26] + whom + block[:2] + longer + block[4:] + verified))
     wire.client(FILE_ACK)
-    assert [(hole.inside.port, hole.peers) for hole in wire.router.firewall.pinholes] == [
+    assert [(pinhole.inside.port, pinhole.peers) for pinhole in wire.router.firewall.pinholes] == [
         (4010, ("203.0.113.20",))
     ]
 

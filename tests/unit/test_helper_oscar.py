@@ -27,7 +27,7 @@ PROPOSAL = GOLDEN["send-file-proposal"].data
 
 def edited(name: str, port: int | None = None) -> bytes:
     """What the ALG must make of a golden proposal; by hand, where the golden file does not say."""
-    golden, address = GOLDEN[name], packed(wire_of(name).owner.client.address)
+    golden, address = GOLDEN[name], packed(wire_of(name).flow_id.client.address)
     case = "same-port" if port is None else f"port-{port}"
     if case in golden.expected:
         return golden.expected[case]
@@ -64,12 +64,12 @@ UNTOUCHED = [
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_a_proposal_with_its_port_free_outside(name: str) -> None:
     wire = wire_of(name)
-    wire.router.kernel.networks = [IPv4Network(wire.owner.client.address)]
+    wire.router.kernel.networks = [IPv4Network(wire.flow_id.client.address)]
     assert wire.client(GOLDEN[name].data) == edited(name)
     (pinhole,) = wire.router.firewall.pinholes
-    assert pinhole.inside == Endpoint(wire.owner.client.address, PROPOSALS[name])
+    assert pinhole.inside == Endpoint(wire.flow_id.client.address, PROPOSALS[name])
     assert pinhole.outside == Endpoint(OUTSIDE, PROPOSALS[name])
-    assert pinhole.flow == wire.owner
+    assert pinhole.flow == wire.flow_id
     (report,) = wire.router.watcher.reports
     assert (report.action, report.before, report.after) == ("rewritten", pinhole.inside, pinhole.outside)
     assert (report.agreement, report.service) == (pinhole.agreement, pinhole.service)
@@ -78,7 +78,7 @@ def test_a_proposal_with_its_port_free_outside(name: str) -> None:
 @pytest.mark.parametrize("name", PROPOSALS)
 def test_a_proposal_whose_port_another_host_holds(name: str) -> None:
     wire = wire_of(name, taken=(PROPOSALS[name],), ports=range(40001, 40002))
-    wire.router.kernel.networks = [IPv4Network(wire.owner.client.address)]
+    wire.router.kernel.networks = [IPv4Network(wire.flow_id.client.address)]
     assert wire.client(GOLDEN[name].data) == edited(name, 40001)
     assert wire.router.firewall.pinholes[0].outside == Endpoint(OUTSIDE, 40001)
 
@@ -140,20 +140,20 @@ def test_without_a_handshake_nothing_is_read_and_the_flow_leaves_the_queue() -> 
     wire = Wire()
     wire.client(GOLDEN["signon-with-cookie"].data)
     unedited(wire)
-    assert set(wire.router.kernel.offloaded) == {wire.owner}
+    assert set(wire.router.kernel.offloaded) == {wire.flow_id}
 
 
 def test_without_sign_on_frames_the_flow_is_foreign() -> None:
     wire = Wire().handshake()
     unedited(wire)
-    assert wire.router.kernel.offloaded == [wire.owner]
+    assert wire.router.kernel.offloaded == [wire.flow_id]
     assert wire.router.engine.counters.foreign_flows == 1
 
 
 def test_a_first_byte_that_is_not_0x2a_is_enough() -> None:
     wire = Wire().handshake()
     wire.client(b"\x16")
-    assert wire.router.kernel.offloaded == [wire.owner]
+    assert wire.router.kernel.offloaded == [wire.flow_id]
     wire.server(SIGNON + HOST_ONLINE)
     unedited(wire)
 

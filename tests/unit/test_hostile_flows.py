@@ -70,9 +70,9 @@ def test_forged_bytes_without_an_acknowledgement_are_not_read(wire: Wire) -> Non
 def test_forged_bytes_all_over_the_sequence_space_do_not_end_the_reading(wire: Wire, way: int) -> None:
     chance = random.Random(6)
     here, there = place(wire, way), place(wire, 1 - way)
-    ahead = [here + 1 + index * 8000 for index in range(500)]  # all in the 4 MiB that are taken for a hole
+    ahead = [here + 1 + index * 8000 for index in range(500)]  # all in the 4 MiB that are taken for a gap
     for seq in ahead + [here + index * MIB for index in range(-2048, 2048)]:
-        wire.router.now += 0.1  # far longer than holes are waited for
+        wire.router.now += 0.1  # far longer than gaps are waited for
         forge(wire, way, seq, there + chance.randrange(2, 2**32 - MIB), TEXT * 4)
     assert wire.router.engine.counters.gap_drops == 0
     still_read(wire)
@@ -131,7 +131,7 @@ def test_connection_whose_answer_takes_another_way_leaves_the_queue() -> None:
     wire.inject(0, -1, flags=SYN)
     wire.router.now += 5.0
     wire.client(TEXT)
-    assert wire.router.kernel.offloaded == [wire.owner]
+    assert wire.router.kernel.offloaded == [wire.flow_id]
 
 
 # --- flows that begin as something else --------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_session_behind_other_first_bytes_opens_nothing(what: str, server_first:
         assert wire.server(HELLO) == HELLO
     assert wire.client(PROPOSAL) == PROPOSAL
     assert not wire.read
-    assert wire.router.kernel.offloaded == [wire.owner]
+    assert wire.router.kernel.offloaded == [wire.flow_id]
     assert not wire.router.watcher.opens
 
 
@@ -200,7 +200,7 @@ def test_perfect_session_with_a_hostile_server_opens_ports_of_its_own_host_only(
         assert wire.client(line) == line
     assert not wire.router.watcher.opens
     wire.client(offer(at=Endpoint("10.0.0.5", 6000)))
-    assert [hole.inside for hole in wire.router.watcher.opens] == [Endpoint("10.0.0.5", 6000)]
+    assert [pinhole.inside for pinhole in wire.router.watcher.opens] == [Endpoint("10.0.0.5", 6000)]
 
 
 def test_hostile_server_that_relays_forged_proposals_opens_nothing() -> None:

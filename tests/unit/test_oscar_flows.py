@@ -102,7 +102,7 @@ def test_a_foreign_protocol_passes_and_leaves_the_queue(data: bytes, way: int) -
         wire.send(way, data, cuts)
         assert (wire.c2s, wire.s2c)[way] == data
         assert wire.router.engine.counters.foreign_flows == 1
-        assert wire.router.kernel.offloaded == [wire.owner]
+        assert wire.router.kernel.offloaded == [wire.flow_id]
         assert not wire.stored.reading.reads
 
 

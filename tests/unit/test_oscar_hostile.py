@@ -55,7 +55,7 @@ def test_session_behind_other_first_bytes_opens_nothing(what: str, server_first:
         assert wire.server(SIGNON + HOST_ONLINE) == SIGNON + HOST_ONLINE
     assert wire.client(PROPOSAL) == PROPOSAL
     assert not wire.stored.reading.reads
-    assert wire.router.kernel.offloaded == [wire.owner]
+    assert wire.router.kernel.offloaded == [wire.flow_id]
     assert not wire.router.watcher.opens
 
 
@@ -90,7 +90,7 @@ def test_perfect_session_with_a_hostile_server_opens_ports_of_its_own_host_only(
         assert wire.client(frame) == frame
     assert not wire.router.watcher.opens
     wire.client(proposal(addressed(2, 3, port=6000)))
-    assert [hole.inside for hole in wire.router.watcher.opens] == [Endpoint("10.0.0.5", 6000)]
+    assert [pinhole.inside for pinhole in wire.router.watcher.opens] == [Endpoint("10.0.0.5", 6000)]
 
 
 def test_hostile_server_that_relays_forged_proposals_opens_nothing() -> None:

@@ -93,7 +93,7 @@ def test_a_relayed_proposal_opens_a_pinhole_to_the_host_that_sent_it() -> None:
     assert wire.told(relayed(OOS), [1, 2, 4, 6]) == outside(relayed(OOS))
     (pinhole,) = wire.router.firewall.pinholes
     assert (pinhole.inside, pinhole.outside) == (Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190))
-    assert pinhole.flow == wire.owner
+    assert pinhole.flow == wire.flow_id
     assert not wire.stored.skewed
     wire.client(answered(1))
     assert not wire.router.firewall.pinholes

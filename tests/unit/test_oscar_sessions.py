@@ -133,4 +133,4 @@ def test_session_at_a_server_that_a_redirect_led_to_goes_on() -> None:
     second = Numbered(first.router, other).online()
     second = restarted(second)
     assert opened(second)
-    assert second.owner.server == other
+    assert second.flow_id.server == other

@@ -27,26 +27,26 @@ def test_another_port_is_taken_where_a_pinhole_or_a_service_of_the_router_has_it
     table = Table(ports=range(40000, 40004))
     table.firewall.taken = {Endpoint(OUTSIDE, 40001)}
     assert table.ask().outside.port == 5190
-    assert table.ask(owner=AMY).outside.port == 40000
+    assert table.ask(flow=AMY).outside.port == 40000
     table.firewall.taken.add(Endpoint(OUTSIDE, 4443))
     assert table.ask(B, 4443).outside.port == 40002
-    assert table.ask(B, 4443, owner=AMY).outside.port == 40003
+    assert table.ask(B, 4443, flow=AMY).outside.port == 40003
     with pytest.raises(Refused, match="no free outside port in 40000-40003"):
-        table.ask(C, 4443, owner=FlowId(Endpoint("10.0.0.7", 1), SERVER))
+        table.ask(C, 4443, flow=FlowId(Endpoint("10.0.0.7", 1), SERVER))
     table.close(AMY, A, "cancelled")
-    assert table.ask(C, 4443, owner=FlowId(Endpoint("10.0.0.7", 1), SERVER)).outside.port == 40000
+    assert table.ask(C, 4443, flow=FlowId(Endpoint("10.0.0.7", 1), SERVER)).outside.port == 40000
 
 
 def test_the_same_port_at_another_outside_address_is_free() -> None:
     table = Table()
     table.ask()
-    assert table.ask(owner=AMY, address="203.0.113.3").outside == Endpoint("203.0.113.3", 5190)
+    assert table.ask(flow=AMY, address="203.0.113.3").outside == Endpoint("203.0.113.3", 5190)
 
 
 def test_one_announced_address_for_several_needs_a_port_of_its_own_for_each_pinhole() -> None:
     table = Table(announce="198.51.100.1", ports=range(40000, 40001))
     table.ask()
-    assert table.ask(owner=AMY, address="203.0.113.3").outside == Endpoint("203.0.113.3", 40000)
+    assert table.ask(flow=AMY, address="203.0.113.3").outside == Endpoint("203.0.113.3", 40000)
     assert table.inside_of(Endpoint("198.51.100.1", 40000)) == Endpoint("10.0.0.6", 5190)
     assert table.inside_of(Endpoint("198.51.100.1", 5190)) == Endpoint("10.0.0.5", 5190)
     assert table.inside_of(Endpoint("198.51.100.1", 1)) is None
@@ -172,8 +172,8 @@ def test_an_agreement_that_moves_keeps_its_old_pinhole_where_the_new_one_is_refu
 
 def test_a_cookie_means_something_else_in_another_flow() -> None:
     table = Table()
-    table.ask(A, 4001, owner=ALICE)
-    table.ask(A, 4001, owner=AMY)
+    table.ask(A, 4001, flow=ALICE)
+    table.ask(A, 4001, flow=AMY)
     table.close(AMY, A, "cancelled")
     assert [p.flow for p in table] == [ALICE]
 
@@ -183,7 +183,7 @@ def test_a_pinhole_lasts_as_long_as_one_of_those_who_share_it() -> None:
     other = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
     table.ask(A, 4443)
     table.ask(B, 4443)
-    table.ask(A, 4443, owner=other)
+    table.ask(A, 4443, flow=other)
     assert len(table) == 1
     table.close(ALICE, A, "cancelled")
     table.close_flow(other, "signed off")

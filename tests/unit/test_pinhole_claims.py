@@ -114,17 +114,17 @@ def test_what_is_verified_is_verified_unless_somebody_shares_it_who_speaks_other
 # --- rate ---------------------------------------------------------------------------------------------------
 
 
-def many(table: Table, owner: FlowId, number: int, now: float) -> int:
+def many(table: Table, flow: FlowId, number: int, now: float) -> int:
     """So many of *number* proposals, each withdrawn at once, get a pinhole."""
     opened = 0
     for port in range(6000, 6000 + number):
         try:
-            table.ask(A, port, owner=owner, now=now)
+            table.ask(A, port, flow=flow, now=now)
         except Refused:
             continue
         else:
             opened += 1
-            table.close(owner, A, "cancelled")
+            table.close(flow, A, "cancelled")
     return opened
 
 
@@ -142,7 +142,7 @@ def test_a_host_that_opens_and_closes_without_end_is_slowed_down_and_no_other() 
 def test_many_hosts_together_have_a_limit_too() -> None:
     table = Table(rate_total=5)
     hosts = [FlowId(Endpoint(f"10.0.0.{number}", 40123), SERVER) for number in range(10, 20)]
-    assert sum(many(table, owner, 1, now=0.0) for owner in hosts) == 5
+    assert sum(many(table, flow, 1, now=0.0) for flow in hosts) == 5
     with pytest.raises(Refused, match=r"5 pinholes a minute in all \(rate_total\)"):
         table.ask()
 

@@ -16,10 +16,10 @@ from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, Table, capped
 AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 
 
-def publish(table: Table, port: int = 4001, owner: FlowId = ALICE, now: float = 0.0) -> Pinhole:
-    inside = Endpoint(owner.client.address, port)
+def publish(table: Table, port: int = 4001, flow: FlowId = ALICE, now: float = 0.0) -> Pinhole:
+    inside = Endpoint(flow.client.address, port)
     expectation = Expectation(b"", "icq-direct", inside, standing=True)
-    pinhole = table.open(owner, expectation, Origin("oscar", owner.client.address, OUTSIDE), now)
+    pinhole = table.open(flow, expectation, Origin("oscar", flow.client.address, OUTSIDE), now)
     table.consistent()
     return pinhole
 
@@ -65,12 +65,12 @@ def test_the_cap_for_one_host_leaves_the_others_alone() -> None:
     table = Table(caps=capped(1))
     publish(table)
     with pytest.raises(Refused, match=r"1 session-long pinholes to one host \(icq_per_host\)"):
-        publish(table, 4002, owner=AGAIN)
-    publish(table, owner=AMY)
+        publish(table, 4002, flow=AGAIN)
+    publish(table, flow=AMY)
     table.ask()
     assert len(table) == 3
     table.close(ALICE, b"", "no longer published")
-    publish(table, 4002, owner=AGAIN)
+    publish(table, 4002, flow=AGAIN)
 
 
 def test_a_proposal_on_the_published_port_shares_it_and_leaves_the_rule_alone() -> None:
@@ -123,7 +123,7 @@ def test_two_connections_of_one_host_publish_the_same_port() -> None:
     """A client that signs on again before its old connection was found dead."""
     table = Table()
     publish(table)
-    publish(table, owner=AGAIN)
+    publish(table, flow=AGAIN)
     table.close_flow(ALICE, "control connection lost")
     table.consistent()
     assert [pinhole.flow for pinhole in table.firewall.pinholes] == [AGAIN]
@@ -134,16 +134,16 @@ def test_two_connections_of_one_host_publish_the_same_port() -> None:
 # --- what a crash leaves -----------------------------------------------------------------------------------
 
 
-def left(owner: FlowId = ALICE, port: int = 4001, service: str = "icq-direct") -> Pinhole:
-    inside = Endpoint(owner.client.address, port)
-    return Pinhole(inside, Endpoint(OUTSIDE, port), owner, b"", service, math.inf, since=7.0)
+def left(flow: FlowId = ALICE, port: int = 4001, service: str = "icq-direct") -> Pinhole:
+    inside = Endpoint(flow.client.address, port)
+    return Pinhole(inside, Endpoint(OUTSIDE, port), flow, b"", service, math.inf, since=7.0)
 
 
 def test_a_session_survives_a_crash_for_as_long_as_its_connection_lives() -> None:
     table = Table()
     kept, dead = left(), left(AMY, 4002)
     table.firewall.pinholes = [kept, dead]
-    table.adopt(lambda owner: owner == ALICE, 1e6)
+    table.adopt(lambda flow: flow == ALICE, 1e6)
     table.consistent()
     assert list(table) == [kept]
     assert table.ends == ["control connection lost while no daemon ran"]
@@ -158,7 +158,7 @@ def test_a_session_survives_a_crash_for_as_long_as_its_connection_lives() -> Non
 def test_what_was_switched_off_meanwhile_does_not_survive(hosts: frozenset[str]) -> None:
     table = Table(only_for={"icq-direct": hosts})
     table.firewall.pinholes = [left()]
-    table.adopt(lambda owner: True, 10.0)
+    table.adopt(lambda flow: True, 10.0)
     assert not table.firewall.pinholes
     assert table.ends == ["switched off while no daemon ran"]
 
@@ -167,7 +167,7 @@ def test_a_forward_takes_its_ports_from_what_a_crash_left_to_others() -> None:
     table = Table(forwards=(Forward("10.0.0.5", range(4001, 4003)),))
     own, other = left(), left(AMY, 4002)
     table.firewall.pinholes = [own, other]
-    table.adopt(lambda owner: True, 10.0)
+    table.adopt(lambda flow: True, 10.0)
     assert list(table) == [own]
     assert table.ends == ["a forward in the configuration has its port"]
 
@@ -177,8 +177,8 @@ def test_a_forward_takes_its_ports_from_what_a_crash_left_to_others() -> None:
 
 def test_nobody_but_its_host_gets_a_port_of_a_forward() -> None:
     table = Table(forwards=(Forward("10.0.0.5", range(20000, 20002)),), ports=range(20000, 20004))
-    assert table.ask(port=20001, owner=AMY).outside.port == 20002
-    assert table.ask(port=5190, owner=AMY, cookie=b"B").outside.port == 5190
+    assert table.ask(port=20001, flow=AMY).outside.port == 20002
+    assert table.ask(port=5190, flow=AMY, cookie=b"B").outside.port == 5190
     assert table.ask(port=20001).outside.port == 20001
     table.firewall.taken = {Endpoint(OUTSIDE, 7777)}
     assert table.ask(port=7777, cookie=b"C").outside.port == 20003

@@ -44,7 +44,7 @@ FOREIGN = {
 def test_other_protocol_first_is_never_parsed_again_for_the_life_of_the_flow(first: bytes, way: int) -> None:
     wire = Numbered().handshake()
     wire.send(way, first)
-    assert wire.router.kernel.offloaded == [wire.owner]
+    assert wire.router.kernel.offloaded == [wire.flow_id]
     # The kernel's entry is over after an hour, or gave way to others: packets come again, perfect ones.
     wire.router.wait(3601)
     wire.say(1, SIGNON, HOST_ONLINE)
@@ -56,7 +56,7 @@ def test_other_protocol_first_is_never_parsed_again_for_the_life_of_the_flow(fir
     wire.say(1, SIGNON, HOST_ONLINE)
     wire.say(0, COOKIE)
     assert not wire.opens()
-    assert wire.router.kernel.offloaded[-1] == wire.owner
+    assert wire.router.kernel.offloaded[-1] == wire.flow_id
     assert bytes(wire.sent[1]) == wire.s2c
 
 

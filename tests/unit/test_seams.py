@@ -92,7 +92,7 @@ def test_a_pinhole_that_cannot_be_removed_for_an_unknown_reason_is_tried_again()
 def test_a_look_up_that_fails_closes_nothing_and_the_rest_of_the_tick_is_done(name: str) -> None:
     wire = Wire().sign_on()
     wire.client(PROPOSAL)
-    wire.router.kernel.flushed.add(wire.owner)
+    wire.router.kernel.flushed.add(wire.flow_id)
     breaking(wire.router.kernel, name)
     wire.router.wait(20.0)
     assert len(wire.router.pinholes) == 1
@@ -125,7 +125,7 @@ def test_the_end_of_a_skewed_flow_survives_an_unprotect_that_fails() -> None:
     wire.told(AT_HOME)
     breaking(wire.router.kernel, "unprotect")
     wire.inject(0, len(wire.sent[0]), flags=RST | ACK)
-    wire.router.kernel.flushed.add(wire.owner)
+    wire.router.kernel.flushed.add(wire.flow_id)
     wire.router.wait(2.0)
     wire.router.wait(12.0)
     assert not list(wire.router.engine.flows)
@@ -179,7 +179,7 @@ def test_a_flushed_entry_that_comes_back_costs_no_pinhole() -> None:
     wire = Wire().sign_on()
     wire.client(PROPOSAL)
     for _ in range(5):
-        wire.router.kernel.flushed.add(wire.owner)
+        wire.router.kernel.flushed.add(wire.flow_id)
         wire.router.wait(2.0)
         wire.router.wait(6.0)
         wire.router.kernel.flushed.clear()
@@ -190,14 +190,14 @@ def test_a_flushed_entry_that_comes_back_costs_no_pinhole() -> None:
 def test_an_entry_that_stays_away_or_says_that_it_is_over_ends_the_pinholes() -> None:
     wire = Wire().sign_on()
     wire.client(PROPOSAL)
-    wire.router.kernel.flushed.add(wire.owner)
+    wire.router.kernel.flushed.add(wire.flow_id)
     wire.router.wait(2.0)
     assert len(wire.router.pinholes) == 1
     wire.router.wait(10.0)
     assert [reason for _, reason in wire.router.watcher.closes] == ["control connection lost"]
     again = Wire(client=CLIENT._replace(port=40200)).sign_on()
     again.client(PROPOSAL)
-    again.router.kernel.dead.add(again.owner)
+    again.router.kernel.dead.add(again.flow_id)
     again.router.wait(2.0)
     assert len(again.router.pinholes) == 0, "it ended, and connection tracking saw it"
 

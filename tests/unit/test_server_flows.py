@@ -67,7 +67,7 @@ def test_a_relayed_proposal_opens_a_pinhole_to_the_host_that_sent_it() -> None:
     assert wire.told(PROPOSAL, [1, 2, 4, 6]) == EDITED
     (pinhole,) = wire.router.firewall.pinholes
     assert (pinhole.inside, pinhole.outside) == (Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190))
-    assert (pinhole.flow, pinhole.protocol) == (wire.owner, "script")
+    assert (pinhole.flow, pinhole.protocol) == (wire.flow_id, "script")
     assert not wire.stored.skewed
     wire.client(b"cancel 1234567\n")
     assert not wire.router.firewall.pinholes

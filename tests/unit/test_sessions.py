@@ -166,7 +166,7 @@ def test_unknown_connection_only_passes_and_that_is_said_once(caplog: pytest.Log
             pause(wire)
         assert not opened(wire)
     assert caplog.text.count("has to sign on again") == 1
-    assert wire.router.kernel.offloaded[0] == wire.owner
+    assert wire.router.kernel.offloaded[0] == wire.flow_id
 
 
 def place_of(wire: Wire) -> bytes:
@@ -234,7 +234,7 @@ def test_session_at_a_server_that_a_redirect_led_to_goes_on() -> None:
     second = Wire(first.router, server=other).sign_on()
     second = restarted(second)
     assert opened(second)
-    assert second.owner.server == other
+    assert second.flow_id.server == other
 
 
 def test_first_line_of_a_new_connection_replaces_what_was_kept() -> None:

@@ -102,7 +102,7 @@ def test_who_is_let_out_of_the_queue_beyond_the_bound_brings_the_oldest_back() -
     for port in range(10):
         sets.offload(key(SERVER, 1 + port), flows)
         assert len(sets._offloaded) == len(kernel.offloaded) <= 4
-    assert [owner.client.port for owner in kernel.offloaded] == [7, 8, 9, 10]
+    assert [each.client.port for each in kernel.offloaded] == [7, 8, 9, 10]
 
 
 def test_junk_costs_the_kernel_so_many_calls_in_a_time_and_no_more() -> None:

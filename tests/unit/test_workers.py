@@ -1,4 +1,4 @@
-"""Readers in processes of their own: what they ask of the owner of the pinholes, and do without an answer."""
+"""Readers in processes of their own: what they ask of the main process, and do without an answer."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ class Servers:
 class Reader:
     """What one reader has: a link, a read-only view of the page, and pinholes that are another process's."""
 
-    def __init__(self, owner: Table) -> None:
+    def __init__(self, main: Table) -> None:
         ours, theirs = socket_pair()
         self.end = theirs
         self.link = RpcClient(theirs)
-        self.page = SharedPage(os.dup(owner.page.view))
-        self.pinholes = RemotePinholes(owner.policy, self.link, self.page)
+        self.page = SharedPage(os.dup(main.page.view))
+        self.pinholes = RemotePinholes(main.policy, self.link, self.page)
         self.news = RemoteFollowed(self.link, self.page)
         self.queue = RemoteQueueControl(FakeKernel(), self.link)
-        self.thread = threading.Thread(target=owner.serve, args=(ours,), daemon=True)
+        self.thread = threading.Thread(target=main.serve, args=(ours,), daemon=True)
         self.thread.start()
-        owner.readers.append(self)
+        main.readers.append(self)
 
     def ask(self, flow: FlowId, agreement: bytes = A, port: int = 5190, now: float = 0.0) -> Pinhole:
         inside = Endpoint(flow.client.address, port)
@@ -113,7 +113,7 @@ def settled(reader: Reader) -> None:
 
 
 @pytest.fixture
-def owner() -> Iterator[Table]:
+def main() -> Iterator[Table]:
     made = Table(per_host=2, total=3, rate_per_host=100, rate_total=4)
     yield made
     for reader in made.readers:
@@ -122,11 +122,11 @@ def owner() -> Iterator[Table]:
         reader.page.close()
 
 
-def test_a_pinhole_of_one_reader_is_known_to_the_other_and_closed_by_who_opened_it(owner: Table) -> None:
-    one, two = Reader(owner), Reader(owner)
+def test_a_pinhole_of_one_reader_is_known_to_the_other_and_closed_by_who_opened_it(main: Table) -> None:
+    one, two = Reader(main), Reader(main)
     assert not two.pinholes
     assert not two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
-    assert owner.asked == [], "nothing is open: nothing has to be asked"
+    assert main.asked == [], "nothing is open: nothing has to be asked"
     opened = one.ask(ALICE)
     assert opened.outside == Endpoint(OUTSIDE, 5190)
     assert len(two.pinholes) == 1
@@ -135,28 +135,28 @@ def test_a_pinhole_of_one_reader_is_known_to_the_other_and_closed_by_who_opened_
     assert two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
     assert not two.pinholes.leads_to(Endpoint("10.0.0.6", 5190))
     assert two.pinholes.flows() == {ALICE}
-    assert two.pinholes.tended() == set(), "the owner looks after them"
-    assert owner.table.expected(Endpoint("10.0.0.5", 5190)), "the gate has to know what is said first"
+    assert two.pinholes.tended() == set(), "the main process looks after them"
+    assert main.table.expected(Endpoint("10.0.0.5", 5190)), "the gate has to know what is said first"
     one.pinholes.close_flow(ALICE, "control connection closed")
     settled(one)
     assert not two.pinholes
     assert not two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
-    assert owner.firewall.pinholes == []
+    assert main.firewall.pinholes == []
 
 
-def test_new_connections_ask_the_owner_only_when_something_was_opened_or_closed(owner: Table) -> None:
-    one, two = Reader(owner), Reader(owner)
+def test_new_connections_ask_the_main_process_only_when_something_was_opened_or_closed(main: Table) -> None:
+    one, two = Reader(main), Reader(main)
     one.ask(ALICE)
     for _ in range(100):
         two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
-    assert owner.asked.count("insides") == 1
+    assert main.asked.count("insides") == 1
     one.ask(AMY, B)
     assert two.pinholes.leads_to(Endpoint("10.0.0.6", 5190))
-    assert owner.asked.count("insides") == 2
+    assert main.asked.count("insides") == 2
 
 
-def test_caps_and_rates_hold_for_all_readers_together(owner: Table) -> None:
-    one, two = Reader(owner), Reader(owner)
+def test_caps_and_rates_hold_for_all_readers_together(main: Table) -> None:
+    one, two = Reader(main), Reader(main)
     one.ask(ALICE, A, 5190)
     two.ask(ALICE, B, 5191)
     for reader in (one, two):
@@ -174,8 +174,8 @@ def test_caps_and_rates_hold_for_all_readers_together(owner: Table) -> None:
         one.ask(AMY, C, 5192)
 
 
-def test_the_first_cookie_of_every_client_is_the_same_and_does_not_mix_up_two_readers(owner: Table) -> None:
-    one, two = Reader(owner), Reader(owner)
+def test_the_first_cookie_of_every_client_is_the_same_and_does_not_mix_up_two_readers(main: Table) -> None:
+    one, two = Reader(main), Reader(main)
     first, second = one.ask(ALICE, A), two.ask(AMY, A)
     assert (first.outside.port, second.outside.port) == (5190, 40000)
     one.pinholes.close(ALICE, A, "cancelled")
@@ -184,8 +184,8 @@ def test_the_first_cookie_of_every_client_is_the_same_and_does_not_mix_up_two_re
     assert two.pinholes.inside_of(first.outside) is None
 
 
-def test_sessions_and_deadlines_are_the_owners(owner: Table) -> None:
-    one, two = Reader(owner), Reader(owner)
+def test_sessions_and_deadlines_are_those_of_the_main_process(main: Table) -> None:
+    one, two = Reader(main), Reader(main)
     expectation = Expectation(A, "icq-direct", Endpoint("10.0.0.5", 5190), standing=True)
     opened = one.pinholes.open(ALICE, expectation, Origin("oscar", "10.0.0.5", OUTSIDE), 0.0)
     assert math.isinf(opened.deadline)
@@ -193,31 +193,31 @@ def test_sessions_and_deadlines_are_the_owners(owner: Table) -> None:
     one.ask(AMY, B)
     one.pinholes.accepted(AMY, B, 0.0)
     settled(one)
-    assert [hole.deadline for hole in owner.table if hole.agreement == B] == [owner.policy.accept_grace]
+    assert [each.deadline for each in main.table if each.agreement == B] == [main.policy.accept_grace]
     one.pinholes.close_all("a reader ends")
     settled(one)
     assert len(two.pinholes) == 2, "they outlive their reader"
 
 
-def test_an_owner_that_does_not_answer_costs_a_proposal_and_its_late_answer_is_nobodys(
-    owner: Table, monkeypatch: pytest.MonkeyPatch
+def test_a_main_process_that_does_not_answer_costs_a_proposal_and_its_late_answer_is_nobodys(
+    main: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = Reader(owner)
+    reader = Reader(main)
     monkeypatch.setattr(links.RpcClient.request, "__kwdefaults__", {"patience": 0.05})
-    with owner.turn, pytest.raises(Refused, match="does not answer"):
+    with main.turn, pytest.raises(Refused, match="does not answer"):
         reader.ask(ALICE)
     monkeypatch.setattr(links.RpcClient.request, "__kwdefaults__", {"patience": 10.0})
     assert select.select([reader.link], [], [], 10.0)[0]
     # The late answer is a pinhole that nobody was told of: it is closed, and answers nothing else.
     assert reader.link.request("flows") == frozenset()
-    assert not owner.table
-    assert owner.asked == ["open", "close", "flows"]
+    assert not main.table
+    assert main.asked == ["open", "close", "flows"]
     assert reader.ask(ALICE).outside.port == 5190
 
 
-def test_an_owner_that_is_stuck_is_waited_for_once_and_not_for_every_proposal(owner: Table) -> None:
-    reader = Reader(owner)
-    with owner.turn:
+def test_a_main_process_that_is_stuck_is_waited_for_once_and_not_for_every_proposal(main: Table) -> None:
+    reader = Reader(main)
+    with main.turn:
         with pytest.raises(BackendError, match="does not answer"):
             reader.link.request("flows", patience=0.05)
         for _ in range(100):  # at ten seconds each this would never end
@@ -228,8 +228,8 @@ def test_an_owner_that_is_stuck_is_waited_for_once_and_not_for_every_proposal(ow
     assert reader.link.request("flows", patience=10.0) == frozenset()
 
 
-def test_without_an_owner_everything_is_refused_at_once_and_the_reader_is_told(owner: Table) -> None:
-    reader = Reader(owner)
+def test_without_a_main_process_everything_is_refused_at_once_and_the_reader_is_told(main: Table) -> None:
+    reader = Reader(main)
     reader.ask(ALICE)
     assert not reader.link.gone()
     reader.end.shutdown(socket.SHUT_RDWR)
@@ -242,9 +242,9 @@ def test_without_an_owner_everything_is_refused_at_once_and_the_reader_is_told(o
     reader.pinholes.close_flow(ALICE, "closed")  # raises nothing
 
 
-def test_a_refusal_by_the_firewall_is_one_for_the_reader_and_a_mistake_is_too(owner: Table) -> None:
-    reader = Reader(owner)
-    owner.firewall.refuse_add = True
+def test_a_refusal_by_the_firewall_is_one_for_the_reader_and_a_mistake_is_too(main: Table) -> None:
+    reader = Reader(main)
+    main.firewall.refuse_add = True
     with pytest.raises(Refused, match="the firewall refused"):
         reader.ask(ALICE)
     with pytest.raises(BackendError, match="nonsense failed: KeyError"):
@@ -252,10 +252,10 @@ def test_a_refusal_by_the_firewall_is_one_for_the_reader_and_a_mistake_is_too(ow
 
 
 @pytest.mark.parametrize("when", ["in time", "before the next question"])
-def test_closings_that_find_no_room_are_said_later_and_in_order(when: str, owner: Table) -> None:
-    reader = Reader(owner)
+def test_closings_that_find_no_room_are_said_later_and_in_order(when: str, main: Table) -> None:
+    reader = Reader(main)
     reader.ask(ALICE)
-    with owner.turn:  # the owner is busy: its buffer fills up
+    with main.turn:  # the main process is busy: its buffer fills up
         for number in range(20_000):
             reader.link.notify("close", ALICE, b"other", "x" * 1000 + str(number))
             if reader.link._backlog:
@@ -263,23 +263,23 @@ def test_closings_that_find_no_room_are_said_later_and_in_order(when: str, owner
         assert reader.link._backlog, "the buffer of the socket has no end"
         reader.pinholes.close_flow(ALICE, "closed")
     deadline = time.monotonic() + 10
-    while when == "in time" and owner.table and time.monotonic() < deadline:
+    while when == "in time" and main.table and time.monotonic() < deadline:
         reader.pinholes.expire(0.0)
-    assert when != "in time" or not owner.table
+    assert when != "in time" or not main.table
     reader.ask(AMY, B)
-    assert [hole.agreement for hole in owner.table] == [B]
-    assert owner.asked[-2:] == ["close_flow", "open"]
+    assert [pinhole.agreement for pinhole in main.table] == [B]
+    assert main.asked[-2:] == ["close_flow", "open"]
 
 
 def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_first_packet(
-    owner: Table,
+    main: Table,
 ) -> None:
-    one, two = Reader(owner), Reader(owner)
+    one, two = Reader(main), Reader(main)
     helpers = {5190: spec_of(AnyNumbers)}
     sets = [QueueSets(helpers, FakeKernel(), 100, reader.news) for reader in (one, two)]
     to_bos = bytes([10, 0, 0, 6, 203, 0, 113, 10]) + (40125).to_bytes(2) + (5191).to_bytes(2)
     assert sets[1].protocol_of(to_bos) is None
-    assert owner.asked == []
+    assert main.asked == []
     one.queue.queue_server(Followed(BOS, "10.0.0.6", "oscar"))
     for each in sets:
         found = each.protocol_of(to_bos)
@@ -287,12 +287,12 @@ def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_f
         assert found.make is AnyNumbers
     for _ in range(10):
         sets[1].protocol_of(to_bos[:10] + b"\x01\xbb")
-    assert owner.asked.count("followed") == 2, "asked for once each"
+    assert main.asked.count("followed") == 2, "asked for once each"
     others = bytes([10, 0, 0, 7]) + to_bos[4:]
     assert sets[1].protocol_of(others) is None, "another client was not redirected there"
 
 
-def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owner: Table) -> None:
+def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(main: Table) -> None:
     edited = tuple(FlowId(Endpoint(f"203.0.{n >> 8}.{n & 255}", 1024 + n), BOS) for n in range(16384))
     ours, theirs = socket_pair()
     with ours, theirs:
@@ -303,29 +303,29 @@ def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(owne
     assert stats.edited == edited
 
 
-def test_page_is_written_by_its_owner_only(owner: Table) -> None:
-    view = SharedPage(os.dup(owner.page.view))
-    owner.page[Slot.PINHOLES] = 1 << 40
+def test_page_is_written_by_the_main_process_only(main: Table) -> None:
+    view = SharedPage(os.dup(main.page.view))
+    main.page[Slot.PINHOLES] = 1 << 40
     assert view[Slot.PINHOLES] == 1 << 40
     with pytest.raises(TypeError):
         view[Slot.PINHOLES] = 0
     view.close()
     with pytest.raises(PermissionError):
-        mmap.mmap(owner.page.view, mmap.PAGESIZE)
+        mmap.mmap(main.page.view, mmap.PAGESIZE)
 
 
-def test_the_owner_ends_what_belongs_to_connections_that_ended_without_a_word(owner: Table) -> None:
+def test_the_main_process_ends_what_belongs_to_connections_that_ended_without_a_word(main: Table) -> None:
     kernel = FakeKernel()
-    reader = Reader(owner)
+    reader = Reader(main)
     reader.ask(ALICE, A, now=clock())
     reader.ask(AMY, B, now=clock())
-    reaper = PinholeReaper(owner.table, kernel, EngineSettings(poll=0.0, grace=10.0))
+    reaper = PinholeReaper(main.table, kernel, EngineSettings(poll=0.0, grace=10.0))
     reaper.tick()
-    assert len(owner.table) == 2
+    assert len(main.table) == 2
     kernel.dead.add(AMY)
     reaper.tick()
-    assert owner.table.flows() == {ALICE}
-    reader.pinholes.accepted(ALICE, A, clock() - owner.policy.accept_grace)
+    assert main.table.flows() == {ALICE}
+    reader.pinholes.accepted(ALICE, A, clock() - main.policy.accept_grace)
     settled(reader)
     reaper.tick()
-    assert not owner.table, "nor what is past its deadline"
+    assert not main.table, "nor what is past its deadline"
