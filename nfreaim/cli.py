@@ -1,7 +1,7 @@
 """The command line, and the only place where everything is wired together.
 
 Exit status: 0 done, 1 something on this machine refused, 2 the command or the configuration is wrong.
-Root-only libraries are imported by the sub-command that needs them, not before.
+A sub-command imports what only it needs: most libraries are for root only, and the daemon starts sooner.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from nfreaim import __version__, protocols
 from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_WORKERS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.helpers import HELPERS
-from nfreaim.host.check import doctor
-from nfreaim.host.check.answer import Check
 from nfreaim.host.report.journal import QuietFormatter
 from nfreaim.host.rules import script
 from nfreaim.old_spellings import DEFAULT_QUEUE
@@ -201,6 +199,9 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from nfreaim.host.check import doctor
+    from nfreaim.host.check.answer import Check
+
     config = _settings(arguments)
     for notice in config.notices:
         print(Check("warn", notice))
