@@ -1,7 +1,8 @@
 """The command line: reads arguments and configuration, and runs the part that a sub-command needs.
 
 Exit status: 0 done; 1 the machine refused; 2 the command or the configuration is wrong. A sub-command imports
-the libraries that only root can use when it runs, so that the others need none of them.
+the libraries that it alone needs when it runs: most are for root only, and the daemon starts sooner without
+them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from nfreaim import __version__, protocols
 from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, LOG_LEVELS, MOST_WORKERS, Config, load
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.helpers import HELPERS
-from nfreaim.host.check import doctor
-from nfreaim.host.check.answer import Check
 from nfreaim.host.report.journal import QuietFormatter
 from nfreaim.host.rules import script
 from nfreaim.old_spellings import DEFAULT_QUEUE
@@ -201,6 +200,9 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from nfreaim.host.check import doctor
+    from nfreaim.host.check.answer import Check
+
     config = _settings(arguments)
     for notice in config.notices:
         print(Check("warn", notice))

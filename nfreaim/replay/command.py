@@ -8,9 +8,7 @@ import sys
 from ipaddress import IPv4Address, IPv4Network
 
 from nfreaim import protocols
-from nfreaim.capture import Capture, CaptureError
 from nfreaim.errors import ConfigError
-from nfreaim.replay.player import replay
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """``nfreaim replay``: returns 0, or 2 after one line on stderr if arguments or capture are wrong."""
+    # Imported here, because the daemon shares the command line and starts sooner without them.
+    from nfreaim.capture import Capture, CaptureError
+    from nfreaim.replay.player import replay
+
     try:
         inside = _network(arguments.inside)
         outside = _address(arguments.outside)
