@@ -17,9 +17,9 @@ from nfreaim.core.flow import Flow, State
 from nfreaim.core.tcp.half_open import HalfOpenTable
 from nfreaim.core.tcp.stream import Stream
 
-# Flows of one client (an address) that are never too many; a host has a handful.
+# At most as many flows of one client (an address) are never too many; a host has a handful.
 _FEW: Final = 64
-# ``expire`` looks at so many streams in one call: a full table at once would take 60 ms.
+# ``expire`` looks at as many streams in one call, because a full table at once would take 60 ms.
 _SWEEP: Final = 8192
 _RANK: Final = {State.NEW: 1, State.ESTABLISHED: 2}  # in other states nothing is read
 

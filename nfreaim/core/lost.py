@@ -17,7 +17,7 @@ from nfreaim.errors import BackendError
 
 log = logging.getLogger(__name__)
 
-# At most so many are looked up in one poll: a look-up costs up to a millisecond.
+# At most as many flows are looked up in one poll, because a look-up costs up to a millisecond.
 _BATCH: Final = 32
 
 

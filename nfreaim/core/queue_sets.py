@@ -23,8 +23,9 @@ _MOST_FOLLOWED: Final = 1024
 _FOLLOW_FOR_S: Final = 7200.0  # after the entry was refreshed; the kernel keeps it as long
 _REFRESH_AFTER_S: Final = 600.0
 _LOOK_EVERY_S: Final = 60.0  # between looks at all flows for the servers that are in use
-# Flows let out of the queue between two calls of ``expire``: each costs one or two calls of the kernel, and
-# anybody inside can send packets that belong to no flow. More stay in the queue until their next packet.
+# At most as many flows are let out of the queue between two calls of ``expire``: each costs one or two calls
+# of the kernel, and any inside host can send packets that belong to no flow. Others stay in the queue until
+# their next packet.
 _MOST_OFFLOADS: Final = 1024
 
 
@@ -50,7 +51,7 @@ class QueueSets:
     """Offloaded flows, which skip the queue, and followed servers, queued whatever their port.
 
     helpers  by server port
-    bound    so many flows may be out of the queue
+    bound    at most as many flows are out of the queue
     news     asked before a packet counts as no flow's: another process may have read the client's redirect
     """
 

@@ -36,7 +36,8 @@ _NUMBERS: Final = struct.Struct("!II")
 # A segment this far behind is a repetition; farther behind, it is no segment of this connection.
 _BEHIND: Final = 1 << 16
 _RECORD_EFFORT: Final = 31  # how much longer than a position it takes to write a record, in positions
-# So long after a restart a gap may be of bytes that passed while no daemon ran, and will not be sent again.
+# For this time after a restart a gap may be bytes that passed while no daemon ran, and will not be sent
+# again.
 _PROBATION_S: Final = 120.0
 
 

@@ -21,7 +21,7 @@ DENIED_PORTS: Final = frozenset(
 PERIOD_S: Final = 60.0
 """An empty bucket fills in this time."""
 
-# At most so many buckets are kept before the full ones are cleared away: a full bucket says nothing.
+# At this number of buckets the full ones are removed: a full bucket is the same as none.
 _BUCKETS: Final = 1024
 
 

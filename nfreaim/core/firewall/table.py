@@ -20,7 +20,7 @@ from nfreaim.core.greeting import Greeting
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.errors import BackendError
 
-# At most so many peers of one pinhole are told apart: a flood of connections fills neither memory nor log.
+# At most as many peers of one pinhole are told apart, so that a flood fills neither memory nor log.
 _PEERS: Final = 256
 
 GreetingsOf = Callable[[str, str], tuple[Greeting, ...]]
