@@ -1,4 +1,4 @@
-"""Admission: which packets begin a flow, and what it begins with."""
+"""Admission: decides which packets begin a flow, and makes the flow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine asks of its surroundings: connection tracking, the queue's sets, records and pinholes."""
+"""Backend: the engine's interfaces to connection tracking, the queue's sets, records and pinholes."""
 
 from __future__ import annotations
 

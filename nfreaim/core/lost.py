@@ -1,8 +1,8 @@
-"""LostFlows: which control connections ended without a packet that shows it, as connection tracking tells.
+"""LostFlows: finds control connections that ended without a packet that proves it, by asking conntrack.
 
-An RST that was seen proves nothing, so connection tracking is asked. It is flushed now and then (by an
-operator, a change of address, a firewall that is loaded again), and a living connection is back with its next
-packet: a flow that it does not know at all is looked up again before it counts as lost.
+An RST that was seen proves nothing. Conntrack may be flushed (by an operator, a change of address, a firewall
+that is loaded again), and a living connection is back there with its next packet. So a flow that conntrack
+does not have is looked up again before it counts as lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What leaves, and when: Output makes edits and renders segments with them, Holding keeps packets back."""
+"""Output makes edits and renders segments with them; Holding keeps packets back until an edit is possible."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Records: what has to outlive the daemon of a flow, as plain data, and the flow made from it again.
+"""Records: the state of a flow that outlives the daemon, as plain data, and the flow restored from it.
 
-A skewed flow's record has "streams": what is needed to translate it. Any other says that the flow is
-established. Both name the protocol. They hold numbers, strings, lists and dicts; how they are kept is the
-store's business.
+A skewed flow's record has "streams", the state of its translation. Any other record says that the flow is
+established. Both name the protocol. They hold numbers, strings, lists and dicts; the store keeps them.
 """
 
 from __future__ import annotations

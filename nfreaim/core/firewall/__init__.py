@@ -1,1 +1,1 @@
-"""What may be opened: pinholes, the rules about them, and the gate that looks at what comes through."""
+"""Pinholes, the rules about them, and the gate that checks their connections."""

@@ -1,19 +1,17 @@
-"""FlapReader: one direction of an OSCAR connection as FLAP frames, cut anywhere, on bytes alone.
+"""FlapReader: reads one direction of an OSCAR connection as FLAP frames, whatever its segments are.
 
-It knows where frames begin and end and which few of them a helper wants; the rest is skipped by count.
-Never more than one frame of at most MAX_FRAME bytes is kept. It never looks for a lost frame boundary.
+The reader finds the limits of each frame and returns the few frames that the helper wants; it counts through
+the others. It keeps one frame at most, of at most MAX_FRAME bytes, and never searches for a lost boundary.
 
 **Numbering.** Each side numbers its frames on its own, from any value. Measured: in 28 recorded and
 third-party connections (libpurple 2.12.1, open-oscar-server v0.24.0, a client of 2009 with AOL's servers,
 Adium 1.5 with ICQ's) every frame of any channel, keep-alive, sign-off and skipped ones included, is
-numbered one higher than the one before; not one exception in 558 frames. open-oscar-server numbers
-under a lock, so that its many writers do not show. Clients' sources agree; their counters have 16 bits,
-some 15, and AOL's servers ended the connection of a client whose numbers jumped. So a client's frames have
-to run on exactly, a counter of 8, 15 or 16 bits turning over to 0 or 1; of a server's, the number may be
-off by SERVER_SLACK from the one due, because it is not checked by any client and costs a user the transfers
-if it is taken too seriously. A frame beyond that ends the reading of the flow, which goes on untouched.
-
-
+numbered one higher than the frame before it; 558 frames had no exception. open-oscar-server numbers under a
+lock, so its many writers do not change the order. Clients' sources agree; their counters have 16 bits, some
+15, and AOL's servers ended the connection of a client whose numbers jumped. So a client's numbers have to be
+consecutive, and a counter of 8, 15 or 16 bits may wrap to 0 or 1. A server's number may differ from the
+expected one by SERVER_SLACK: no client checks it, and a strict check could cost a user the transfers. A frame
+beyond that ends the reading of the flow, which goes on untouched.
 
 Recorded: open-oscar-server v0.24.0 writes every frame as five segments (1+1+2+2+n bytes), libpurple 2.12.1
 up to 13 frames into one segment; a server may end a connection with a four-byte sign-off frame that has no
@@ -42,7 +40,7 @@ MAX_FRAME: Final = 8192
 """The longest frame that is kept in whole, in bytes with its header; proposals have some hundred."""
 
 SERVER_SLACK: Final = 16
-"""How far from the number due a server's frame may be: more than any number of writers mixes up."""
+"""Most that a server's frame number may differ from the expected one, by writers that mix up their order."""
 
 # A frame's first two bytes, magic and channel, as plain numbers: before Python 3.12 reading an enum's member
 # costs as much as unpacking a header.

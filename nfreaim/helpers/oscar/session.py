@@ -1,16 +1,17 @@
-"""The OSCAR helper: AIM's and ICQ's rendezvous proposals, in both directions. ICQ's own ways are in icq.py.
+"""The OSCAR helper: edits rendezvous proposals of AIM and ICQ, in both directions.
 
-A proposal carries the address and port its sender listens on: SNAC(04,06) from a client, SNAC(04,07) to the
-other, on ICBM channel 2. Out, the sender's own address becomes the outside one, with a pinhole behind it. In,
-an outside endpoint that is one of our pinholes becomes the inside one again, so that two hosts of one network
-meet on it. All fields have a fixed width: no length, order or number of TLVs ever changes. Everything else
-(other channels, relays, text, cancels, what cannot be rebuilt to the very byte) leaves as it came.
+A proposal has the address and port at which its sender listens: SNAC(04,06) from a client, SNAC(04,07) to the
+other client, on ICBM channel 2. On the way out, the sender's own address becomes the outside one, and a
+pinhole is opened for it. On the way in, an outside endpoint that is one of our pinholes becomes the inside
+one again, so that two hosts of one network meet there. All fields have a fixed width, so no length, order or
+number of TLVs changes. All other messages (other channels, relays, text, cancels, and those that cannot be
+rebuilt to the byte) leave as they came.
 
-Where the server is the inside end, its client is outside. What the server relays to it from hosts of the
-inside networks goes out as theirs would, and redirects are dealt with in redirects.py; what that client sends
-is read for the end of agreements only.
+If the server is the inside end, its client is outside. Proposals that the server relays from inside hosts are
+edited as if these hosts had sent them; redirects are edited by redirects.py. The messages of that client are
+read for the end of agreements only. ICQ's direct connections are in icq.py.
 
-Works on bytes until a message is known to be a rendezvous; only then scapy sees it.
+scapy parses a message only after its bytes have shown that it is a rendezvous.
 """
 
 from __future__ import annotations
