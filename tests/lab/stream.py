@@ -10,11 +10,13 @@ in whole.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import random
 import socket
 import sys
+import termios
 import threading
 import time
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ class Plan:
     pause, inner        seconds between frames, and between pieces of one (halves)
     nagle, buffer       Nagle's algorithm on; bytes of receive buffer (0: the system's choice)
     largest             bytes of body of the frames that are no redirects
+    stays               it sends its FIN only after its data were acknowledged, and as many frames came
     """
 
     dialect: str = "oscar"
@@ -47,6 +50,7 @@ class Plan:
     frames: int = 200
     redirects: int = 0
     late: int = 0
+    stays: bool = False
     named: str = ""
     expects: tuple[str, str] | tuple[()] = ()
     write: str = "whole"
@@ -77,6 +81,7 @@ class Sender(threading.Thread):
         self.connection, self.plan = connection, plan
         self.dialect = DIALECTS[plan.dialect]
         self.answered = threading.Event()
+        self.received_all = threading.Event()
         self.hash = hashlib.sha256()
         self.size = 0
         self.error = ""
@@ -99,9 +104,20 @@ class Sender(threading.Thread):
                 if self.plan.pause:
                     time.sleep(self.plan.pause)
             self._flush()
+            if self.plan.stays:
+                self.received_all.wait(PATIENCE)
+                while self._unacknowledged():
+                    time.sleep(0.01)
             self.connection.shutdown(socket.SHUT_WR)
         except OSError as error:
             self.error = type(error).__name__
+
+    def _unacknowledged(self) -> int:
+        """Bytes that were sent and not acknowledged; raises OSError once the connection is reset (tcp(7))."""
+        if error := self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error, "connection ended")
+        count = fcntl.ioctl(self.connection, termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(count, sys.byteorder)
 
     def _write(self, frame: bytes) -> None:
         self.hash.update(frame)
@@ -203,6 +219,8 @@ def main() -> None:
             receiver.feed(data)
             if receiver.units:
                 sender.answered.set()
+            if receiver.frames >= plan.frames + plan.redirects + plan.late:
+                sender.received_all.set()
     except OSError as problem:
         error = type(problem).__name__
     receiver.finish()

@@ -130,10 +130,15 @@ def lossy(request: pytest.FixtureRequest) -> Iterator[Lab]:
     ids=["pipelined", "small-window", "small-writes", "coalesced", "random-cuts", "nagle"],
 )
 def test_edited_stream_arrives_exactly_in_loss(lossy: Lab, changes: dict[str, Any], selective: bool) -> None:
-    """Byte for byte at both ends. How many offers are rewritten is up to the weather, but most of them."""
+    """Byte for byte at both ends, and most offers are rewritten.
+
+    A FIN may arrive before data that were lost. Then the connection is over for connection tracking, so
+    nothing is opened for offers in these data. Hence most offers are rewritten only if both ends stay.
+    """
     impair.sack(lossy, selective)
-    plan = Plan(frames=80, redirects=2 * EDITS, largest=100, pause=0.005)
-    server, client = irc_flow(lossy, replace(plan, **changes)).exact(180.0)
+    plan = replace(Plan(frames=80, redirects=2 * EDITS, largest=100, pause=0.005), **changes)
+    irc_flow(lossy, plan).exact(180.0)
+    server, client = irc_flow(lossy, replace(plan, stays=True)).exact(180.0)
     print(f"{server['rewritten']} offers rewritten, {server['left']} left, {server['seconds']} s")
     assert server["rewritten"] + server["left"] == 2 * EDITS
     assert server["rewritten"] >= EDITS, server
