@@ -7,10 +7,20 @@ import subprocess
 import sys
 import threading
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 from tests.lab.net import Lab, LabError
 from tests.lab.stream import Plan
+
+WAYS_TO_WRITE: Final[dict[str, dict[str, Any]]] = {
+    "pipelined": {},
+    "small-window": {"buffer": 4096},
+    "small-writes": {"write": "oos"},
+    "coalesced": {"write": "coalesced"},
+    "random-cuts": {"write": "random"},
+    "nagle": {"write": "oos", "nagle": True},
+}
+"""What the loss tests change in a Plan, by the name of the test's case."""
 
 
 class End:

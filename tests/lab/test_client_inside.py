@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.lab import impair
-from tests.lab.flows import Flow
+from tests.lab.flows import WAYS_TO_WRITE, Flow
 from tests.lab.net import Lab
 from tests.lab.stream import Plan
 
@@ -117,18 +117,7 @@ def lossy(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("selective", [True, False], ids=["sack", "no-sack"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"buffer": 4096},
-        {"write": "oos"},
-        {"write": "coalesced"},
-        {"write": "random"},
-        {"write": "oos", "nagle": True},
-    ],
-    ids=["pipelined", "small-window", "small-writes", "coalesced", "random-cuts", "nagle"],
-)
+@pytest.mark.parametrize("changes", WAYS_TO_WRITE.values(), ids=WAYS_TO_WRITE)
 def test_edited_stream_arrives_exactly_in_loss(lossy: Lab, changes: dict[str, Any], selective: bool) -> None:
     """Byte for byte at both ends, and most offers are rewritten.
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 
 from tests.lab import home, impair
-from tests.lab.flows import home_flow
+from tests.lab.flows import WAYS_TO_WRITE, home_flow
 from tests.lab.net import Lab
 from tests.lab.stream import Plan
 
@@ -32,18 +32,7 @@ def lossy(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("selective", [True, False], ids=["sack", "no-sack"])
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"buffer": 4096},
-        {"write": "oos"},
-        {"write": "coalesced"},
-        {"write": "random"},
-        {"write": "oos", "nagle": True},
-    ],
-    ids=["pipelined", "small-window", "small-writes", "coalesced", "random-cuts", "nagle"],
-)
+@pytest.mark.parametrize("changes", WAYS_TO_WRITE.values(), ids=WAYS_TO_WRITE)
 def test_edited_stream_arrives_exactly(lossy: Lab, changes: dict[str, object], selective: bool) -> None:
     """Byte for byte at both ends. How many redirects are rewritten is up to the weather, but most of them.
 
