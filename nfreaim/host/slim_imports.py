@@ -37,17 +37,22 @@ def stub_scapy_databases() -> None:
 def without_package_init(package: str) -> Iterator[None]:
     """Import a module of *package* without running the package's __init__, which loads all its modules.
 
-    The modules imported meanwhile are removed from sys.modules, so a later import of the package loads it
-    whole.
+    The package's modules imported meanwhile are removed from sys.modules, so a later import of the package
+    loads it whole. ssl is not imported meanwhile, because asyncio, which pyroute2 imports, does without it.
     """
     spec = None if package in sys.modules else find_spec(package)
     if spec is None:
         yield
         return
     sys.modules[package] = module_from_spec(spec)
+    without_ssl = "ssl" not in sys.modules
+    if without_ssl:
+        sys.modules["ssl"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
+        if without_ssl:
+            del sys.modules["ssl"]
         for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
             del sys.modules[name]
 
