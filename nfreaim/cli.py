@@ -133,11 +133,15 @@ def _run(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
 
     def serve() -> None:
-        from nfreaim.host import daemon
+        shown = script.start(["show"])  # it looks at the rules while the libraries are imported
+        try:
+            from nfreaim.host import daemon
 
-        for notice in config.notices:
-            logging.getLogger("nfreaim").warning("%s", notice)
-        daemon.serve(config)
+            for notice in config.notices:
+                logging.getLogger("nfreaim").warning("%s", notice)
+            daemon.serve(config, shown)
+        finally:
+            shown.end()
 
     return _serve(config.log_level, "", serve)
 

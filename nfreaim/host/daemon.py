@@ -19,13 +19,16 @@ from nfreaim.host.reader import Reader
 from nfreaim.host.report.journal import Journal
 from nfreaim.host.report.metrics import Readers
 from nfreaim.host.rules import script
+from nfreaim.host.rules.background import BackgroundProgram
 from nfreaim.host.state.state_files import remove_other_parts
 
 log = logging.getLogger("nfreaim")
 
 
-def serve(config: Config) -> None:
+def serve(config: Config, shown: BackgroundProgram) -> None:
     """Be the ALG until SIGTERM, SIGINT or SIGHUP. SIGUSR1 logs the counters, and the kernel's drops.
+
+    shown  the rules script, started with `show`
 
     Raises BackendError if the daemon cannot begin. Then, as at its end, nothing of it stays behind.
     """
@@ -33,7 +36,7 @@ def serve(config: Config) -> None:
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         try:
-            rules_go_with_us, installed = _install_rules(config, stack)
+            rules_go_with_us, installed = _install_rules(config, shown, stack)
             if config.workers == 1:
                 control, loop = _alone(config, rules_go_with_us, signals, stack)
             else:  # imported here, because a daemon of one process starts sooner without it
@@ -57,13 +60,15 @@ def _ports(config: Config) -> str:
     return ", ".join(f"{' '.join(map(str, ports))} ({name})" for name, ports in config.ports.items())
 
 
-def _install_rules(config: Config, stack: ExitStack) -> tuple[bool, script.Settings | None]:
+def _install_rules(
+    config: Config, asked: BackgroundProgram, stack: ExitStack
+) -> tuple[bool, script.Settings | None]:
     """Install the static rules, unless they are complete.
 
     Returns whether no rules were installed before, so that they are removed at the end; and the settings that
     they are installed with, or None if these cannot be told. Raises BackendError.
     """
-    shown, complete = script.shown()
+    shown, complete = script.shown(asked)
     wanted = script.Settings.of(config)
     interfaces = bool(config.lan and config.wan)
     if complete:

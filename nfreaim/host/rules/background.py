@@ -1,4 +1,4 @@
-"""BackgroundProgram: runs a program beside the daemon's loop, so that no packet waits for it."""
+"""BackgroundProgram: runs a program beside the daemon's loop or start, so that nothing waits for it."""
 
 from __future__ import annotations
 
@@ -41,14 +41,17 @@ class BackgroundProgram:
         status = self._process.poll()
         if status is None:
             if time.monotonic() > self._ends:
-                self._kill()
-                raise BackendError(f"{' '.join(self.words)}: took too long and was ended")
+                raise self._late()
             return None
-        output, errors = (
-            os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace") for file in self._files
-        )
-        self._close()
-        return subprocess.CompletedProcess(self.words, status, output, errors)
+        return self._completed(status)
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Status and output, once, when the program has ended. Raises BackendError after the time-out."""
+        try:
+            status = self._process.wait(max(0.0, self._ends - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise self._late() from None
+        return self._completed(status)
 
     def end(self) -> None:
         """Wait for the program to end, and kill it after a few seconds.
@@ -60,6 +63,17 @@ class BackgroundProgram:
         except subprocess.TimeoutExpired:
             self._kill()
         self._close()
+
+    def _completed(self, status: int) -> subprocess.CompletedProcess[str]:
+        output, errors = (
+            os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace") for file in self._files
+        )
+        self._close()
+        return subprocess.CompletedProcess(self.words, status, output, errors)
+
+    def _late(self) -> BackendError:
+        self._kill()
+        return BackendError(f"{' '.join(self.words)}: took too long and was ended")
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError):

@@ -110,12 +110,14 @@ def remove(force: bool = False) -> None:
     _checked(["remove", *(["--force"] if force else [])])
 
 
-def shown() -> tuple[str, bool]:
+def shown(asked: BackgroundProgram) -> tuple[str, bool]:
     """The output of `show`, and whether the rules are complete, with the accept in every firewall in use.
+
+    asked  the script, started with `show`
 
     Raises BackendError.
     """
-    result = run(["show"])
+    result = asked.wait()
     if result.returncode not in (0, ABSENT):
         raise BackendError(message(result.stderr))
     return result.stdout, result.returncode == 0
