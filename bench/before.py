@@ -27,6 +27,7 @@ from tests.lab.net import SERVER, Lab
 REPO = Path(__file__).resolve().parents[1]
 SECONDS = 1.5
 IDLE = 2000  # sessions
+SETTLED = 0.3  # seconds; then the programs that the daemon asks at its start have ended
 T_95 = {5: 2.571, 10: 2.228, 14: 2.145, 19: 2.093, 24: 2.064, 29: 2.045}  # Student's t, by degrees of freedom
 
 Figures = dict[str, list[float]]
@@ -94,10 +95,12 @@ def lives(rounds: int, programs: dict[str, Path | None]) -> dict[str, Figures]:
                 began = time.perf_counter()
                 with daemon(lab, programs[name]) as process:
                     found[name]["start"].append(time.perf_counter() - began)
+                    time.sleep(SETTLED)
                     found[name]["resident"].append(gauge.resident(process))
         for _ in range(3):
             for name in programs:
                 with daemon(lab, programs[name]) as process, ExitStack() as sessions:
+                    time.sleep(SETTLED)
                     before = gauge.resident(process)
                     flows.sign_on(lab, sessions, IDLE)
                     time.sleep(1.0)

@@ -84,7 +84,7 @@ class Daemon:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 state = self.process.poll()
                 raise LabError(f"nfreaim: no {text!r} in the log (exit status {state}):\n{self.log_text()}")
-            time.sleep(0.02)
+            time.sleep(0.004)
 
     def stop(self, seconds: float = 10.0) -> int:
         """SIGTERM, wait, return the exit status; SIGKILL and LabError if it does not end."""
