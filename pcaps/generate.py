@@ -4,17 +4,15 @@ The engine has no part in this: a recorded capture's output follows from a table
 from the messages that its scene says must leave.
 """
 
-import argparse
 import hashlib
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from nfreaim.capture import Capture
-from pcaps import icq, scenes
+from pcaps import icq, pairs, scenes
 from pcaps.scenes import ROUTER_A, ROUTER_B, Scene
 from tests.tcp.captures import write_pcap
 
@@ -151,31 +149,9 @@ def make(case: Case, before: Path, after: Path) -> None:
 
 
 def differences() -> list[str]:
-    """What pcaps/ holds otherwise than this file makes it, one line per capture."""
-    found = []
-    wanted = {path for case in CASES for path in (case.before, case.after)}
-    with tempfile.TemporaryDirectory() as folder:
-        for case in CASES:
-            before, after = Path(folder, "before"), Path(folder, "after")
-            make(case, before, after)
-            for committed, made in ((case.before, before), (case.after, after)):
-                if not committed.is_file() or committed.read_bytes() != made.read_bytes():
-                    found.append(f"{committed} is not what pcaps.generate makes")
-    found += [f"{path} belongs to no case" for path in sorted(set(FOLDER.glob("*")) - wanted)]
-    return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="make the captures of pcaps/")
-    parser.add_argument("--check", action="store_true", help="change nothing, tell what differs")
-    if parser.parse_args().check:
-        found = differences()
-        print("\n".join(found) or f"{len(CASES)} pairs are as they should be")
-        return 1 if found else 0
-    for case in CASES:
-        make(case, case.before, case.after)
-    return 0
+    """What the folder holds otherwise than this file makes it, one line per capture."""
+    return pairs.differences("pcaps.generate", CASES, make, set(FOLDER.glob("*")))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pairs.command(FOLDER, CASES, make, differences))

@@ -7,14 +7,13 @@ sequence numbers behind it and what acknowledges it follow. A packet that became
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcaps import pairs
 from pcaps.scenes import ALICE, AMY, ROUTER_A
 from tests.tcp.captures import ETHERNET, Conversation, Frames, Side, read_frames, tcp_in, write_pcap
 from tests.tcp.packets import SYN
@@ -284,31 +283,9 @@ def make(case: Case, before: Path, after: Path) -> None:
 
 
 def differences() -> list[str]:
-    """What pcaps/irc/ holds otherwise than this file makes it, one line per capture."""
-    found = []
-    wanted = {KERNELS} | {path for case in CASES for path in (case.before, case.after)}
-    with tempfile.TemporaryDirectory() as folder:
-        for case in CASES:
-            before, after = Path(folder, "before"), Path(folder, "after")
-            make(case, before, after)
-            for committed, made in ((case.before, before), (case.after, after)):
-                if not committed.is_file() or committed.read_bytes() != made.read_bytes():
-                    found.append(f"{committed} is not what pcaps.irc_pairs makes")
-    found += [f"{path} belongs to no case" for path in sorted(set(FOLDER.glob("*.pcap")) - wanted)]
-    return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="make the captures of pcaps/irc/")
-    parser.add_argument("--check", action="store_true", help="change nothing, tell what differs")
-    if parser.parse_args().check:
-        found = differences()
-        print("\n".join(found) or f"{len(CASES)} pairs are as they should be")
-        return 1 if found else 0
-    for case in CASES:
-        make(case, case.before, case.after)
-    return 0
+    """What the folder holds otherwise than this file makes it, one line per capture."""
+    return pairs.differences("pcaps.irc_pairs", CASES, make, set(FOLDER.glob("*.pcap")) - {KERNELS})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(pairs.command(FOLDER, CASES, make, differences))
