@@ -19,6 +19,14 @@ assert pyroute2.netlink.nfnetlink.nfctsocket.nfct_msg is not nfreaim.host.netfil
 assert pyroute2.NDB
 """
 
+LATER = """
+import sys
+import nfreaim.host.netfilter.conntrack
+assert "ssl" not in sys.modules, "the daemon starts with a library that it does not use"
+import ssl
+assert ssl.create_default_context()
+"""
+
 SHARED = """
 import pyroute2
 import nfreaim.host.netfilter.conntrack
@@ -37,7 +45,9 @@ assert Ether(bytes(Ether(src="00:00:0c:01:02:03"))).src == "00:00:0c:01:02:03"
 """
 
 
-@pytest.mark.parametrize("program", [ALONE, SHARED, NAMELESS], ids=["alone", "shared", "nameless"])
+@pytest.mark.parametrize(
+    "program", [ALONE, LATER, SHARED, NAMELESS], ids=["alone", "ssl later", "shared", "nameless"]
+)
 def test_library_that_is_loaded_in_part_works(program: str) -> None:
     settings = os.environ | {"XDG_CACHE_HOME": os.devnull}
     done = subprocess.run(
