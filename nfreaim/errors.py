@@ -9,6 +9,10 @@ class BackendError(Exception):
     """The machine's fault: firewall, conntrack or queue refused. The text names cause and remedy."""
 
 
+class AbsentError(BackendError):
+    """What was asked about is not there: a daemon, or the rules. The text names the remedy."""
+
+
 class Malformed(Exception):
     """The peer's fault: bytes that contradict the protocol. The engine then reads the flow no further."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.policy import LowPort, PinholePolicy
 from nfreaim.core.helper import HelperSpec
 from nfreaim.errors import ConfigError
 from nfreaim.helpers import HELPERS
@@ -34,11 +34,13 @@ class Section:
     ports     of servers; empty: the usual ones
     switches  by key, the inside hosts that may use the services of the switch, or EVERYBODY
     caps      by key, at most as many standing pinholes of one inside host
+    low_ports by key, the inside hosts that may have a service at a port below 1024
     """
 
     ports: tuple[int, ...] = ()
     switches: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     caps: Mapping[str, int] = field(default_factory=dict)
+    low_ports: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 Sections = Mapping[str, Section]
@@ -51,6 +53,11 @@ def known(name: str) -> HelperSpec:
             return spec
     names = ", ".join(spec.name for spec in HELPERS)
     raise ConfigError(f"there is no protocol {name!r}; known are {names}")
+
+
+def known_protocols() -> tuple[HelperSpec, ...]:
+    """All protocols that can be read."""
+    return HELPERS
 
 
 def ports_of(name: str, sections: Sections | None = None) -> tuple[int, ...]:
@@ -78,15 +85,18 @@ def chosen(options: Iterable[str], sections: Sections | None = None) -> dict[str
     return ports
 
 
-def add_options(parser: ArgumentParser, port: Callable[[str], object]) -> None:
-    """Add the options that ``of_options`` reads; *port* reads a port, as a type of argparse."""
+def add_options(parser: ArgumentParser, port: Callable[[str], object], usual: str = "as configured") -> None:
+    """Add the options that ``of_options`` reads; *port* reads a port, as a type of argparse.
+
+    *usual* says in the help which protocols are read without them.
+    """
     parser.add_argument(
         "--protocol",
         action="append",
         default=[],
         metavar="NAME",
         help="a protocol to read, on the usual ports of its servers or on those of NAME:PORT[,PORT...]; "
-        "may be repeated",
+        f"may be repeated; default: {usual}",
     )
     parser.add_argument(
         "--port",
@@ -94,7 +104,7 @@ def add_options(parser: ArgumentParser, port: Callable[[str], object]) -> None:
         default=[],
         type=port,
         metavar="N",
-        help=f"older spelling: a port of protocol {DEFAULT_PROTOCOL}; may be repeated",
+        help=f"older spelling: a port of protocol {DEFAULT_PROTOCOL}; may be repeated; default: none",
     )
 
 
@@ -159,20 +169,39 @@ def service_name(text: str) -> str:
     return next((name for name in names if name != text.lower()), text.lower())
 
 
+def services() -> list[str]:
+    """The names of all services that protocols list, and of the greetings that prove little."""
+    return [name for spec in HELPERS for name in (*spec.services, *spec.unverified)]
+
+
+def is_service(name: str) -> bool:
+    """Whether something may be called *name* that a protocol opens pinholes for."""
+    return name in services() or any(re.fullmatch(spec.unlisted, name) for spec in HELPERS)
+
+
 def limited(policy: PinholePolicy, names: Iterable[str], sections: Sections) -> PinholePolicy:
     """*policy* with the limits of the protocols *names*: caps, switches, services that are off by default."""
     caps: dict[str, tuple[str, int]] = {}
     only_for: dict[str, frozenset[str]] = {}
+    low_ports: dict[tuple[str, int], LowPort] = {}
     off: set[str] = set()
+    names = [*names]
     for spec in map(known, names):
         section = sections.get(spec.name, Section())
         for service, about in spec.services.items():
             if about.cap is not None:
                 caps[service] = about.cap, section.caps.get(about.cap, spec.caps[about.cap])
         off |= {service for service, about in spec.services.items() if not about.default}
+        for key, place in spec.low_ports.items():
+            low_ports[place] = LowPort(section.low_ports.get(key, frozenset()), f"[{spec.name}] {key}")
         for key, hosts in section.switches.items():
             off -= {*spec.switches[key]}
             if hosts is not EVERYBODY:
                 only_for |= dict.fromkeys(spec.switches[key], hosts)
-    off -= policy.allow_services or frozenset()
-    return replace(policy, caps=caps, only_for=only_for, off=frozenset(off))
+    off -= (policy.allow_services or frozenset()) | policy.also_services
+    specs = [known(name) for name in names]
+    services = frozenset(service for spec in specs for service in spec.services)
+    listed = services if any(spec.closed for spec in specs) else None
+    return replace(
+        policy, caps=caps, only_for=only_for, low_ports=low_ports, off=frozenset(off), known=listed
+    )
