@@ -1,7 +1,7 @@
 """Flow: one control connection, and the states it can be in. Knows TCP's handshake, no protocol above it.
 
-A flow comes into being with the server's SYN/ACK, not with the client's SYN: packets from the inside are
-seen before any firewall, and a SYN alone proves nothing. Until then one integer is kept for it.
+A flow comes into being with the client's answer to the server's SYN/ACK, not with the client's SYN: packets
+from the inside are seen before any firewall, and a SYN alone proves nothing. See core.admission.
 
 Two things change in the life of a flow, each by a table of its own:
 
@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, IntEnum, auto
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from nfreaim.core.address import Direction, End, FlowId, flow_id, reverse
 from nfreaim.core.helper import Helper, Nat, Scan
 from nfreaim.core.tcp.segment import Segment
-from nfreaim.core.tcp.stream import Stream
+from nfreaim.core.tcp.stream import FAR, Stream
 
 
 class State(Enum):
@@ -99,6 +99,9 @@ class Reading:
 
     __slots__ = ("helper", "state")
 
+    plain = True
+    """``saw`` does nothing."""
+
     def __init__(self, helper: Helper, state: State) -> None:
         self.helper = helper
         self.state = state
@@ -120,12 +123,22 @@ class Reading:
     def saw(self, stream: Stream[Flow], segment: Segment) -> None:
         """*segment* of *stream* passes by. Called for flows whose edits may change a length."""
 
-    def ready(self, stream: Stream[Flow], segment: Segment, now: float) -> bool:
-        """Whether *segment*, which has data and which the helper does not get, is to be read after all."""
+    def ready(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> bool:
+        """Whether *segment*, the packet *token* with data that the helper does not get, is to be read
+        after all."""
         return False
 
+    def passed(self, stream: Stream[Flow], segment: Segment, end: int) -> None:
+        """The unread *segment* has passed, to offset *end*: no later edit may move what stands there.
+
+        Offsets are relative to this progress, and 4 GiB on new bytes would pass for edited.
+        """
+        if 0 < end - stream.next <= FAR and not self.strange(stream, segment):
+            stream.advance(end)
+
     def strange(self, stream: Stream[Flow], segment: Segment) -> bool:
-        """Whether *segment* is so far from the known positions that neither end can have sent it."""
+        """Whether neither end can have sent *segment*: it is far from the known positions, or from another
+        machine. Asked after ``ready``."""
         return False
 
     def gives_way(self, now: float) -> bool:
@@ -144,30 +157,47 @@ class Flow:
     protocol   the name of its protocol
     inside     which end is the inside one: the client, or the server (behind this router, or on it)
     resizable  its edits may change a length: windows and acknowledgements are followed. True if it is skewed.
-    skewed     an edit changed a length: headers of both directions are translated, and it must fail closed
+    skewed     an edit changed a length, or a sender relies on bytes in custody: headers of both directions
+               are translated, and it must fail closed
+    attended   each packet concerns the engine: it is skewed, or bytes of it are in custody
+    tracked    acknowledgements are followed: it is resizable or attended
     reading    how it is read; at first it is bypassed
     nat        what its helper is handed
+    followed   its client was redirected to the server, whose port is none of the protocol's
     midstream  its beginning was not seen
     life       which ends are done
     reset      an RST was seen: that alone proves nothing
+    proved     connection tracking saw its handshake to the end, as we did
+    barred     why nothing may ever be opened for it, or ""
+    sender     the hardware address that its inside end's packets come from, None where there is none
+    vouched    the router's neighbours said that this is the inside host's
+    since      when it became known here
     seen       when its last packet passed
     closed     when both ends were done, or None
     """
 
     __slots__ = (
+        "attended",
+        "barred",
         "closed",
+        "followed",
         "inside",
         "key",
         "life",
         "midstream",
         "nat",
         "protocol",
+        "proved",
         "reading",
         "reset",
         "resizable",
         "seen",
+        "sender",
+        "since",
         "skewed",
         "streams",
+        "tracked",
+        "vouched",
     )
 
     nat: Nat
@@ -182,12 +212,15 @@ class Flow:
             stream.from_inside = int(stream.direction) == int(inside)
         self.inside = inside
         self.protocol = ""
-        self.resizable = self.skewed = False
+        self.resizable = self.skewed = self.attended = self.tracked = False
         self.reading = _UNREAD[State.BYPASSED]
-        self.midstream = False
+        self.followed = self.midstream = False
+        self.proved = self.vouched = False
+        self.barred = ""
+        self.sender: bytes | None = None
         self.life = Life.OPEN
         self.reset = False
-        self.seen = now
+        self.since = self.seen = now
         self.closed: float | None = None
 
     @property
@@ -212,6 +245,11 @@ class Flow:
         if life is Life.FINISHED:
             self.closed = now
         return new
+
+    def attend(self) -> None:
+        """Say anew which of its packets concern the engine."""
+        self.attended = self.skewed or any(stream.custody is not None for stream in self.streams)
+        self.tracked = self.resizable or self.attended
 
     def scaled(self, client: int | None, server: int | None) -> None:
         """Both SYNs were seen, with these window scales: either both ends shift their windows, or none."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from nfreaim.core.address import Direction, End, FlowId, key_of, reverse
+from nfreaim.core.counters import EngineStats, FlowStatus
 from nfreaim.core.flow import Flow, State
 from nfreaim.core.tcp.half_open import HalfOpenTable
 from nfreaim.core.tcp.stream import Stream
@@ -21,6 +23,8 @@ from nfreaim.core.tcp.stream import Stream
 _FEW: Final = 64
 # ``expire`` looks at as many streams in one call, because a full table at once would take 60 ms.
 _SWEEP: Final = 8192
+# ``stats`` tells of at most as many flows, because packets wait meanwhile.
+MOST_TOLD: Final = 512
 _RANK: Final = {State.NEW: 1, State.ESTABLISHED: 2}  # in other states nothing is read
 
 
@@ -77,6 +81,24 @@ class FlowLimits:
     linger: float = 60.0
     """How long a closed flow is remembered after its last packet, for retransmissions of its last bytes."""
 
+    def share(self, tables: int) -> FlowLimits:
+        """The limits for one of so many tables: together they remember no more than one with these."""
+        if tables == 1:
+            return self
+
+        def part(whole: int) -> int:
+            return max(1, whole // tables)
+
+        return replace(
+            self,
+            flows=part(self.flows),
+            skewed=part(self.skewed),
+            skewed_per_host=min(self.skewed_per_host, part(self.skewed)),
+            half_open=part(self.half_open),
+            half_read=part(self.half_read),
+            edits=part(self.edits),
+        )
+
 
 class FlowTable:
     """Every flow by the keys of its two directions, bounded in number and idle time; skewed flows by id."""
@@ -96,6 +118,16 @@ class FlowTable:
 
     def __iter__(self) -> Iterator[Flow]:
         return (stream.flow for stream in self.streams.values() if stream.direction is Direction.ORIGINAL)
+
+    def stats(self, counters: dict[str, int]) -> EngineStats:
+        """The statistics of an engine with these flows and *counters*."""
+        latest = islice(reversed(self.streams.values()), 4 * MOST_TOLD)
+        flows = (stream.flow for stream in latest if stream.direction is Direction.ORIGINAL)
+        told = tuple(
+            FlowStatus(flow.id, flow.protocol, flow.inside, flow.reading.state.name.lower(), flow.since)
+            for flow in islice((flow for flow in flows if flow.closed is None), MOST_TOLD)
+        )
+        return EngineStats(len(self), tuple(self.skewed), counters, told)
 
     def add(self, flow: Flow, spared: Callable[[], Iterable[FlowId]] = tuple) -> list[Flow]:
         """Remember *flow*. Returns the flows that had to give way in a full table (see above).
@@ -131,25 +163,39 @@ class FlowTable:
         self.half_read.set(flow, 0)
         self._edits.set(flow, 0)
         if self.skewed.get(flow.id) is flow:
-            del self.skewed[flow.id]
-            self._skewed_hosts[flow.inside_host] -= 1
-            if not self._skewed_hosts[flow.inside_host]:
-                del self._skewed_hosts[flow.inside_host]
+            self._count_out(flow)
 
     def may_skew(self, flow: Flow) -> bool:
-        """Whether *flow* may be skewed, or is."""
-        if flow.skewed or not flow.resizable:
-            return flow.skewed
+        """Whether an edit of *flow* may change a length."""
+        return flow.resizable and self.may_fail_closed(flow)
+
+    def may_fail_closed(self, flow: Flow) -> bool:
+        """Whether *flow* does, or may within the limits."""
+        if flow.skewed:
+            return True
         # A server inside has its flows with clients from everywhere, so its address says nothing.
         share = self.limits.skewed if flow.inside is End.SERVER else self.limits.skewed_per_host
         return len(self.skewed) < self.limits.skewed and self._skewed_hosts[flow.inside_host] < share
 
     def skew(self, flow: Flow) -> None:
         """*flow* is skewed from now on."""
-        flow.skewed = flow.resizable = True
+        flow.skewed = True
+        flow.attend()
         if flow.id not in self.skewed:
             self._skewed_hosts[flow.inside_host] += 1
         self.skewed[flow.id] = flow
+
+    def straighten(self, flow: Flow) -> None:
+        """*flow*, of which no edit has changed a length, need not fail closed any more."""
+        flow.skewed = False
+        flow.attend()
+        self._count_out(flow)
+
+    def _count_out(self, flow: Flow) -> None:
+        del self.skewed[flow.id]
+        self._skewed_hosts[flow.inside_host] -= 1
+        if not self._skewed_hosts[flow.inside_host]:
+            del self._skewed_hosts[flow.inside_host]
 
     def edited(self, flow: Flow) -> int:
         """Edits of *flow* were added. Returns how many flows had to forget theirs: those edited longest ago.
@@ -184,4 +230,13 @@ class FlowTable:
             if (flow.seen <= idle and not flow.skewed) or (flow.closed is not None and flow.seen <= closed):
                 self.remove(flow)
                 old.append(flow)
+            elif flow.skewed and flow.seen <= closed:
+                self._rest(flow)
         return old
+
+    def _rest(self, flow: Flow) -> None:
+        """A skewed flow is idle: edits that its receivers have had will not be sent again."""
+        for stream in flow.streams:
+            if stream.map.edits and stream.acked >= stream.map.fwd(stream.next):
+                stream.map.forget()
+        self._edits.set(flow, sum(len(stream.map.edits) for stream in flow.streams))

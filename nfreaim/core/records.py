@@ -12,7 +12,10 @@ from typing import Any
 from nfreaim.core.address import End, reverse
 from nfreaim.core.backend import Record
 from nfreaim.core.flow import Flow, Life
+from nfreaim.core.tcp.custody import Custody
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
+from nfreaim.core.tcp.segment import Segment
+from nfreaim.core.tcp.stream import Stream
 
 _LARGEST_SCALE = 14  # RFC 7323 section 2.3
 
@@ -29,19 +32,25 @@ def record(flow: Flow) -> Record:
                 "scale": stream.scale,
                 "before": stream.map.before,
                 "edits": [[edit.start, edit.end, edit.data.hex()] for edit in stream.map.edits],
+                **_custody(stream),
             }
             for stream in flow.streams
         ],
     }
 
 
-def session(flow: Flow, by_port: bool) -> Record:
-    """That *flow* is established.
+def _custody(stream: Stream[Flow]) -> Record:
+    custody = stream.custody
+    if custody is None or not custody.told:
+        return {}
+    data = custody.data[: custody.told - custody.start]
+    head = custody.head.rebuilt(custody.head.seq, custody.head.ack, b"", None).raw
+    return {"custody": {"start": custody.start, "data": data.hex(), "head": head.hex()}}
 
-    by_port  its server's port is one of its protocol's; if not, the client was redirected to the server
-    """
-    scales = [stream.scale for stream in flow.streams]
-    return {**_head(flow), "followed": not by_port, "scales": scales}
+
+def session(flow: Flow) -> Record:
+    """That *flow* is established."""
+    return {**_head(flow), "scales": [stream.scale for stream in flow.streams]}
 
 
 def _head(flow: Flow) -> Record:
@@ -49,6 +58,9 @@ def _head(flow: Flow) -> Record:
         "key": flow.key.hex(),
         "protocol": flow.protocol,
         "server_inside": flow.inside is End.SERVER,
+        "followed": flow.followed,
+        "proved": flow.proved,
+        "barred": flow.barred,
     }
 
 
@@ -62,6 +74,22 @@ def flow_of(kept: Record, now: float) -> Flow:
 
     Raises ValueError, KeyError, TypeError if the record is damaged.
     """
+    flow = _flow_of(kept, now)
+    flow.followed = kept.get("followed") is True
+    flow.proved = kept.get("proved") is True
+    barred = kept.get("barred", "")
+    if not isinstance(barred, str):
+        raise TypeError("the reason is no text")
+    flow.barred = barred
+    return flow
+
+
+def says_how_it_began(kept: Record) -> bool:
+    """Whether the record tells if the flow is proved. Those of earlier versions do not."""
+    return "proved" in kept
+
+
+def _flow_of(kept: Record, now: float) -> Flow:
     key = bytes.fromhex(kept["key"])
     if len(key) != 12:
         raise ValueError(f"a flow's key has 12 bytes, not {len(key)}")
@@ -80,7 +108,7 @@ def flow_of(kept: Record, now: float) -> Flow:
     first, second = kept["streams"]
     flow = Flow(key, (index(first["base"]), index(second["base"])), inside, now)
     flow.protocol = protocol
-    flow.skewed = flow.resizable = True
+    flow.skewed = True
     flow.life = Life(index(kept.get("finished", 0)) & 3)
     flow.closed = now if flow.life is Life.FINISHED else None
     for stream, data in zip(flow.streams, (first, second), strict=True):
@@ -88,7 +116,23 @@ def flow_of(kept: Record, now: float) -> Flow:
         stream.map = OffsetMap(edits, index(data["before"]))
         stream.advance(index(data["next"]))
         stream.scale = _scale(data.get("scale"))
+        stream.custody = _custody_of(data.get("custody"), now)
+        flow.resizable = flow.resizable or stream.map.skewed
+    flow.attend()
     return flow
+
+
+def _custody_of(kept: Any, now: float) -> Custody | None:
+    """What an earlier daemon had in custody; nothing of it is withheld now."""
+    if kept is None:
+        return None
+    head = Segment.parse(bytes.fromhex(kept["head"]))
+    if head is None:
+        raise ValueError("no packet's headers")
+    custody = Custody(index(kept["start"]), head, now)
+    custody.data = bytes.fromhex(kept["data"])
+    custody.withheld, custody.told = None, custody.end
+    return custody
 
 
 def _scale(kept: Any) -> int | None:

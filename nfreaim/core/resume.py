@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import struct
 import sys
+from contextlib import suppress
 from itertools import islice
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from nfreaim.core import records
 from nfreaim.core.backend import FlowStore, Followed, Record
@@ -25,6 +26,7 @@ from nfreaim.core.flow_table import FlowTable
 from nfreaim.core.helper import Resumable
 from nfreaim.core.nat import FlowNat, Router
 from nfreaim.core.queue_sets import QueueSets
+from nfreaim.core.senders import InsideSenders
 from nfreaim.core.tcp.segment import ACK, Segment
 from nfreaim.core.tcp.stream import FAR, Stream
 from nfreaim.errors import BackendError
@@ -54,7 +56,8 @@ class KeptFlows:
         self._sets = sets
         self._router = router
         self._saved: set[bytes] = set()
-        self._warned = self._said = False
+        self._outdated: set[bytes] = set()  # of these, whose records are to be written again
+        self._warned = False
 
     def save(self, effort: int = sys.maxsize) -> None:
         """Write the position of every flow that advanced since the last call.
@@ -68,7 +71,7 @@ class KeptFlows:
                 break
             flow = self.moved.pop(key)
             effort -= 1
-            known = key in self._saved
+            known = key in self._saved and key not in self._outdated
             helper = flow.reading.helper
             # Asked once: whether an object has the methods of a protocol takes longer than all the rest.
             if not flow.reading.reads or not (known or isinstance(helper, Resumable)):
@@ -77,44 +80,57 @@ class KeptFlows:
                 if not known:
                     effort -= _RECORD_EFFORT
                     if not flow.skewed:  # else there is a record, with more in it
-                        by_port = self._sets.serves_port(key, flow.protocol)
-                        self._store.save_session(key, records.session(flow, by_port))
+                        self._store.save_session(key, records.session(flow))
                     self._saved.add(key)
-                first, second = cast(Resumable, helper).positions()
-                numbers = _NUMBERS.pack(*(stream.expected for stream in flow.streams))
-                self._store.save_position(key, numbers + first + second)
+                    self._outdated.discard(key)
+                self._save_position(flow)
             except BackendError as error:
                 level = logging.DEBUG if self._warned else logging.WARNING
                 self._warned = True
                 log.log(level, "a restart will not find this connection again: %s", error)
 
+    def save_now(self, flow: Flow) -> None:
+        """Write the position of *flow*, whose record was written just now. Raises BackendError."""
+        if flow.key in self.moved and isinstance(flow.reading.helper, Resumable):
+            self._save_position(flow)
+
+    def _save_position(self, flow: Flow) -> None:
+        first, second = cast(Resumable, flow.reading.helper).positions()
+        numbers = _NUMBERS.pack(*(stream.expected for stream in flow.streams))
+        self._store.save_position(flow.key, numbers + first + second)
+
     def over(self, flow: Flow) -> None:
         """*flow* has ended, or is not read any more."""
         self.moved.pop(flow.key, None)
+        self._outdated.discard(flow.key)
         if flow.key in self._saved:
             self._saved.discard(flow.key)
             self._store.forget_session(flow.key, flow.skewed)
 
-    def unknown(self) -> None:
-        """A connection passes that no record knows. Logged once."""
-        level = logging.DEBUG if self._said else logging.INFO
-        self._said = True
-        log.log(
-            level, "a connection older than this daemon passes unread: its client has to sign on again first"
-        )
+    def changed(self, flow: Flow) -> None:
+        """What the record says of *flow* has changed: write it again with the next ``save``."""
+        if flow.skewed:
+            with suppress(BackendError):  # the store has said so; the next edit tries again
+                self._store.protect(flow.key, records.record(flow))
+        elif flow.key in self._saved:
+            self._outdated.add(flow.key)
+            self.moved[flow.key] = flow
 
-    def restore(self, record: Record, now: float) -> None:
+    def restore(self, record: Record, now: float) -> Flow:
         """Go on with a flow of an earlier daemon: translate it if it is skewed, read it once that is safe.
 
         It is read by the protocol that its record names, if that is served and still has the server's port,
         or the client was redirected there. Raises ValueError, KeyError, TypeError if the record is damaged.
         """
         flow = records.flow_of(record, now)
+        if not records.says_how_it_began(record):
+            with suppress(BackendError):  # then its client has to sign on again before anything is opened
+                flow.proved = self._router.conntrack.handshake_seen(flow.id)
         protocol = self._sets.named(flow.protocol)
         by_port = self._sets.serves_port(flow.key, flow.protocol)
-        if protocol is not None and not by_port and record.get("followed") is True:
+        if protocol is not None and not by_port and flow.followed:
             client, server = flow.id
-            self._sets.adopt(Followed(server, client.address, flow.protocol), now)
+            self._sets.followed.adopt(Followed(server, client.address, flow.protocol), 0.0, now)
             by_port = True
         flow.nat = FlowNat(flow, self._router)
         if protocol is not None and by_port:
@@ -122,26 +138,37 @@ class KeptFlows:
             helper = protocol.make(midstream=False)
             if isinstance(helper, Resumable):
                 position = record.get("position")
-                flow.reading = Resumed(flow, helper, position if isinstance(position, bytes) else b"")
+                flow.reading = Resumed(
+                    flow, helper, position if isinstance(position, bytes) else b"", self._router.senders
+                )
                 self._saved.add(flow.key)
+                flow.nat.reserve()
         self._flows.add(flow)
+        self._sets.know(flow.key, now)
         if flow.skewed:
             self._flows.skew(flow)
+        return flow
 
 
 class Resumed(Reading):
     """The reading of a flow of an earlier daemon. *position*: as ``KeptFlows.save`` wrote it, or empty.
+
+    What another machine says in the inside host's name shows nothing of where the flow stands.
 
     The first edit that changes a length waits until both positions are certain: each direction has had a
     segment in its place since the restart, which acknowledges nothing unseen, and the scales of both windows
     are known.
     """
 
-    __slots__ = ("_flow", "_met", "_resumable", "_seen", "_since")
+    __slots__ = ("_flow", "_foreign", "_met", "_resumable", "_seen", "_senders", "_since")
 
-    def __init__(self, flow: Flow, helper: Resumable, position: bytes) -> None:
+    plain = False
+
+    def __init__(self, flow: Flow, helper: Resumable, position: bytes, senders: InsideSenders) -> None:
         super().__init__(helper, State.RESTORED)
         self._flow = flow
+        self._senders = senders
+        self._foreign = False  # whether the segment at hand is another machine's
         self._resumable = helper
         self._met = [False, False]  # directions in which ``resync`` has seen a segment
         self._seen = 0  # a bit for each direction whose position is certain
@@ -168,7 +195,7 @@ class Resumed(Reading):
     def certain(self) -> bool:
         flow = self._flow
         known = self._seen == 3 and all(stream.scale is not None for stream in flow.streams)
-        return known or flow.skewed
+        return known or any(stream.map.skewed for stream in flow.streams)
 
     def saw(self, stream: Stream[Flow], segment: Segment) -> None:
         if self.state is not State.ESTABLISHED or segment.seq != stream.expected:
@@ -178,7 +205,7 @@ class Resumed(Reading):
         elif segment.flags & ACK and _ahead(stream.other, segment) > 1:  # one more than seen may be a FIN
             self._seen = 0
 
-    def ready(self, stream: Stream[Flow], segment: Segment, now: float) -> bool:
+    def ready(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> bool:
         if self.state is State.RESTORED:
             at = stream.offset(segment.seq)
             if self.strange(stream, segment) or _repeats(stream, at, segment):
@@ -188,6 +215,10 @@ class Resumed(Reading):
                 self._since = now
                 log.info("%s: read again, nothing was missed", self._flow.id)
                 return True
+        if not self._senders.may_be_own(stream, token):
+            self._foreign = True
+            return False
+        if self.state is State.RESTORED:
             self._lose()
         if self.state is State.RESYNCING:
             self._resync(stream, segment, now)
@@ -223,6 +254,9 @@ class Resumed(Reading):
         """Packets of inside hosts come before any check of the kernel's. What passed while no daemon ran is
         no more than fits into a window.
         """
+        foreign, self._foreign = self._foreign, False
+        if foreign:
+            return True
         if self.state is not State.RESTORED:
             return False
         ahead = _ahead(stream.other, segment)

@@ -17,18 +17,22 @@ from nfreaim.core.address import End
 from nfreaim.core.tcp.segment import wrap
 
 # First bit of each part of the integer. The sequence number has bits 0 to 31; then whether the SYN came from
-# inside, 1 + window scale or 0, and the second of its arrival.
-_INSIDE, _SCALE, _SECOND = 32, 33, 38
+# inside, 1 + window scale or 0, the hardware address that it came from or 0, and the second of its arrival.
+_INSIDE, _SCALE, _HARDWARE, _SECOND = 32, 33, 38, 86
+_HARDWARE_SIZE: Final = 6
 _ANSWERED_WITHIN_S: Final = 3  # a SYN not answered by then was dropped, or its answer has another route
 _KEPT_FOR_S: Final = 75.0  # at least; clients repeat a SYN for the third time after 7
 
 
 class HalfOpen(NamedTuple):
-    """A client's SYN: its sequence number, the side it came from, and its window scale (see Segment)."""
+    """A client's SYN: its sequence number, the side it came from, its window scale (see Segment), and the
+    hardware address that sent it, where the link has such addresses.
+    """
 
     seq: int
     from_inside: bool
     scale: int | None = None
+    hardware: bytes | None = None
 
     @property
     def inside(self) -> End:
@@ -56,6 +60,10 @@ class HalfOpenTable:
         found = self._young.get(key, self._old.get(key))
         return found is not None and now - (found >> _SECOND) < _ANSWERED_WITHIN_S
 
+    def hardware(self, key: bytes) -> bytes | None:
+        """The hardware address that sent the SYN of *key*; None without one."""
+        return _hardware(self._young.get(key, self._old.get(key, 0)))
+
     def announce(self, key: bytes, syn: HalfOpen, now: float) -> int:
         """Store a client's SYN, in place of an earlier one. Returns how many others were forgotten for it."""
         forgotten = 0
@@ -63,6 +71,7 @@ class HalfOpenTable:
             forgotten = self._turn()
         self._old.pop(key, None)
         kind = syn.from_inside << _INSIDE | (0 if syn.scale is None else 1 + syn.scale) << _SCALE
+        kind |= int.from_bytes(syn.hardware or b"", "big") << _HARDWARE
         self._young[key] = syn.seq | kind | int(now) << _SECOND
         return forgotten
 
@@ -74,7 +83,8 @@ class HalfOpenTable:
         if found is None:
             return None
         scale = (found >> _SCALE & 31) - 1
-        syn = HalfOpen(wrap(found), bool(found >> _INSIDE & 1), None if scale < 0 else scale)
+        inside = bool(found >> _INSIDE & 1)
+        syn = HalfOpen(wrap(found), inside, None if scale < 0 else scale, _hardware(found))
         if wrap(syn.seq + 1) != ack or syn.from_inside is from_inside:
             return None
         self._young.pop(key, None)
@@ -91,3 +101,8 @@ class HalfOpenTable:
         forgotten = len(self._old)
         self._old, self._young = self._young, {}
         return forgotten
+
+
+def _hardware(found: int) -> bytes | None:
+    number = found >> _HARDWARE & (1 << 8 * _HARDWARE_SIZE) - 1
+    return number.to_bytes(_HARDWARE_SIZE, "big") if number else None

@@ -27,6 +27,8 @@ _DONT_FRAGMENT: Final = 0x40
 _NOP: Final = 1
 _SACK: Final = 5
 _SCALE: Final = 3
+_END: Final = 0
+_SIGNATURES: Final = (19, 29)  # RFC 2385, RFC 5925
 
 # version+header length, total length, flags+fragment offset, protocol, then (header without options) TCP:
 # sequence number, acknowledgement number, data offset, flags. One call unpacks every field the engine needs.
@@ -37,7 +39,8 @@ _BARE_IP: Final = struct.Struct("!BBHHHBBH8s")
 _BARE_TCP: Final = struct.Struct("!4sIIBBHHH")
 _TTL: Final = 64
 MASK: Final = 0xFFFFFFFF
-_HALF: Final = 0x80000000
+HALF: Final = 0x80000000
+"""Half of the sequence numbers: a number farther ahead is behind."""
 
 
 def wrap(number: int) -> int:
@@ -47,7 +50,7 @@ def wrap(number: int) -> int:
 
 def distance(start: int, number: int) -> int:
     """Bytes from sequence number *start* to *number*, from -2**31 to 2**31 - 1; negative if it is before."""
-    return ((number - start + _HALF) & MASK) - _HALF
+    return ((number - start + HALF) & MASK) - HALF
 
 
 class Segment:
@@ -130,13 +133,33 @@ class Segment:
                 return min(self.raw[at + 2], 14)
         return None
 
+    @property
+    def ignorable(self) -> bool:
+        """Whether hosts may ignore this segment for its options: a signature, or damaged ones.
+
+        A host that has no such connection answers any other segment with a reset.
+        """
+        after = self.tcp + 20
+        for at, kind, size in _options(self.raw, after, self.start):
+            if kind in _SIGNATURES:
+                return True
+            after = at + size
+        return after < self.start and self.raw[after] != _END
+
     def rebuilt(
-        self, seq: int, ack: int, payload: bytes, blocks: Blocks | None, flags: int | None = None
+        self,
+        seq: int,
+        ack: int,
+        payload: bytes,
+        blocks: Blocks | None,
+        flags: int | None = None,
+        window: int | None = None,
     ) -> Segment:
         """This segment with other numbers and another payload of any length, and lengths to match.
 
         blocks  maps the edges of each SACK block to new edges, or to None to blank the block (RFC 2018);
                 without it the blocks stay
+        window  the window field, not scaled
 
         Checksums are updated incrementally, as in ``patched``.
         """
@@ -144,6 +167,8 @@ class Segment:
         _NUMBERS.pack_into(raw, self.tcp + 4, wrap(seq), wrap(ack))
         flags = self.flags if flags is None else flags
         raw[self.tcp + _FLAGS] = flags
+        if window is not None:
+            raw[self.tcp + _WINDOW : self.tcp + _WINDOW + 2] = window.to_bytes(2, "big")
         if blocks is not None and self.start > self.tcp + 20:
             _translate_blocks(raw, self.tcp + 20, self.start, blocks)
         # The length of the TCP part is a term of both checksums: in the pseudo header and in the IPv4 header.
@@ -160,6 +185,18 @@ class Segment:
         before = _sum(self.raw[self.tcp :]) + old - self.tcp
         _adjust(raw, self.tcp + _CHECKSUM, before, _sum(raw[self.tcp :]) + new - self.tcp)
         return Segment(bytes(raw), self.tcp, wrap(seq), wrap(ack), self._offset, flags)
+
+    def overwritten(self, payload: bytes) -> Segment:
+        """This segment with another payload of its length, and a TCP checksum that is computed afresh.
+
+        So the checksum tells nothing of the former payload, also if it was left to the network card.
+        """
+        raw = bytearray(self.raw[: self.start]) + payload
+        at = self.tcp + _CHECKSUM
+        raw[at : at + 2] = bytes(2)
+        pseudo = raw[12:20] + struct.pack("!HH", TCP_PROTOCOL, len(raw) - self.tcp)
+        raw[at : at + 2] = _checksum(bytes(pseudo + raw[self.tcp :]))
+        return Segment(bytes(raw), self.tcp, self.seq, self.ack, self._offset, self.flags)
 
     @property
     def _offset(self) -> int:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from nfreaim.core.address import Direction
+from nfreaim.core.tcp.custody import Custody
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
-from nfreaim.core.tcp.segment import ACK, FIN, MASK, RST, Segment, distance, wrap
+from nfreaim.core.tcp.segment import ACK, FIN, HALF, MASK, RST, Segment, distance, wrap
 
 FAR: Final = 1 << 22
 """Bytes. A sequence number farther from the stream than any window belongs to no packet of it."""
@@ -70,12 +71,14 @@ class Stream(Generic[F]):
     scale        the receiver's window scale in bits, or None if it was not seen
     held         held packets, oldest first; their bytes are seen but not forwarded
     dropped_from offset of the first byte that was held and then dropped and has not left since; or None
+    custody      bytes that were taken out of held packets and that the receiver may lack, or None
     gap          when the gap before *next* was first met, or None
     """
 
     __slots__ = (
         "acked",
         "base",
+        "custody",
         "direction",
         "dropped_from",
         "edge",
@@ -103,6 +106,7 @@ class Stream(Generic[F]):
         self.held = _NOTHING
         self.held_bytes = 0
         self.dropped_from: int | None = None
+        self.custody: Custody | None = None
         self.gap: float | None = None
 
     def rebase(self, seq: int) -> None:
@@ -173,6 +177,28 @@ class Stream(Generic[F]):
         if self.scale is not None:
             self.edge = max(self.edge or 0, acked + (segment.window << self.scale))
 
+    def on_plain_ack(self, ack: int, window: int) -> None:
+        """``on_ack``, while no edit has changed a length: for nearly all packets, so without a call."""
+        acked = self.next + ((ack - self.expected + HALF) & MASK) - HALF
+        if self.acked <= acked <= self.next + 1:
+            self.acked = acked
+            if self.scale is not None:
+                edge = acked + (window << self.scale)
+                if self.edge is None or edge > self.edge:
+                    self.edge = edge
+
+    def relieved(self, segment: Segment) -> Segment:
+        """*segment*, of the other stream and with the sender's numbers, which may acknowledge what is in
+        custody as well. Its window ends where its receiver said."""
+        custody, acked = self.custody, self.offset(segment.ack)
+        if custody is None or not custody.start <= acked < custody.told or segment.flags & (ACK | RST) != ACK:
+            return segment
+        scale = self.scale or 0
+        window = (segment.window << scale) - (self.map.fwd(custody.told) - self.map.fwd(acked))
+        payload = segment.raw[segment.start :]
+        seq, ack = segment.seq, self.base + custody.told
+        return segment.rebuilt(seq, ack, payload, None, window=max(0, window) >> scale)
+
     def moved_to(self, segment: Segment, at: int) -> Segment:
         """The empty *segment* as it leaves with the number of offset *at* in place of its own."""
         rendered = self.rendered(segment, at)
@@ -200,6 +226,8 @@ class Stream(Generic[F]):
 
     def first_editable(self, new_from: int) -> int:
         """The first offset that may be edited: *new_from*, or the first byte before it that was held back."""
+        if self.custody is not None and self.custody.withheld is not None:
+            return self.custody.withheld
         if self.held:
             return self.held[0].new_from
         return new_from if self.dropped_from is None else self.dropped_from
