@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,11 +16,13 @@ class Origin(NamedTuple):
     protocol  whose helper asks
     host      the only inside address that it may name
     address   the outside address of the pinhole
+    mapped    peers reach that address only where the router in front maps a port to it
     """
 
     protocol: str
     host: str
     address: str
+    mapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Pinhole:
     peers     the only outside addresses it admits; empty: everybody
     since     when it was opened
     verify    the first bytes of its connections have to be verified
+    unverified  their greetings prove little, and this is why (see Expectation); "" if they prove something
+    told      the endpoint of the router in front that is mapped to *outside*, if peers reach that only so
     """
 
     inside: Endpoint
@@ -45,6 +50,13 @@ class Pinhole:
     since: float = 0.0
     verify: bool = False
     protocol: str = ""
+    unverified: str = ""
+    told: Endpoint | None = None
+
+    @property
+    def reached(self) -> Endpoint:
+        """Where peers on the Internet reach it, unless the operator named another address for all."""
+        return self.told or self.outside
 
     @property
     def standing(self) -> bool:
@@ -59,7 +71,7 @@ class Firewall(Protocol):
         """Open *pinhole*, in place of *earlier* at the same outside endpoint if that is given.
 
         All or nothing: BackendError leaves what was there. When this returns it is open, and it closes by
-        itself at its deadline.
+        itself at its deadline, or when nobody has called ``renew`` for a while.
         """
 
     def close(self, pinhole: Pinhole) -> None:
@@ -68,8 +80,17 @@ class Firewall(Protocol):
     def list(self) -> list[Pinhole]:
         """The pinholes that are in the kernel, those of an earlier daemon included. Raises BackendError."""
 
+    def renew(self, pinholes: Sequence[Pinhole]) -> Sequence[Pinhole]:
+        """Keep all of *pinholes* open, which are all that are: called about every second.
+
+        Returns those that somebody else had removed; they are open again. Raises BackendError.
+        """
+
     def busy(self, outside: Endpoint) -> bool:
         """Whether something else on the router answers at *outside*."""
+
+    def forwarded(self, outside: Endpoint) -> bool:
+        """Whether a rule of somebody else forwards *outside*."""
 
     def prepare(self, host: str) -> None:
         """A pinhole to the inside *host* may be wanted soon: make ahead what takes long and opens nothing.

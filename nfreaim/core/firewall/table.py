@@ -6,41 +6,64 @@ decides; the firewall behind it carries out and remembers. No clock and no I/O h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.firewall.index import AgreementKey, Entry, PinholeIndex, target
+from nfreaim.core.firewall.carrying import OVER, Carrying, Connections, NoConnections, came
+from nfreaim.core.firewall.fairness import MachineOf, Machines, OpeningRates
+from nfreaim.core.firewall.index import AgreementKey, Entry, PinholeIndex
+from nfreaim.core.firewall.leftovers import put_back, stray, take_over, unwanted
+from nfreaim.core.firewall.mapping import Mappings
+from nfreaim.core.firewall.offered import Offered
 from nfreaim.core.firewall.pinhole import Firewall, Observer, Origin, Pinhole
-from nfreaim.core.firewall.policy import OpeningRates, PinholePolicy
-from nfreaim.core.greeting import Greeting
-from nfreaim.core.helper import Expectation, Refused
+from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.firewall.room import Room, check
+from nfreaim.core.firewall.signed_on import Sessions
+from nfreaim.core.firewall.ungated import UNVERIFIABLE, let_in_unverified
+from nfreaim.core.greeting import Greeting, GreetingsOf
+from nfreaim.core.helper import UNFIT, Expectation, Refused
+from nfreaim.core.reach import Reach
 from nfreaim.errors import BackendError
 
 # At most as many peers of one pinhole are told apart, so that a flood fills neither memory nor log.
 _PEERS: Final = 256
-
-GreetingsOf = Callable[[str, str], tuple[Greeting, ...]]
-"""What a peer may say first, by protocol and service."""
 
 
 class PinholeTable:
     """All open pinholes, and the agreements they are kept for.
 
     firewall, observer  raise nothing but what they declare (see core.guarded)
+    machine             asked only when half of what there is has been taken
+    reach               which address is announced for all of them, or that it is each one's own
+    connections         asked only at a limit
+    gave_way            how many pinholes were closed so that another host could have one
     """
 
-    def __init__(self, policy: PinholePolicy, firewall: Firewall, observer: Observer) -> None:
+    def __init__(
+        self,
+        policy: PinholePolicy,
+        firewall: Firewall,
+        observer: Observer,
+        machine: MachineOf = str,
+        connections: Connections | None = None,
+    ) -> None:
         self.policy = policy
-        self._firewall = firewall
-        self._observer = observer
+        self.reach = Reach(policy.announce, policy.upstream != "off")
+        self.mappings = Mappings()
+        self.reserve, self.gave_way, self._verifies = self.mappings.reserve, 0, True
+        self._firewall, self._observer = firewall, observer
         self._index = PinholeIndex()
         self._unremovable: dict[Endpoint, Pinhole] = {}
-        self._rates = OpeningRates(policy)
-        self._next_port = 0
+        self._removed: list[Pinhole] = []  # by others, since the last ``reinstall``
+        self._sessions, self._offered = Sessions(), Offered(policy)
+        self._carrying = Carrying(self._index, connections or NoConnections())
+        machines = Machines(machine)
+        self._rates = OpeningRates(policy, machines)
+        self._room = Room(policy, firewall, self._index, self._unremovable, self.mappings, machines)
+        self.spare = self._room.spare
 
     def __len__(self) -> int:
         return len(self._index.by_target)
@@ -52,8 +75,9 @@ class PinholeTable:
         """The flows that open pinholes were opened for."""
         return self._index.flows.keys()
 
-    tended = flows
-    """Those whose end the engine has to find out: all of them."""
+    def tended(self) -> Set[FlowId]:
+        """Flows whose end the engine has to find out: these, and what pinholes or mappings depend on."""
+        return self._index.flows.keys() | self._sessions.needed() | self.mappings.signed_on()
 
     def has_standing(self) -> bool:
         """Whether any open pinhole is a standing one."""
@@ -63,22 +87,34 @@ class PinholeTable:
         """A flow of the inside *host* is established: what all its pinholes need may be made ahead."""
         self._firewall.prepare(host)
 
+    def verify(self, verifies: bool) -> None:
+        """Whether first bytes can be looked at. If they no longer can, new peers are admitted without."""
+        self._verifies = verifies
+        if not verifies:
+            self._remove(let_in_unverified(self._index, self._firewall, self.policy), UNVERIFIABLE)
+
     def open(self, flow: FlowId, expectation: Expectation, origin: Origin, now: float) -> Pinhole:
         """Open (or prolong) the pinhole for *expectation*. Raises Refused.
 
         The same flow and agreement again replaces what it asked for before.
         """
         agreement = (flow, expectation.agreement)
-        entry = self._index.by_target.get((expectation.inside, origin.address))
+        expectation = check(expectation, origin.host, self.policy, self._verifies)
+        place = expectation.inside, origin.address, bool(expectation.greetings), origin.mapped
+        entry = self._index.by_target.get(place)
         if entry is not None and self._expire_agreements(entry, now):
             entry = None
-        self._check(expectation, origin.host)
-        self._check_room(agreement, None if entry else expectation.inside.address)
-        cap = self._check_cap(agreement, expectation) if expectation.standing else None
+        self._end_what_is_over(agreement, expectation, entry is None, now)
+        entry = self._index.by_target.get(place)
+        if entry is not None and not self.reach.fits(expectation.widths, entry.pinhole.reached):
+            raise Refused(UNFIT)
+        self._room.check(agreement, expectation, entry is None)
+        cap = self._room.cap(agreement, expectation, entry) if expectation.standing else None
+        until = self.policy.deadline(expectation.standing, now)
         if entry is None:
             wanted = self._new(agreement, expectation, origin, now)
         else:
-            wanted = self._shared(entry, agreement, expectation, now, origin.protocol)
+            wanted = entry.shared(agreement, expectation, until, origin.protocol)
         try:
             if entry is None or wanted != entry.pinhole:
                 self._firewall.open(wanted, None if entry is None else entry.pinhole)
@@ -90,55 +126,50 @@ class PinholeTable:
         if entry is None:
             entry = Entry(wanted)
             self._index.add(entry)
+            self._room.taken(wanted.inside.address, now)
             self._observer.opened(wanted)
         entry.pinhole = wanted
         entry.peers.clear()
-        self._index.agree(agreement, entry, self._deadline(expectation, now), cap)
-        entry.greetings[agreement] = expectation.greetings
-        entry.purposes[agreement] = (origin.protocol, expectation.service)
-        entry.after_flow[agreement] = expectation.after_flow
+        self._index.agree(agreement, entry, until, cap)
+        entry.note(agreement, expectation, origin.protocol)
+        self._offered.forget(agreement, expectation.inside.address)
+        self._room.reserved.announced(wanted.inside.address, wanted.outside, now)
         return wanted
 
-    def _deadline(self, wanted: Expectation, now: float) -> float:
-        return math.inf if wanted.standing else now + self.policy.lifetime
+    def _end_what_is_over(self, agreement: AgreementKey, wanted: Expectation, new: bool, now: float) -> None:
+        """If limits leave no room for *wanted*, end what is over."""
+        if not wanted.standing and self._room.flow_is_full(agreement, standing=False):
+            over = self._carrying.over_in_flow(agreement[0], now)
+            if over is not None:
+                entry = self._index.by_agreement[over]
+                self._offered.over(over, entry)
+                self._end(entry, over, OVER)
+        if new and self._room.host_is_full(agreement, wanted.inside.address):
+            done = self._carrying.over_at_host(wanted.inside.address, now)
+            self._remove([done] if done is not None else [], OVER)
+
+    def offered(self, flow: FlowId, expectation: Expectation, now: float) -> None:
+        """What *expectation* says was offered by a message of *flow*, which leaves as it came. Its peer may
+        come through a pinhole of another message."""
+        entry = self._index.by_agreement.get((flow, expectation.agreement))
+        if entry is None or entry.pinhole.inside != expectation.inside:
+            self._offered.left(flow, expectation, now)
+            self._room.reserved.announced(expectation.inside.address, expectation.inside, now)
 
     def _new(self, agreement: AgreementKey, wanted: Expectation, origin: Origin, now: float) -> Pinhole:
         """The pinhole for an inside endpoint that has none yet. Raises Refused."""
-        outside = Endpoint(origin.address, self._free_port(wanted.inside, origin.address))
+        if wanted.announced is not None and self._firewall.forwarded(wanted.announced):
+            raise Refused(f"another rule forwards {wanted.announced} already")
+        place = self._room.place(agreement, wanted, origin, now)
+        if not self.reach.fits(wanted.widths, place.told or place.outside):
+            raise Refused(UNFIT)
         self._rates.take(wanted.inside.address, now)
-        return Pinhole(
-            wanted.inside,
-            outside,
-            flow=agreement[0],
-            agreement=wanted.agreement,
-            service=wanted.service,
-            deadline=self._deadline(wanted, now),
-            peers=_peers(wanted),
-            since=now,
-            verify=bool(wanted.greetings),
-            protocol=origin.protocol,
-        )
-
-    def _shared(
-        self, entry: Entry, agreement: AgreementKey, wanted: Expectation, now: float, protocol: str
-    ) -> Pinhole:
-        """The pinhole of *entry* once *wanted* shares it."""
-        pinhole = entry.pinhole
-        if not wanted.standing and self._index.standing.keys() & (entry.agreements.keys() - {agreement}):
-            return pinhole  # open for everybody already, and longer
-        others = [until for other, until in entry.agreements.items() if other != agreement]
-        peers = _peers(wanted)
-        return replace(
-            pinhole,
-            flow=agreement[0],
-            agreement=wanted.agreement,
-            service=wanted.service,
-            protocol=protocol,
-            deadline=max([self._deadline(wanted, now), *others]),
-            peers=() if others and peers != pinhole.peers else peers,
-            # Of two services that share a port at most one begins with what the gate would look for.
-            verify=bool(wanted.greetings) and (pinhole.verify or not others),
-        )
+        if place.victim is not None:
+            self._give_way(place.victim, wanted.inside.address)
+            if not self._room.has(agreement, place.outside, wanted.inside):
+                raise Refused("no room, because another pinhole cannot be closed")
+        deadline = self.policy.deadline(wanted.standing, now)
+        return place.pinhole(agreement, wanted, origin.protocol, deadline, now)
 
     def insides(self) -> list[Endpoint]:
         """The inside endpoints that pinholes lead to."""
@@ -149,34 +180,64 @@ class PinholeTable:
         return inside in self._index.by_inside
 
     def expected(self, inside: Endpoint) -> list[Greeting]:
-        """What may be said first on a connection to *inside*: any greeting of any agreement will do."""
+        """What may be said first on a connection to *inside*: any greeting of any agreement will do, and any
+        of what its host has offered there otherwise."""
         entries = self._index.by_inside.get(inside, ())
-        return [one for entry in entries for some in entry.greetings.values() for one in some]
+        found = [one for entry in entries for some in entry.greetings.values() for one in some]
+        return found + self._offered.greetings(inside) if found else found
 
-    def inside_of(self, announced: Endpoint) -> Endpoint | None:
-        """The inside endpoint that an announced one leads to."""
-        if self.policy.announce == announced.address:
-            entry = self._index.of_port(announced.port)
-        else:
-            entry = self._index.by_outside.get(announced)
-        return entry.pinhole.inside if entry else None
+    def inside_of(self, announced: Endpoint, reader: FlowId | None = None) -> Endpoint | None:
+        """The inside endpoint that an announced one leads to, unless it is *reader* alone that announced it:
+        a client has to name to others what they can reach."""
+        entry = self._index.announced(announced, by_port=self.reach.address == announced.address)
+        if entry is None or all(flow == reader for flow, _ in entry.agreements):
+            return None
+        return entry.pinhole.inside
 
     def close(self, flow: FlowId, agreement: bytes, reason: str) -> None:
         """End one agreement; the pinhole closes with its last one."""
         entry = self._index.by_agreement.get((flow, agreement))
+        self._offered.forget((flow, agreement), flow.client.address)
         if entry is not None:
             self._end(entry, (flow, agreement), reason)
 
+    def signed_on(self, flow: FlowId, protocol: str, host: str) -> None:
+        """*flow* is a session of the inside *host*, until ``close_flow`` says that it is over."""
+        self._sessions.add(flow, (protocol, host))
+
     def close_flow(self, flow: FlowId, reason: str, now: float | None = None) -> None:
         """*flow* is over at *now*: end its agreements, except those that may outlive it. None: end all."""
+        self._offered.forget_flow(flow)
+        self.mappings.over(flow)
+        for key in self._sessions.over(flow):
+            self.close(*key, "its host has signed off")
         for agreement in list(self._index.flows.get(flow, ())):
-            entry = self._index.by_agreement[flow, agreement]
-            grace = entry.after_flow.get((flow, agreement), 0.0)
-            if now is None or not grace or entry.pinhole.standing:
+            key = flow, agreement
+            entry = self._index.by_agreement.get(key)
+            if entry is None:
+                continue  # the end of another agreement closed the pinhole that both shared
+            grace = entry.after_flow.get(key, 0.0)
+            session = entry.sessions.get(key)
+            lonely = session is not None and not self._sessions.any(session)
+            if now is None or not grace or lonely or entry.pinhole.standing:
                 self.close(flow, agreement, reason)
-            else:
-                self._index.outlive((flow, agreement), now + grace)
-                self._narrow(entry, replace(entry.pinhole, deadline=entry.deadline()))
+                continue
+            self._index.outlive(key, now + grace)
+            if session is not None:
+                self._sessions.depend(key, session, now + grace)
+            self._narrow(entry, replace(entry.pinhole, deadline=entry.deadline()))
+
+    def close_taken(self, taken: Callable[[Endpoint], bool], reason: str) -> None:
+        """Close the pinholes whose outside endpoint is *taken*: somebody else gets what comes for it."""
+        self._remove([one for one in self._index.by_target.values() if taken(one.pinhole.outside)], reason)
+
+    def obey(self, policy: PinholePolicy) -> None:
+        """From now on *policy* counts, for what is open as well; what is announced stays as it is."""
+        self.policy = self._offered.policy = policy
+        self._room.obey(policy)
+        self._rates.obey(policy)
+        for entry, agreement, reason in unwanted(self._index, policy, self._verifies):
+            self._end(entry, agreement, f"the configuration was changed: {reason}")
 
     def close_all(self, reason: str) -> None:
         """Close everything, and try again what could not be closed before: there is no later call."""
@@ -191,13 +252,17 @@ class PinholeTable:
             entry.agreements[key] = min(now + self.policy.accept_grace, entry.agreements[key])
             self._narrow(entry, replace(entry.pinhole, deadline=entry.deadline()))
 
-    def claimed(self, outside: Endpoint, peer: str, now: float) -> None:
-        """*peer* has completed a connection or, where greetings are known, has sent one of them.
+    def claimed(self, outside: Endpoint, peer: str, now: float, port: int = 0) -> None:
+        """*peer* has completed a connection from *port* or, where greetings are known, has sent one of them.
 
         When each agreement has its peer the grace begins, and no other address is let in any more.
         """
         entry = self._index.by_outside.get(outside)
-        if entry is None or peer in entry.peers or len(entry.peers) >= _PEERS:
+        if entry is None:
+            return
+        came(entry, Endpoint(peer, port))
+        self.mappings.used(entry.pinhole, Endpoint(peer, port))
+        if peer in entry.peers or len(entry.peers) >= _PEERS:
             return
         entry.peers[peer] = None
         self._observer.claimed(entry.pinhole, peer)
@@ -206,7 +271,7 @@ class PinholeTable:
 
     def _start_grace(self, entry: Entry, now: float) -> None:
         """If each agreement of *entry* has its peer, let the grace begin and admit these peers only."""
-        if len(entry.peers) < len(entry.agreements):
+        if len(entry.peers) < self._offered.awaited(entry):
             return
         until = now + self.policy.claim_grace
         for agreement, deadline in entry.agreements.items():
@@ -218,9 +283,14 @@ class PinholeTable:
     def expire(self, now: float) -> None:
         """Close what is past its deadline, retry what could not be closed before, keep the firewall up."""
         self._retry()
+        self._sessions.expire(now)
+        self._offered.expire(now)
+        self._room.reserved.expire(now)
         for entry in list(self._index.by_target.values()):
             if not self._expire_agreements(entry, now):
                 self._rename_entry(entry)
+        with suppress(BackendError):  # the next call tries again, and ``reinstall`` tells of it
+            self._removed = self._renew()
         self._firewall.upkeep()
 
     def _expire_agreements(self, entry: Entry, now: float) -> bool:
@@ -241,109 +311,42 @@ class PinholeTable:
     ) -> None:
         """Take over what an earlier daemon left in the kernel; close what has no living flow or deadline.
 
-        greetings  of several agreements that share a pinhole, only one was kept
-
         Raises BackendError if the kernel cannot be read.
         """
         strays: list[tuple[Pinhole, str]] = []
         # Of several for one agreement the latest counts: the others are what could not be closed before.
         for pinhole in sorted(self._firewall.list(), key=lambda each: each.since, reverse=True):
-            if reason := self._stray(pinhole, alive, now):
+            if reason := stray(pinhole, self._index, self.policy, alive, now):
                 strays.append((pinhole, reason))
                 continue
-            entry = Entry(pinhole)
-            self._index.add(entry)
-            agreement = (pinhole.flow, pinhole.agreement)
-            cap, _ = self.policy.caps.get(pinhole.service, ("", 0))
-            self._index.agree(agreement, entry, pinhole.deadline, cap if pinhole.standing else None)
-            entry.purposes[agreement] = (pinhole.protocol, pinhole.service)
-            if greetings is not None:
-                entry.greetings[agreement] = greetings(pinhole.protocol, pinhole.service)
+            take_over(pinhole, self._index, self.policy, greetings)
+            if greetings is not None and pinhole.verify:
+                self._offered.found(pinhole, greetings, now)
             self._observer.opened(pinhole)
         self._unremovable |= {pinhole.outside: pinhole for pinhole, _ in strays}
         self._retry()
         for pinhole, reason in strays:
             self._observer.closed(pinhole, reason)
 
-    def _stray(self, pinhole: Pinhole, alive: Callable[[FlowId], bool], now: float) -> str | None:
-        """Why a pinhole that was found in the kernel is not taken over, or None."""
-        if not pinhole.standing and not now < pinhole.deadline <= now + self.policy.lifetime:
-            return "deadline passed while no daemon ran"
-        if not alive(pinhole.flow):
-            return "control connection lost while no daemon ran"
-        if self.policy.refuses(pinhole.service, pinhole.inside.address):
-            return "switched off while no daemon ran"
-        if not self.policy.leaves_free(pinhole.outside.port, pinhole.inside):
-            return "a forward in the configuration has its port"
-        if pinhole.outside in self._index.by_outside or target(pinhole) in self._index.by_target:
-            return "duplicate"
-        if (pinhole.flow, pinhole.agreement) in self._index.by_agreement:
-            return "replaced before the restart"
-        return None
+    def reinstall(self, now: float) -> list[Pinhole]:
+        """Put back what others took out of the kernel; returns it. Raises BackendError.
 
-    def reinstall(self) -> list[Pinhole]:
-        """Put back what others took out of the kernel; returns it. Raises BackendError."""
+        What the kernel itself closed is no damage, and stays closed: a pinhole about at its deadline, which
+        ``expire`` is about to close. One that was not renewed in time is opened again, and not returned.
+        """
         if not self._index.by_target:
             return []
-        present = {(it.outside, it.inside, frozenset(it.peers)) for it in self._firewall.list()}
-        missing = [it for it in self if (it.outside, it.inside, frozenset(it.peers)) not in present]
-        for pinhole in missing:
-            self._firewall.open(pinhole, None)
-        return missing
+        return [*self._renew(), *put_back(self, self._firewall, now)]
 
-    def _check(self, wanted: Expectation, host: str) -> None:
-        policy = self.policy
-        if wanted.inside.address != host:
-            raise Refused(f"{wanted.inside.address} is not the address of the host that announces it")
-        if reason := policy.refuses(wanted.service, wanted.inside.address):
-            raise Refused(reason)
-        if not 1024 <= wanted.inside.port <= 65535 or wanted.inside.port in policy.deny_ports:
-            raise Refused(f"port {wanted.inside.port} is not one to open")
+    def _renew(self) -> list[Pinhole]:
+        """Have the kernel keep the pinholes; returns those that others had removed. Raises BackendError."""
+        removed = [*self._removed, *self._firewall.renew(list(self))]
+        self._removed = []
+        return removed
 
-    def _check_room(self, agreement: AgreementKey, host: str | None) -> None:
-        """The limits. *host*: where a new pinhole would lead to, or None if an open one is to be shared."""
-        policy, index = self.policy, self._index
-        known = index.by_agreement.get(agreement)
-        if known is None and len(index.flows.get(agreement[0], ())) >= policy.per_flow:
-            raise Refused(f"{policy.per_flow} agreements on one connection (per_flow)")
-        if host is None:
-            return
-        # An agreement that moves gives its old pinhole up, unless others share it.
-        moving = known if known is not None and len(known.agreements) == 1 else None
-        from_host = moving is not None and moving.pinhole.inside.address == host
-        if index.hosts[host] - from_host >= policy.per_host:
-            raise Refused(f"{policy.per_host} pinholes to one host (per_host)")
-        if len(self) - (moving is not None) + len(self._unremovable) >= policy.total:
-            raise Refused(f"{policy.total} pinholes in all (total)")
-
-    def _check_cap(self, agreement: AgreementKey, wanted: Expectation) -> str:
-        """The name of the limit that counts this standing agreement; renewed, it counts once."""
-        name, most = self.policy.caps.get(wanted.service, ("", 0))
-        counted = (name, wanted.inside.address)
-        others = self._index.standing_hosts[counted] - (self._index.standing.get(agreement) == counted)
-        if name and others >= most:
-            raise Refused(f"{others} session-long pinholes to one host ({name})")
-        return name
-
-    def _free_port(self, inside: Endpoint, address: str) -> int:
-        """The announced port where it is free outside, else one of the configured range. Raises Refused."""
-        if self._free(Endpoint(address, inside.port), inside):
-            return inside.port
-        ports = self.policy.ports
-        for step in range(len(ports)):
-            index = (self._next_port + step) % len(ports)
-            if self._free(Endpoint(address, ports[index]), inside):
-                self._next_port = index + 1
-                return ports[index]
-        raise Refused(f"no free outside port in {ports.start}-{ports.stop - 1}")
-
-    def _free(self, outside: Endpoint, inside: Endpoint) -> bool:
-        if outside in self._index.by_outside or outside in self._unremovable:
-            return False
-        # Where one address is announced for several, the port alone must say which pinhole is meant.
-        if self.policy.announce is not None and self._index.of_port(outside.port) is not None:
-            return False
-        return self.policy.leaves_free(outside.port, inside) and not self._firewall.busy(outside)
+    def _give_way(self, victim: Entry, host: str) -> None:
+        self.gave_way += 1
+        self._remove([victim], f"gave way to {host}, which has fewer")
 
     def _end(self, entry: Entry, agreement: AgreementKey, reason: str) -> None:
         if len(entry.agreements) == 1:
@@ -353,20 +356,14 @@ class PinholeTable:
         self._rename_entry(entry)
 
     def _rename_entry(self, entry: Entry) -> None:
-        """Rewrite the set entry after one of several agreements ended.
+        """Rewrite the set entry after one of several agreements ended: it must name one that lives, and the
+        latest deadline. Otherwise a restarted daemon would drop the pinhole, or keep it forever.
 
-        It must name an agreement that still lives and carry the latest deadline that is left. Otherwise a
-        restarted daemon would drop the pinhole, or keep it forever. On failure ``expire`` retries; a standing
-        pinhole is closed instead, because its entry has no time-out.
+        On failure ``expire`` retries; a standing pinhole is closed, because its entry says: no deadline.
         """
-        pinhole, deadline = entry.pinhole, entry.deadline()
-        if (pinhole.flow, pinhole.agreement) in entry.agreements and pinhole.deadline == deadline:
-            return
-        latest = max(entry.agreements, key=lambda each: entry.agreements[each])
-        (flow, name), (protocol, service) = latest, entry.purposes[latest]
-        named = replace(pinhole, flow=flow, agreement=name, service=service, protocol=protocol)
-        self._narrow(entry, replace(named, deadline=deadline))
-        if entry.pinhole.standing and not math.isinf(deadline):
+        wanted = entry.renamed()
+        self._narrow(entry, wanted)
+        if entry.pinhole.standing and not wanted.standing:
             self._remove([entry], "its session is over, and the firewall will not give it a deadline")
 
     def _narrow(self, entry: Entry, wanted: Pinhole) -> None:
@@ -394,7 +391,3 @@ class PinholeTable:
             with suppress(BackendError):
                 self._firewall.close(pinhole)
                 del self._unremovable[outside]
-
-
-def _peers(wanted: Expectation) -> tuple[str, ...]:
-    return () if wanted.peer is None else (wanted.peer,)
