@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv4Network
+from functools import lru_cache
+from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
 _KEY: Final = struct.Struct("!4s4sHH")
@@ -50,16 +51,18 @@ class FlowId(NamedTuple):
 def flow_id(key: bytes) -> FlowId:
     """The flow whose packets in the original direction have this key (see Segment)."""
     client, server, sport, dport = _KEY.unpack(key)
-    return FlowId(
-        Endpoint(".".join(map(str, client)), sport),
-        Endpoint(".".join(map(str, server)), dport),
-    )
+    return FlowId(Endpoint(_dotted(client), sport), Endpoint(_dotted(server), dport))
 
 
 def key_of(flow: FlowId) -> bytes:
     """The inverse of ``flow_id``."""
     client, server = flow
     return _KEY.pack(_packed(client.address), _packed(server.address), client.port, server.port)
+
+
+@lru_cache(4096)
+def _dotted(address: bytes) -> str:
+    return ".".join(map(str, address))
 
 
 def _packed(address: str) -> bytes:
@@ -71,18 +74,10 @@ def reverse(key: bytes) -> bytes:
     return key[4:8] + key[:4] + key[10:12] + key[8:10]
 
 
-# RFC 1918, RFC 6598 (carrier-grade NAT), RFC 3927, RFC 1122: nobody on the Internet can connect there.
-# Not ipaddress.is_private, which has more, such as the documentation ranges.
-UNREACHABLE: Final = {
-    IPv4Network("10.0.0.0/8"): "private",
-    IPv4Network("172.16.0.0/12"): "private",
-    IPv4Network("192.168.0.0/16"): "private",
-    IPv4Network("100.64.0.0/10"): "carrier-grade NAT",
-    IPv4Network("169.254.0.0/16"): "link-local",
-    IPv4Network("127.0.0.0/8"): "loopback",
-}
-
-
-def is_reachable(address: str) -> bool:
-    """Whether peers on the Internet can reach IPv4 *address*, as far as its range tells."""
-    return not any(IPv4Address(address) in network for network in UNREACHABLE)
+def is_address(text: str) -> bool:
+    """Whether *text* is an IPv4 address in dotted form, and not the name of a host."""
+    try:
+        IPv4Address(text)
+    except ValueError:
+        return False
+    return True

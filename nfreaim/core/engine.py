@@ -1,8 +1,8 @@
 """Engine: packets in, verdicts out.
 
-Its entries: ``process`` for a packet (or ``passes`` and then ``process_slow``), ``tick`` at ``wakeup`` and
-each second, ``shutdown``; ``restore`` and ``follow`` at the start, ``save`` while ``unsaved``; ``stats`` and
-``resets``.
+Its entries: ``process`` for a packet (or ``passes`` and then ``process_slow``; for newcomers ``newcomer``,
+and ``gather``), ``tick`` at ``wakeup`` and each second, ``shutdown``; ``restore`` and ``follow`` at the
+start, ``save`` while ``unsaved``; ``stats`` and ``resets``.
 
 No socket, no clock, no protocol: time comes as an argument, the machine as a Backend, the protocol as a
 Helper. Nothing raised below leaves ``process``. Every token handed in comes back with exactly one verdict, at
@@ -11,40 +11,39 @@ once or at the latest when its hold time is up. What a helper did not understand
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from nfreaim.core import records
 from nfreaim.core.admission import Admission, Ended
-from nfreaim.core.backend import Backend, Followed, News, Pinholes, Record, Watcher
+from nfreaim.core.backend import Backend, Followed, Pinholes, Record, Watcher
 from nfreaim.core.counters import Counters, EngineStats
+from nfreaim.core.custodian import Custodian
 from nfreaim.core.fastpath import FastPath
 from nfreaim.core.flow import Event, Flow, State
 from nfreaim.core.flow_table import FlowTable
+from nfreaim.core.followed import Following, adopt_all
+from nfreaim.core.giving_up import given_up
 from nfreaim.core.guarded import GuardedWatcher, guarded
 from nfreaim.core.helper import HelperSpec
 from nfreaim.core.lost import LostFlows
 from nfreaim.core.nat import Router
-from nfreaim.core.output import Holding, Output
 from nfreaim.core.queue_sets import QueueSets
 from nfreaim.core.resume import KeptFlows
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.tcp.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
-from nfreaim.errors import BackendError, Foreign, Malformed
-
-log = logging.getLogger(__name__)
+from nfreaim.errors import BackendError
 
 
 class Engine:
     """Reads the flows, edits their streams, opens and closes pinholes on behalf of the helpers.
 
     helpers  by server port: flows to these ports are read, and those to servers that redirects name
-    news     tells which servers other processes follow, see QueueSets
+    followed the servers that clients were redirected to; None: a table of its own
     """
 
     def __init__(
@@ -54,18 +53,16 @@ class Engine:
         backend: Backend,
         watcher: Watcher,
         settings: EngineSettings | None = None,
-        news: News | None = None,
+        followed: Following | None = None,
     ) -> None:
         self.pinholes = pinholes
         self.settings = settings or EngineSettings()
         self.counters = Counters.of(helpers.values())
         self.flows = FlowTable(self.settings.limits)
         self._backend = backend = guarded(backend)
-        self._holding = Holding(self.settings, self.counters)
-        self._output = Output(backend.store, self.flows, self.counters)
-        self._sets = QueueSets(helpers, backend.queue, self.settings.limits.flows, news)
+        self._sets = QueueSets(helpers, backend.queue, self.settings.limits.flows, followed)
         self._lost = LostFlows(backend.conntrack, self.settings.grace)
-        self._router = Router(
+        self._router = router = Router(
             pinholes=pinholes,
             backend=backend,
             watcher=GuardedWatcher(watcher),
@@ -73,10 +70,14 @@ class Engine:
             half_read=self.flows.half_read,
             home_names=self.settings.home_names,
         )
-        self._kept = KeptFlows(backend.store, self.flows, self._sets, self._router)
-        self._admission = Admission(self._sets, self._kept, self.flows, self._router, self.settings)
+        router.follow = self._sets.follow
+        self._kept = KeptFlows(backend.store, self.flows, self._sets, router)
+        self._custodian = held = Custodian(self.settings, self.counters, self.flows, self._kept, backend)
+        self._holding, self._output = held.holding, held.output
+        self._admission = Admission(self._sets, self._kept, self.flows, router, self.settings)
         self._next_poll = 0.0
         # An attribute and no method that delegates: that would take 4 % longer for each packet that passes.
+        self.gather, self.demote = self._sets.gather, self._sets.demote
         self.passes = FastPath(self.flows.streams, self._kept.moved, self.counters).passes
 
     def process(
@@ -102,25 +103,47 @@ class Engine:
         if segment is None:
             self.counters.unparsed_packets += 1
             return [(token, ACCEPT)]
+        if segment.flags & SYN:
+            self._admission.handshake(segment, from_inside, now, skewed, token)
+            return [(token, ACCEPT)]
         stream = self.flows.streams.get(segment.key)
-        if stream is None or segment.flags & SYN:
-            return self._unknown(segment, token, from_inside, now, skewed)
+        if stream is not None and not self._admission.rivals:
+            return self._live(stream, segment, token, from_inside, now)
+        passes, ended = self._admission.awaited(segment, from_inside, now, token)
+        verdicts = self._forget_all(ended, now)
+        if passes:
+            return [*verdicts, (token, ACCEPT)]
+        if stream := self.flows.streams.get(segment.key):
+            return verdicts + self._live(stream, segment, token, from_inside, now)
+        return verdicts + self._unknown(segment, token, from_inside, now, skewed)
+
+    def _live(self, stream: Stream[Flow], segment: Segment, token: Any, inside: bool, now: float) -> Verdicts:
+        """A segment of a flow in the table; *inside*: it comes from there."""
         flow = stream.flow
-        if stream.from_inside is not from_inside:  # it comes from the wrong side
+        if stream.from_inside is not inside:  # it comes from the wrong side
             return [(token, ACCEPT)]
         flow.seen = now
-        if flow.resizable:
+        if flow.tracked:
             flow.reading.saw(stream, segment)
             if segment.flags & (ACK | RST) == ACK:
                 stream.other.on_ack(segment)
-        if segment.start == len(raw) or segment.flags & RST:
+                if flow.attended:
+                    self._custodian.saw(stream, segment)
+        if segment.start == len(segment.raw) or segment.flags & RST:
             # What carries no data passes, also ahead of held bytes: its receiver may wait for nothing else.
-            if flow.skewed or segment.flags & FIN or segment.seq != stream.expected:
+            if flow.attended or segment.flags & FIN or segment.seq != stream.expected:
                 return self._bare(stream, segment, token, now)
             return [(token, ACCEPT)]
-        if not flow.reading.reads and not flow.reading.ready(stream, segment, now):
+        if not flow.reading.reads and not flow.reading.ready(stream, segment, token, now):
             return [(token, self._unread(stream, segment, now))]
         return self._data(stream, segment, token, now)
+
+    def newcomer(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
+        """``process_slow``, for a packet that the kernel did not know as one of a flow in the table."""
+        stream = self.flows.streams.get(raw[12:24])
+        if stream is not None and len(raw) >= 40 and not raw[33] & SYN:
+            self._sets.stray(stream.flow.key)
+        return self.process_slow(raw, token, from_inside, now, skewed)
 
     def _data(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> Verdicts:
         """A segment with data, of a flow that is read."""
@@ -135,6 +158,10 @@ class Engine:
                 return self._gap(stream, segment, token, at, now)
             if at + segment.size <= stream.next:
                 return self._again(stream, segment, token, at, now)
+        pace = self._router.pace
+        if pace.paused and pace.drops(stream.flow.key, stream.direction, now):
+            self.counters.paced_drops += 1
+            return [(token, DROP)]
         verdicts = self._read(stream, segment, token, at, now)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
@@ -142,9 +169,7 @@ class Engine:
 
     def tick(self, now: float) -> Verdicts:
         """Verdicts for packets held long enough; expires the rest. Call it at ``wakeup`` and each second."""
-        verdicts: Verdicts = []
-        for stream in self._holding.due(now):
-            verdicts += [(one.token, DROP) for one in self._holding.overdue(stream)] or self._release(stream)
+        verdicts = self._custodian.tick(now)
         for flow in self.flows.half_read.surplus():
             self.counters.evicted_half_read += 1
             verdicts += self._bypass(flow)
@@ -152,28 +177,28 @@ class Engine:
             self._next_poll = now + self.settings.poll
             for flow in self.flows.expire(now):
                 verdicts += self._forget(flow, "control connection idle", now)
-            self._sets.expire(now, self.flows)
+            self._admission.expire(now)
             verdicts += self._poll_lost(now)
         self.pinholes.expire(now)
         return verdicts
 
     def wakeup(self) -> float | None:
-        """When ``tick`` has to be called at the latest for the sake of a held packet; None: no hurry."""
-        return self._holding.wakeup()
+        """When ``tick`` has to be called at the latest for the sake of held bytes; None: no hurry."""
+        return self._custodian.wakeup()
 
     def shutdown(self, reason: str) -> Verdicts:
         """Verdicts for everything still held; closes all pinholes for *reason*."""
-        verdicts = [verdict for stream in self._holding.streams() for verdict in self._release(stream)]
+        verdicts = self._custodian.shutdown()
         self.pinholes.close_all(reason)
         return verdicts
 
     def restore(self, record: Record, now: float) -> None:
         """Go on with a flow of an earlier daemon. Raises ValueError, KeyError, TypeError if it is damaged."""
-        self._kept.restore(record, now)
+        self._custodian.adopt(self._kept.restore(record, now), now)
 
-    def follow(self, followed: Followed, now: float) -> None:
-        """Go on with a server that an earlier daemon followed."""
-        self._sets.adopt(followed, now)
+    def follow(self, found: Iterable[tuple[Followed, float]], now: float) -> None:
+        """Go on with the servers that an earlier daemon followed, each for so many seconds more at most."""
+        adopt_all(self._sets.followed, found, now)
 
     @property
     def unsaved(self) -> bool:
@@ -185,8 +210,8 @@ class Engine:
         self._kept.save(effort)
 
     def stats(self) -> EngineStats:
-        """Flows, edited flows and counters."""
-        return EngineStats(len(self.flows), tuple(self.flows.skewed), self.counters.as_dict())
+        """Flows, those that were edited, what is told of the newest, and counters."""
+        return self.flows.stats(self.counters.as_dict())
 
     def resets(self) -> list[tuple[bytes, list[tuple[bytes, int, int]]]]:
         """For each skewed flow its key, and what a reset of either end needs (see Flow.resets)."""
@@ -194,9 +219,10 @@ class Engine:
 
     def _read(self, stream: Stream[Flow], segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """Hand the new bytes of *segment*, which begins at offset *at*, to the helper; do as it answers."""
-        flow, new_from = stream.flow, stream.next
-        end = at + segment.size
+        flow, new_from, end = stream.flow, stream.next, at + segment.size
         stream.advance(end)
+        if self._router.senders.reads(stream, token):
+            self._kept.changed(flow)
         verdicts: Verdicts = []
         hold = None
         try:
@@ -205,13 +231,15 @@ class Engine:
             self._router.undo_scan(flow, "edit refused")
             verdicts = self._fail(flow, error)
         if hold is not None and hold < end and self._holding.may(stream, hold, new_from, end - at):
-            verdicts += self._release(stream, below=hold)
             first = new_from if stream.held else stream.first_editable(new_from)
-            self._holding.keep(stream, Held(token, segment, at, first, now))
+            self._custodian.scanned(stream, hold, now)
+            verdicts += self._custodian.release(stream, below=hold)
+            self._holding.keep(stream, Held(token, segment, at, first, now), hold)
             self.counters.held_packets += 1
             return verdicts
+        self._custodian.scanned(stream, None, now)
         if stream.held:
-            verdicts += self._release(stream)
+            verdicts += self._custodian.release(stream)
         verdicts.append((token, self._output.rendered(stream, segment, at)))
         return verdicts
 
@@ -219,22 +247,14 @@ class Engine:
         """Let the helper read *data*, and make its edits. Returns from which offset on to hold, or None."""
         flow, router = stream.flow, self._router
         reading = flow.reading
-        router.begin_scan(new_from, now)
-        scan = reading.helper.scan(stream.direction, data, new_from, flow.nat)
+        scan = router.scan(stream, data, new_from, now)
         if scan is not None and scan.edits and not self._output.apply(stream, scan.edits, new_from):
             router.undo_scan(flow, "edit refused")
         if reading.helper.established:
             if reading.state is State.NEW:
                 reading.on(Event.RECOGNISED)
             self._kept.moved[flow.key] = flow
-        for server in router.followed:
-            self._sets.follow(server, flow, now)
         return None if scan is None else scan.hold
-
-    def _release(self, stream: Stream[Flow], below: int | None = None) -> Verdicts:
-        """Verdicts for what *stream* holds (up to offset *below*), in order, with the edits made so far."""
-        freed = self._holding.release(stream, below)
-        return [(held.token, self._output.rendered(stream, held.segment, held.at)) for held in freed]
 
     def _bare(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> Verdicts:
         """A segment without data, or a reset, but for what is in its place in a flow that is not skewed."""
@@ -252,18 +272,20 @@ class Engine:
             return [(token, ACCEPT if moved == segment.raw else Verdict(True, moved))]
         if segment.flags & RST and stream.map.removes(at):
             return [(token, DROP)]  # no sender stands there, and it would be taken for one behind the edit
-        flow.reset |= bool(segment.flags & RST)
+        if segment.flags & RST:
+            self._admission.reset(stream, segment, token, now)
+            self._custodian.was_reset(stream, segment)
         if segment.flags & FIN:
+            self._custodian.closes(stream)
             self._finish(stream, segment, now)
+            if not flow.reading.reads:
+                flow.reading.passed(stream, segment, at)
         return [(token, self._output.rendered(stream, segment, at))]
 
     def _unread(self, stream: Stream[Flow], segment: Segment, now: float) -> Verdict:
         """A segment of a flow that is not read: only edits that were made before are repeated."""
-        # Progress still counts: offsets are relative to it, and 4 GiB on new bytes would pass for edited.
         at = stream.offset(segment.seq)
-        end = at + segment.size
-        if 0 < end - stream.next <= FAR and not stream.flow.reading.strange(stream, segment):
-            stream.advance(end)
+        stream.flow.reading.passed(stream, segment, at + segment.size)
         if segment.flags & FIN:
             self._finish(stream, segment, now)
         return self._output.rendered(stream, segment, at)
@@ -273,12 +295,15 @@ class Engine:
         end = at + segment.size
         first = stream.first_editable(end)
         if end > first:  # not all of it has left
+            if stream.custody is not None and end <= stream.custody.end:
+                return [(token, self._output.rendered(stream, segment, at))]  # asks its receiver once more
             if stream.held and end <= stream.held[-1].end:
                 return [(token, DROP)]  # its twin is held and will leave soon
             if not self._holding.may(stream, first, end, end - at):
-                return [*self._release(stream), (token, self._output.rendered(stream, segment, at))]
+                return [*self._custodian.release(stream), (token, self._output.rendered(stream, segment, at))]
             first = stream.held[-1].end if stream.held else first
-            self._holding.keep(stream, Held(token, segment, at, first, now))
+            hold = self._holding.held_from(stream) if stream.held else first
+            self._holding.keep(stream, Held(token, segment, at, first, now), hold)
             return []
         if segment.flags & FIN:  # the data are old, but the FIN may be new
             self._finish(stream, segment, now)
@@ -295,7 +320,7 @@ class Engine:
             return [(token, self._output.rendered(stream, segment, at))]
         if flow.reading.gives_way(now):
             self._kept.moved.pop(flow.key, None)
-            return [*self._let_go(flow), (token, self._unread(stream, segment, now))]
+            return [*self._custodian.let_go(flow), (token, self._unread(stream, segment, now))]
         if stream.gap is None:
             stream.gap = now
         if now - stream.gap > self.settings.gap:
@@ -305,10 +330,7 @@ class Engine:
         return [(token, DROP)]
 
     def _unknown(self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
-        """A segment of no known flow, or one with SYN."""
-        if segment.flags & SYN:
-            ended = self._admission.handshake(segment, from_inside, now, skewed)
-            return [*self._forget_all(ended, now), (token, ACCEPT)]
+        """A segment without SYN of no known flow."""
         if skewed:
             # Its edits are lost with the state. Better a dead session than a corrupt one, or one that hangs.
             if not segment.flags & RST:
@@ -341,34 +363,24 @@ class Engine:
         """The end of a flow that is no longer in the table."""
         self.pinholes.close_flow(flow.id, reason, now)
         self._kept.over(flow)
+        if flow.key not in self.flows.streams:  # else another flow of the same ends has replaced it
+            self._sets.forget(flow.key)
         if flow.skewed:
             self._backend.store.unprotect(flow.key)
-        return self._let_go(flow)
+        return self._custodian.forget(flow)
 
     def _bypass(self, flow: Flow, event: Event = Event.GIVEN_UP) -> Verdicts:
         """Read *flow* no more. Its edits stay, its pinholes too: the peers have been told of them."""
         flow.stop_reading(event)
         self._kept.over(flow)
-        return self._let_go(flow)
-
-    def _let_go(self, flow: Flow) -> Verdicts:
-        return [verdict for stream in flow.streams for verdict in self._release(stream)]
+        return self._custodian.let_go(flow)
 
     def _fail(self, flow: Flow, error: Exception) -> Verdicts:
         """A helper gave up: one flow is concerned, and it goes on untouched."""
-        if isinstance(error, Foreign):
-            self.counters.foreign_flows += 1
-            log.debug("%s: not read: %s", flow.id, error)
-            if not any(stream.map.edits for stream in flow.streams):
-                self._sets.offload(flow.key, self.flows)
-            return self._bypass(flow, Event.NOT_OURS)
-        if isinstance(error, Malformed):
-            self.counters.malformed_flows += 1
-            log.info("%s: no longer read: %s", flow.id, error)
-        else:
-            self.counters.failed_flows += 1
-            log.error("%s: no longer read: %s", flow.id, type(error).__name__, exc_info=error)
-        return self._bypass(flow)
+        event = given_up(flow, error, self.counters)
+        if event is Event.NOT_OURS and not any(each.map.edits or each.custody for each in flow.streams):
+            self._sets.offload(flow.key, self.flows)
+        return self._bypass(flow, event)
 
     def _poll_lost(self, now: float) -> Verdicts:
         """End what belongs to control connections that are gone without a word (RST, time-out, NAT flush)."""

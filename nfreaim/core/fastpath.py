@@ -45,7 +45,7 @@ class FastPath:
         ):
             return False
         flow = stream.flow
-        if flow.resizable:
+        if flow.tracked and (flow.attended or not flow.reading.plain):
             return False
         if start < size:
             reading = flow.reading
@@ -59,6 +59,8 @@ class FastPath:
             stream.advance(stream.next + size - start)
             if state is _ESTABLISHED:
                 self._moved[flow.key] = flow
+        if flow.tracked:
+            stream.other.on_plain_ack(ack, raw[34] << 8 | raw[35])
         flow.seen = now
         self._counters.packets += 1
         return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 
@@ -15,6 +15,9 @@ class Field(NamedTuple):
 
 Greeting = tuple[Field, ...]
 """The fields that the first bytes of a connection must match. Bytes outside the fields are free."""
+
+GreetingsOf = Callable[[str, str], tuple[Greeting, ...]]
+"""What a peer may say first, by protocol and service, or by protocol and Pinhole.unverified."""
 
 
 def length(greeting: Greeting) -> int:

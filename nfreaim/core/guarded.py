@@ -7,11 +7,27 @@ life. Methods that are declared to raise nothing return a harmless value instead
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.backend import Backend, Conntrack, FlowStore, Followed, QueueControl, Record, Reset, Watcher
+from nfreaim.core.backend import (
+    Backend,
+    Conntrack,
+    FlowStore,
+    Followed,
+    HomeServers,
+    LocalClients,
+    QueueControl,
+    Record,
+    Reset,
+    Sender,
+    Senders,
+    SendPacket,
+    Watcher,
+)
+from nfreaim.core.firewall.carrying import Connections
+from nfreaim.core.firewall.fairness import MachineOf
 from nfreaim.core.firewall.pinhole import Firewall, Observer, Pinhole
 from nfreaim.core.helper import Report
 from nfreaim.core.tcp.segment import Segment
@@ -70,8 +86,14 @@ class GuardedFirewall(_Guard):
     def close(self, pinhole: Pinhole) -> None:
         self.raising("close", lambda: self._firewall.close(pinhole))
 
+    def renew(self, pinholes: Sequence[Pinhole]) -> Sequence[Pinhole]:
+        return self.raising("renew", lambda: self._firewall.renew(pinholes))
+
     def busy(self, outside: Endpoint) -> bool:
         return self.quiet("busy", lambda: self._firewall.busy(outside), True)
+
+    def forwarded(self, outside: Endpoint) -> bool:
+        return self.quiet("forwarded", lambda: self._firewall.forwarded(outside), False)
 
     def list(self) -> list[Pinhole]:
         return self.raising("list", self._firewall.list)
@@ -81,6 +103,31 @@ class GuardedFirewall(_Guard):
 
     def upkeep(self) -> None:
         self.quiet("upkeep", self._firewall.upkeep, None)
+
+
+class GuardedMachine(_Guard):
+    """A core.firewall.fairness.MachineOf: if it fails, an address is a machine of its own."""
+
+    def __init__(self, machine: MachineOf) -> None:
+        super().__init__("neighbours")
+        self._machine = machine
+
+    def __call__(self, address: str) -> str:
+        return self.quiet("machine", lambda: self._machine(address), address)
+
+
+class GuardedConnections(_Guard):
+    """A core.firewall.carrying.Connections: what cannot be told is taken for a connection that is open."""
+
+    def __init__(self, connections: Connections) -> None:
+        super().__init__("conntrack")
+        self._connections = connections
+
+    def look(self) -> None:
+        self.quiet("look", self._connections.look, None)
+
+    def carries(self, connection: FlowId) -> bool:
+        return self.quiet("carries", lambda: self._connections.carries(connection), True)
 
 
 class GuardedObserver(_Guard):
@@ -127,11 +174,37 @@ class GuardedConntrack(_Guard):
     def is_inside_host(self, address: str) -> bool:
         return self.quiet("is_inside_host", lambda: self._conntrack.is_inside_host(address), False)
 
+    def may_meet(self, one: str, other: str) -> bool:
+        return self.quiet("may_meet", lambda: self._conntrack.may_meet(one, other), False)
+
+    def handshake_seen(self, flow: FlowId) -> bool:
+        return self.raising("handshake_seen", lambda: self._conntrack.handshake_seen(flow))
+
     def alive(self, flow: FlowId) -> bool:
         return self.raising("alive", lambda: self._conntrack.alive(flow))
 
     def ended(self, flow: FlowId) -> bool:
         return self.raising("ended", lambda: self._conntrack.ended(flow))
+
+    def by_pinhole(self, flow: FlowId) -> bool:
+        return self.raising("by_pinhole", lambda: self._conntrack.by_pinhole(flow))
+
+
+class _GuardedHome(_Guard):
+    """A core.backend.HomeServers."""
+
+    def __init__(self, home: HomeServers) -> None:
+        super().__init__("home servers")
+        self._home = home
+
+    def met(self, flow: FlowId) -> None:
+        self.quiet("met", lambda: self._home.met(flow), None)
+
+    def why_not(self, flow: FlowId, reached: Endpoint, host: str) -> str | None:
+        return self.raising("why_not", lambda: self._home.why_not(flow, reached, host))
+
+    def port_of(self, server: Endpoint, address: str) -> int | None:
+        return self.raising("port_of", lambda: self._home.port_of(server, address))
 
 
 class _GuardedQueue(_Guard):
@@ -147,8 +220,17 @@ class _GuardedQueue(_Guard):
     def undo_offload(self, flow: FlowId) -> None:
         self.raising("undo_offload", lambda: self._queue.undo_offload(flow))
 
+    def know(self, flow: FlowId) -> None:
+        self.raising("know", lambda: self._queue.know(flow))
+
+    def forget(self, flow: FlowId) -> None:
+        self.raising("forget", lambda: self._queue.forget(flow))
+
     def queue_server(self, followed: Followed) -> None:
         self.raising("queue_server", lambda: self._queue.queue_server(followed))
+
+    def unqueue_server(self, followed: Followed) -> None:
+        self.raising("unqueue_server", lambda: self._queue.unqueue_server(followed))
 
 
 class _GuardedStore(_Guard):
@@ -196,6 +278,49 @@ class _GuardedReset(_Guard):
         self.quiet("send", lambda: self._reset(segment), None)
 
 
+class _GuardedSend(_Guard):
+    """A core.backend.SendPacket."""
+
+    def __init__(self, send: SendPacket) -> None:
+        super().__init__("packets")
+        self._send = send
+
+    def __call__(self, raw: bytes) -> None:
+        self.quiet("send", lambda: self._send(raw), None)
+
+
+class _GuardedSenders(_Guard):
+    """A core.backend.Senders. A sender that cannot be told is nobody that may be believed."""
+
+    def __init__(self, senders: Senders) -> None:
+        super().__init__("senders")
+        self._senders = senders
+
+    def hardware(self, token: Any) -> bytes | None:
+        try:  # not by ``quiet``: each packet whose bytes are read gets here
+            return self._senders.hardware(token)
+        except Exception as error:
+            self._log("hardware", error)
+            return None
+
+    def sent(self, address: str, hardware: bytes | None) -> Sender:
+        return self.quiet("sent", lambda: self._senders.sent(address, hardware), Sender.UNKNOWN)
+
+
+class _GuardedLocals(_Guard, LocalClients):
+    """A core.backend.LocalClients."""
+
+    def __init__(self, clients: LocalClients) -> None:
+        super().__init__("local clients")
+        self._clients = clients
+
+    def serves(self, address: str) -> bool:
+        return self.quiet("serves", lambda: self._clients.serves(address), False)
+
+    def why_not(self, flow: FlowId, inside: Endpoint) -> str | None:
+        return self.raising("why_not", lambda: self._clients.why_not(flow, inside))
+
+
 def guarded(backend: Backend) -> Backend:
     """*backend*, each part behind a guard."""
     return Backend(
@@ -203,4 +328,9 @@ def guarded(backend: Backend) -> Backend:
         _GuardedQueue(backend.queue),
         _GuardedStore(backend.store),
         _GuardedReset(backend.reset),
+        _GuardedHome(backend.home),
+        _GuardedSenders(backend.senders),
+        _GuardedSend(backend.send),
+        backend.cpu,
+        _GuardedLocals(backend.locals),
     )

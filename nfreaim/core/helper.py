@@ -15,18 +15,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from nfreaim.core.address import Direction, End, Endpoint
 from nfreaim.core.greeting import Greeting
+from nfreaim.core.redaction import Blank, RedactorFactory
+from nfreaim.core.sample import Sample
 from nfreaim.core.tcp.offsets import Edit
 
-MESSAGE_COUNTERS = ("proposals", "rewritten", "mapped_back", "left", "malformed_messages")
-"""Counters that every helper has: messages with an address, what became of them, and unreadable messages."""
+MESSAGE_COUNTERS: Final[Mapping[str, str]] = {
+    "proposals": "messages that announced an address for a peer connection",
+    "rewritten": "of these, those whose address was replaced by one of this router",
+    "mapped_back": "announcements of a neighbour's pinhole that were replaced by the neighbour's own address",
+    "left": "announcements that stayed as they were; the log says why",
+    "malformed_messages": "messages that could not be understood, and passed as they were",
+}
+"""Counters that every helper has, and what each counts."""
+
+REDIRECT_COUNTERS: Final[Mapping[str, str]] = {
+    "redirects": "redirects of servers behind this router that now name the address their client had reached",
+    "redirects_left": "redirects of servers behind this router that stayed as they were; the log says why",
+    "redirects_refused": "redirects whose server is not followed, so connections to it may pass unread",
+}
+"""Counters of helpers whose servers redirect clients, and what each counts."""
 
 
 class Refused(Exception):
     """The router will not open what a helper asked for. The text is the reason, fit for a log line."""
+
+
+class NotInside(Refused):
+    """The host is in no inside network."""
+
+
+UNFIT: Final = "the outside endpoint has another length, which this message must not have"
+"""The reason where Expectation.widths does not fit."""
+
+
+ANY_PORT: Final = 0
+"""The port of an expectation, in ``Nat.offered`` alone, whose port could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +65,14 @@ class Expectation:
     peer       the only address the connection may come from, or None where it is not known
     standing   any number of peers, for as long as the flow lasts
     greetings  what the peer may say first; empty: not known, so it is not verified
+    unverified where the greetings prove little, because peers of other services begin so, too: the name by
+               which the operator may deny that; else ""
     after_flow how long the pinhole may outlive the flow, in seconds: for servers that end the connection of
                two peers before these have met
+    widths     how many characters the outside address and port must have, where no length may change
+    announced  the outside endpoint that the message names already, if it does; then a client may have had a
+               rule made that forwards it, and nothing is to be opened
+    needs_session  and no longer than its host has a session of the protocol (see Nat.established)
     """
 
     agreement: bytes
@@ -49,6 +82,15 @@ class Expectation:
     standing: bool = False
     greetings: tuple[Greeting, ...] = ()
     after_flow: float = 0.0
+    widths: tuple[int, int] | None = None
+    announced: Endpoint | None = None
+    needs_session: bool = False
+    unverified: str = ""
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The only addresses that the connection may come from; empty: any."""
+        return () if self.peer is None else (self.peer,)
 
 
 class Scan(NamedTuple):
@@ -71,6 +113,7 @@ class Report:
 
     direction  "out" to the outside, "in" from there
     stage      the protocol's own count of the message within its agreement; 0 where it has none
+    agreement  as the message names it; *name*: as Nat.withdraw and Nat.accepted do, if that differs
     before     address and port as they came; *after* as they left
     routine    repeated without a user's doing; a log need not show it
     """
@@ -84,6 +127,7 @@ class Report:
     action: Action
     reason: str
     routine: bool = False
+    name: bytes = b""
 
 
 class Nat(Protocol):
@@ -101,11 +145,21 @@ class Nat(Protocol):
     def outside(self) -> Endpoint:
         """The flow's outside end."""
 
-    def established(self) -> None:
-        """Expectations may follow from now on, and what they need may be prepared."""
+    def established(self, session: bool = False) -> None:
+        """Expectations may follow from now on, and what they need may be prepared.
+
+        *session*: its client stays signed on for as long as this flow lasts, whatever becomes of others.
+        """
 
     def expect(self, expectation: Expectation) -> Endpoint:
         """Open a pinhole; the outside endpoint to announce. It exists when this returns. Raises Refused."""
+
+    def offered(self, expectation: Expectation) -> None:
+        """The message that makes this expectation leaves as it came, for a reason of the helper's own.
+
+        Its peer may come nevertheless, by a pinhole that another message opened, and is not refused there.
+        What ``expect`` refuses is known already.
+        """
 
     def withdraw(self, agreement: bytes, reason: str) -> None:
         """Close the pinhole of *agreement*, if there is one."""
@@ -123,13 +177,23 @@ class Nat(Protocol):
         """Whether any open pinhole is a standing one."""
 
     def inside_of(self, announced: Endpoint) -> Endpoint | None:
-        """The inside endpoint that an announced outside endpoint stands for, if it is one of ours."""
+        """The inside endpoint that an announced outside endpoint stands for, if it is one of ours.
+
+        None for one that this flow alone has announced: its client must not be told its own.
+        """
 
     def is_ours(self, address: str) -> bool:
         """Whether *address* is the outside address of this flow, or the one announced in its place."""
 
     def reached(self) -> Endpoint:
         """Of a flow whose server is inside: the outside endpoint its client connected to. Raises Refused."""
+
+    def outside_of(self, server: Endpoint) -> Endpoint:
+        """Of a flow whose server is inside: where its client reaches *server*, another one inside.
+
+        That is where it connected to, with the port that the operator forwards to exactly that server. Raises
+        Refused if there is no such forward.
+        """
 
     def is_home(self, host: str) -> bool:
         """Whether *host*, a name or an address, stands for a server on our side.
@@ -138,10 +202,19 @@ class Nat(Protocol):
         """
 
     def watch_server(self, server: Endpoint) -> None:
-        """The client was redirected to *server*: read its connections there, whatever the port."""
+        """The client was redirected to *server*: read its connections there, for minutes or while it is
+        connected. Raises Refused if these are too many, or if the port belongs to another service.
+        """
 
     def set_buffered(self, size: int) -> None:
         """The helper keeps *size* bytes of incomplete messages from now on. Call it when that changes."""
+
+    def may_read(self, direction: Direction) -> bool:
+        """Ask before a message of that direction is read, if reading it takes long. False: leave it.
+
+        The time until the next call, or the end of the scan, is the message's. A flow that has spent its
+        share has to leave the messages of a second as they are.
+        """
 
     def editable(self, direction: Direction, start: int) -> bool:
         """Whether the byte at stream offset *start* has not been forwarded yet."""
@@ -210,11 +283,14 @@ class Service:
     default    whether it is served unless the configuration says otherwise
     cap        the limit (a key of HelperSpec.caps) that counts its standing pinholes, or None
     greetings  what a peer may say first where nothing is known of its agreement; empty: not verified
+    quiet_end  peers that come when the pinhole is closed already get no answer for a while, because those of
+               this service wait for ever if they are refused
     """
 
     default: bool = True
     cap: str | None = None
     greetings: tuple[Greeting, ...] = ()
+    quiet_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +300,37 @@ class HelperSpec:
     name          in the configuration, the rules, records, sets, the status and the log
     ports         of its servers, by default
     load          imports what the helper needs, and returns its factory
+    condition     when reading these ports is of use, in words that begin with "only if"; "": always
     services      by name, as in the configuration; others may occur, with the values of ``Service()``
+    closed        services that are not listed are refused, unless the configuration allows them
+    unverified    greetings by the name that Expectation.unverified has with them
     switches      keys of its section of the configuration that say which inside hosts may have these services
     caps          keys of its section that limit the standing pinholes of one host, with their defaults
+    low_ports     keys of its section that list inside hosts, and what these may have: the service, and the
+                  only port below 1024 where it may be; outside, a port of the configured range leads there
     resizes       on which flows an edit may change a length, by their inside end
-    counters      its own, beside MESSAGE_COUNTERS
+    counters      its own, beside MESSAGE_COUNTERS, and what each counts
     service_name  the name of a service as it is written in the configuration -> as Expectation has it
+    unlisted      names that services have which are not listed, as a regular expression
+    ports_of_one_server  a server of this protocol needs all *ports*, not one of them
+    load_redactor  as *load*, of the factory of what makes copies without secrets
+    load_sample   as *load*, of a short session that the self-test plays; None: the protocol has none
     """
 
     name: str
     ports: tuple[int, ...]
     load: Callable[[], HelperFactory]
+    condition: str = ""
     services: Mapping[str, Service] = field(default_factory=dict)
+    closed: bool = False
+    unverified: Mapping[str, tuple[Greeting, ...]] = field(default_factory=dict)
     switches: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     caps: Mapping[str, int] = field(default_factory=dict)
+    low_ports: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     resizes: frozenset[End] = frozenset()
-    counters: tuple[str, ...] = ()
+    counters: Mapping[str, str] = field(default_factory=dict)
     service_name: Callable[[str], str] = str.lower
+    unlisted: str = "(?!)"
+    ports_of_one_server: bool = False
+    load_redactor: Callable[[], RedactorFactory] = lambda: Blank
+    load_sample: Callable[[], Sample] | None = None

@@ -5,11 +5,12 @@ They agree to everything and keep nothing, except what their documentation names
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Callable, Container, Sequence
+from ipaddress import IPv4Address
+from typing import Any
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.backend import Backend, Followed, Record
+from nfreaim.core.backend import Backend, Followed, Record, Sender
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.helper import Report
 from nfreaim.core.tcp.segment import Segment
@@ -18,7 +19,7 @@ from nfreaim.core.tcp.segment import Segment
 class NullConntrack:
     """A router that translates everything to one address, port by port, and never loses a connection."""
 
-    def __init__(self, outside: str, inside: IPv4Network) -> None:
+    def __init__(self, outside: str, inside: Container[IPv4Address]) -> None:
         self.outside = outside
         self.inside = inside
 
@@ -31,11 +32,33 @@ class NullConntrack:
     def is_inside_host(self, address: str) -> bool:
         return IPv4Address(address) in self.inside
 
+    def may_meet(self, one: str, other: str) -> bool:
+        return True
+
+    def handshake_seen(self, flow: FlowId) -> bool:
+        return True
+
     def alive(self, flow: FlowId) -> bool:
         return True
 
     def ended(self, flow: FlowId) -> bool:
         return False
+
+    def by_pinhole(self, flow: FlowId) -> bool:
+        return False
+
+
+class NullHomeServers:
+    """Every server on the inside is the operator's."""
+
+    def met(self, flow: FlowId) -> None:
+        pass
+
+    def why_not(self, flow: FlowId, reached: Endpoint, host: str) -> str | None:
+        return None
+
+    def port_of(self, server: Endpoint, address: str) -> int | None:
+        return server.port
 
 
 class NullQueueControl:
@@ -48,6 +71,15 @@ class NullQueueControl:
         pass
 
     def undo_offload(self, flow: FlowId) -> None:
+        pass
+
+    def know(self, flow: FlowId) -> None:
+        pass
+
+    def forget(self, flow: FlowId) -> None:
+        pass
+
+    def unqueue_server(self, followed: Followed) -> None:
         pass
 
     def queue_server(self, followed: Followed) -> None:
@@ -73,7 +105,21 @@ class NullFlowStore:
         pass
 
 
+class NullSenders:
+    """Links without hardware addresses."""
+
+    def hardware(self, token: Any) -> bytes | None:
+        return None
+
+    def sent(self, address: str, hardware: bytes | None) -> Sender:
+        return Sender.UNCHECKED
+
+
 def no_reset(segment: Segment) -> None:
+    """Sends nothing."""
+
+
+def no_packet(raw: bytes) -> None:
     """Sends nothing."""
 
 
@@ -84,7 +130,8 @@ def null_backend(
     reset: Callable[[Segment], None] = no_reset,
 ) -> Backend:
     """A Backend of these."""
-    return Backend(conntrack, queue or NullQueueControl(), store or NullFlowStore(), reset)
+    queue, store = queue or NullQueueControl(), store or NullFlowStore()
+    return Backend(conntrack, queue, store, reset, NullHomeServers(), NullSenders(), no_packet)
 
 
 class NullFirewall:
@@ -99,7 +146,13 @@ class NullFirewall:
     def list(self) -> list[Pinhole]:
         return []
 
+    def renew(self, pinholes: Sequence[Pinhole]) -> Sequence[Pinhole]:
+        return ()
+
     def busy(self, outside: Endpoint) -> bool:
+        return False
+
+    def forwarded(self, outside: Endpoint) -> bool:
         return False
 
     def prepare(self, host: str) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from math import inf
+from typing import Final
 
 from nfreaim.core import records
 from nfreaim.core.backend import FlowStore
@@ -61,10 +64,16 @@ class Output:
         """What becomes of *segment*, whose payload stands at offset *at*: as it came, or with its edits."""
         if stream.dropped_from is not None:
             stream.forwarded(at + segment.size)
-        if not stream.map.edits and not stream.flow.skewed:
+        attended = stream.flow.attended
+        if not stream.map.edits and not attended:
             return ACCEPT
         try:
-            rendered = stream.rendered(segment, at)
+            sent = segment
+            if attended and stream.custody is not None:
+                sent, at = stream.custody.carried(segment, at, stream.base)
+            rendered = stream.rendered(sent, at)
+            if attended:
+                rendered = stream.other.relieved(rendered)
         except Exception as error:  # packets that were held before this one need their verdicts all the same
             if not self._counters.failed_packets:
                 log.error("%s: a packet cannot be edited", stream.flow.id, exc_info=error)
@@ -76,22 +85,42 @@ class Output:
         return Verdict(True, rendered.raw)
 
 
-class Holding:
-    """Every stream that holds packets: how many there may be, and when each has to end.
+_SHARES: Final = 4
+_FEW: Final = 64  # packets of one client are never too many
 
-    The cost of a question at a packet does not grow with the number of streams.
+
+class _Waiting:
+    """A stream that holds packets. *due*: when to look at it; *hold*: from which offset on it is held."""
+
+    __slots__ = ("due", "hold", "stream")
+
+    def __init__(self, stream: Stream[Flow]) -> None:
+        self.stream = stream
+        self.due = inf
+        self.hold = 0
+
+
+class Holding:
+    """Every stream that holds packets: how many there may be, and when each is to be looked at.
+
+    A client (an address) has at most a quarter of the room, so that it leaves some to the others. The cost of
+    a question at a packet does not grow with the number of streams.
     """
 
     def __init__(self, settings: EngineSettings, counters: Counters) -> None:
         self._counters = counters
         self._settings = settings
-        self._streams: dict[int, Stream[Flow]] = {}
+        self._streams: dict[int, _Waiting] = {}
         self._packets = 0
-        self._wakeup = inf  # at or before the time when the first one is due
+        self._clients: Counter[bytes] = Counter()
+        self._share = max(_FEW, settings.hold_packets // _SHARES)
+        self._patience = min(settings.patience, settings.hold)
+        self._order: list[tuple[float, int, _Waiting]] = []  # a heap: by due, also of times that do not count
+        self._number = 0
 
     def streams(self) -> list[Stream[Flow]]:
         """The streams that hold packets."""
-        return list(self._streams.values())
+        return [waiting.stream for waiting in self._streams.values()]
 
     def may(self, stream: Stream[Flow], hold: int, new_from: int, size: int) -> bool:
         """Whether holding a packet of *size* bytes can still serve an edit, and there is room for it.
@@ -101,33 +130,70 @@ class Holding:
         if hold < stream.first_editable(new_from):
             return False  # those bytes have left already
         small = stream.held_bytes + size <= self._settings.hold_bytes
-        if small and self._packets < self._settings.hold_packets:
+        fair = self._clients[stream.flow.key[:4]] < self._share
+        if small and fair and self._packets < self._settings.hold_packets:
             return True
         self._counters.late_edit += 1
         return False
 
-    def keep(self, stream: Stream[Flow], packet: Held) -> None:
-        """Hold *packet* of *stream*."""
+    def keep(self, stream: Stream[Flow], packet: Held, hold: int) -> None:
+        """Hold *packet* of *stream*, for the sake of the bytes from offset *hold* on."""
         stream.hold(packet)
         self._packets += 1
-        self._streams[id(stream)] = stream
-        self._wakeup = min(self._wakeup, packet.since + self._settings.hold)
+        self._clients[stream.flow.key[:4]] += 1
+        waiting = self._streams.get(id(stream))
+        if waiting is None:
+            waiting = self._streams[id(stream)] = _Waiting(stream)
+            self._plan(waiting, packet.since + self._patience)
+        waiting.hold = hold
+
+    def held_from(self, stream: Stream[Flow]) -> int:
+        """The offset from which on *stream*, which holds something, is held."""
+        return self._streams[id(stream)].hold
 
     def release(self, stream: Stream[Flow], below: int | None = None) -> list[Held]:
         """The packets of *stream* that end at or before offset *below* (None: all), no longer held."""
         freed = stream.release(below)
-        self._packets -= len(freed)
+        if freed:
+            client = stream.flow.key[:4]
+            self._packets -= len(freed)
+            self._clients[client] -= len(freed)
+            if not self._clients[client]:
+                del self._clients[client]
         if not stream.held:
             self._streams.pop(id(stream), None)
         return freed
 
     def due(self, now: float) -> list[Stream[Flow]]:
-        """The streams that have held something for as long as they may."""
-        if now < self._wakeup:
-            return []
-        until = {id(stream): stream.held[0].since + self._settings.hold for stream in self._streams.values()}
-        self._wakeup = min((time for time in until.values() if time > now), default=inf)
-        return [stream for stream in self.streams() if until[id(stream)] <= now]
+        """The streams to look at: they have held something for a while, or for as long as they may."""
+        found = []
+        while self._order and self._order[0][0] <= now:
+            due, _, waiting = heappop(self._order)
+            if not self._counts(due, waiting):
+                continue
+            since = waiting.stream.held[0].since
+            if since + self._patience > now:
+                self._plan(waiting, since + self._patience)
+                continue
+            found.append(waiting.stream)
+            if since + self._settings.hold > now:
+                self._plan(waiting, since + self._settings.hold)
+        return found
+
+    def look_again(self, stream: Stream[Flow], at: float) -> None:
+        """Let *stream*, which holds something, be ``due`` at the time *at* already."""
+        waiting = self._streams[id(stream)]
+        if at < waiting.due:
+            self._plan(waiting, at)
+
+    def _plan(self, waiting: _Waiting, due: float) -> None:
+        waiting.due = due
+        self._number += 1
+        heappush(self._order, (due, self._number, waiting))
+
+    def _counts(self, due: float, waiting: _Waiting) -> bool:
+        """Whether *waiting* is still to be looked at at the time *due*."""
+        return waiting.due == due and self._streams.get(id(waiting.stream)) is waiting
 
     def overdue(self, stream: Stream[Flow]) -> list[Held]:
         """Held packets of *stream* to drop when their time is up; empty if they are to be sent instead.
@@ -145,4 +211,4 @@ class Holding:
 
     def wakeup(self) -> float | None:
         """When to ask for the ones that are ``due``, at the latest; None: nothing is held."""
-        return self._wakeup if self._streams else None
+        return self._order[0][0] if self._streams and self._order else None
