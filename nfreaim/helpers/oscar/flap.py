@@ -90,6 +90,7 @@ class FlapReader:
     wanted     family and subtype (4 bytes, as on the wire) of the SNACs to pick out; True: an ICBM, which is
                wanted on the rendezvous channel only, so that text is passed over without another look
     begun      its first frame was a sign-on frame of FLAP version 1
+    introduced that frame held more than the version: a name and a password, or a cookie
     kept       the bytes of the last frame, if it is not complete and may be wanted; *kept_at* their offset
     oversized  wanted frames that were longer than MAX_FRAME, and so passed unread
     due        the number that the next frame should have, or -1 before the first
@@ -107,6 +108,7 @@ class FlapReader:
         "begun",
         "broken",
         "due",
+        "introduced",
         "kept",
         "kept_at",
         "oversized",
@@ -122,6 +124,7 @@ class FlapReader:
         self.wanted = wanted
         self._whole_signoff = whole_signoff
         self.begun = midstream
+        self.introduced = False
         self.kept = b""
         self.kept_at = 0
         self.oversized = 0
@@ -271,6 +274,7 @@ class FlapReader:
         if not _VERSION.startswith(version):
             raise Foreign("another version of FLAP")
         self.begun = len(version) == len(_VERSION)
+        self.introduced = size > _HEADER + len(_VERSION)
         return self.begun
 
     def _synchronise(self, data: bytes) -> bool:

@@ -12,15 +12,16 @@ The direct connection itself is obfuscated, and is not read.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Literal, NamedTuple
 
 from nfreaim.core.address import Direction, Endpoint
+from nfreaim.core.announced import Own, own
 from nfreaim.core.helper import Action, Expectation, Nat, Refused, Report
 from nfreaim.core.tcp.offsets import Edit, differences
 from nfreaim.helpers.oscar.flap import Frame
+from nfreaim.helpers.oscar.icq_fields import OF_INTEREST, status_fields, user_fields
+from nfreaim.helpers.oscar.peer_greetings import greetings
 from nfreaim.helpers.oscar.proposal import ADDRESSES, Proposal
 from nfreaim.layers.oscar_icq import (
     REFUSED,
@@ -36,8 +37,13 @@ from nfreaim.layers.oscar_icq import (
     read,
     relay_message,
 )
-from nfreaim.layers.oscar_messages import CAPABILITIES, TLV_HEADER, ClientErr, ClientError, IcbmChannel
-from nfreaim.layers.oscar_names import ARRIVED, NICK_INFO_UPDATE, SET_NICKINFO_FIELDS, USER_INFO_REPLY
+from nfreaim.layers.oscar_messages import (
+    CAPABILITIES,
+    ClientErr,
+    ClientError,
+    IcbmChannel,
+)
+from nfreaim.layers.oscar_names import ARRIVED, NICK_INFO_UPDATE, USER_INFO_REPLY
 from nfreaim.layers.structs import header_struct
 
 INFOS: Final = frozenset({NICK_INFO_UPDATE, USER_INFO_REPLY, ARRIVED})
@@ -46,20 +52,12 @@ INFOS: Final = frozenset({NICK_INFO_UPDATE, USER_INFO_REPLY, ARRIVED})
 _INFO: Final = header_struct(DirectInfo)
 _ERROR: Final = header_struct(ClientError)
 # The client does not listen, or (WEB) listens at an address that it does not know itself.
-_UNREACHABLE: Final = (DirectType.DISABLED.value, DirectType.WEB.value)
+UNREACHABLE: Final = (DirectType.DISABLED.value, DirectType.WEB.value)
 _REASON: Final = ClientErr.CHANNEL_SPECIFIC.to_bytes(2, "big")
-_DIRECT: Final = "icq-direct"
+DIRECT: Final = "icq-direct"
 _RELAY: Final = CAPABILITIES[SERVER_RELAY]
 _PUBLISHED: Final = b""  # agreement of the published endpoint: the only one of a flow without a cookie
-_OF_INTEREST: Final = {(UserTag.DIRECT_INFO.value, _INFO.size), (UserTag.EXTERNAL_IP.value, 4)}
-
-
-class _Field(NamedTuple):
-    """A TLV that is read: the number of its user-info block, its type, the offset of its value."""
-
-    block: int
-    tag: int
-    at: int
+_MOST_TOLD: Final = 4  # different addresses of one message that are looked up
 
 
 class Published(NamedTuple):
@@ -84,7 +82,7 @@ class Icq:
         nothing.
         """
         try:
-            fields = list(_status_fields(frame.data, body))
+            fields = list(status_fields(frame.data, body))
         except ValueError:
             nat.count("malformed_messages")
             return []
@@ -96,30 +94,29 @@ class Icq:
             nat.count("malformed_messages")
             return []
         named = Endpoint(socket.inet_ntoa(info.address), info.port)
-        if info.type in _UNREACHABLE or not info.port or not any(info.address):
+        if info.type in UNREACHABLE or not info.port or not any(info.address):
             self._retract(nat, "no longer published")
             return []
         reason = ""
         if not nat.editable(Direction.ORIGINAL, fields[0].at + frame.at):
             reason = "its address had left before its end came"
-        elif named.address != nat.inside.address:
-            reason = "not the sender's own address"
         else:
             try:
-                outside = nat.expect(Expectation(_PUBLISHED, _DIRECT, named, standing=True))
+                whose = own(named, nat)
+                outside = nat.expect(_expected(_PUBLISHED, DIRECT, whose, standing=True))
             except Refused as refusal:
                 reason = str(refusal)
         if reason:
             self._retract(nat, "another endpoint was published")
             nat.count("left")
-            nat.report(_published("out", named, named, "left", reason))
+            nat.report(published("out", named, named, "left", reason))
             return []
-        self.published = Published(named, outside)
+        self.published = Published(whose.inside, outside)
         info.address, info.port = socket.inet_aton(outside.address), outside.port
         info.clear_cache()
         nat.count("rewritten")
-        nat.report(_published("out", named, outside, "rewritten", "own address"))
-        return _replaced(frame, [(field.at, bytes(info)) for field in fields])
+        nat.report(published("out", named, outside, "rewritten", whose.reason))
+        return replaced(frame, [(field.at, bytes(info)) for field in fields])
 
     def _retract(self, nat: Nat, reason: str) -> None:
         if self.published is not None:
@@ -129,15 +126,18 @@ class Icq:
     def user_info(self, frame: Frame, name: bytes, body: int, nat: Nat) -> list[Edit]:
         """User info on its way to a client: put the inside endpoint in place of that of a pinhole of ours."""
         try:
-            fields = list(_user_fields(frame.data, name, body))
+            fields = list(user_fields(frame.data, name, body))
         except ValueError:
             nat.count("malformed_messages")
             return []
         news: list[tuple[int, bytes]] = []
+        known: dict[Endpoint, Endpoint | None] = {}
         for direct in [field for field in fields if field.tag == UserTag.DIRECT_INFO]:
             address, port, *_ = _INFO.unpack_from(frame.data, direct.at)
             announced = Endpoint(socket.inet_ntoa(address), port)
-            inside = nat.inside_of(announced)
+            if announced not in known:
+                known[announced] = nat.inside_of(announced)
+            inside = known[announced]
             if inside is None or not nat.editable(Direction.REPLY, frame.at + fields[0].at):
                 continue
             host = socket.inet_aton(inside.address)
@@ -148,9 +148,9 @@ class Icq:
                 if same and other.tag == UserTag.EXTERNAL_IP and name != NICK_INFO_UPDATE:
                     news.append((other.at, host))
             nat.count("mapped_back")
-            report = _published("in", announced, inside, "mapped-back", "pinhole of this router")
+            report = published("in", announced, inside, "mapped-back", "pinhole of this router")
             nat.report(replace(report, routine=True))
-        return _replaced(frame, news)
+        return replaced(frame, news)
 
     def outgoing(self, proposal: Proposal, frame: Frame, nat: Nat, peer: str | None) -> list[Edit]:
         """The edits of a rendezvous of ICQ's kinds that a client sends."""
@@ -176,24 +176,24 @@ class Icq:
         if reverse is None or len(ports) != 1:
             return proposal.leave(Direction.ORIGINAL, nat, "does not name one port")
         named = Endpoint(socket.inet_ntoa(reverse.address), ports.pop())
-        if named.address != nat.inside.address:
-            return proposal.leave(Direction.ORIGINAL, nat, "not the sender's own address", named)
         try:
-            outside = nat.expect(Expectation(proposal.block.cookie, proposal.service, named, peer))
+            whose = own(named, nat)
+            outside = nat.expect(_expected(proposal.agreement, proposal.service, whose, peer))
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal), named)
-        _redirect(proposal, reverse, named, outside)
-        return proposal.rewritten(frame, nat, named, outside)
+        redirect(proposal, reverse, named, outside)
+        return proposal.rewritten(frame, nat, named, outside, whose.reason)
 
     def _relay_out(self, proposal: Proposal, frame: Frame, nat: Nat, peer: str | None) -> list[Edit]:
         """Edit a type-2 message: its service data names a port for this chat or file, TLV 0x0005 the
         published port."""
         named = outside = None
-        found = _listener(proposal.service_data)
+        found = listener(proposal.service_data)
         if found is not None:
             named = Endpoint(nat.inside.address, found.port)
             try:
-                outside = nat.expect(Expectation(proposal.block.cookie, proposal.service, named, peer))
+                whose = Own(named, None)
+                outside = nat.expect(_expected(proposal.agreement, proposal.service, whose, peer))
             except Refused as refusal:
                 return proposal.leave(Direction.ORIGINAL, nat, str(refusal), named)
             proposal.service_data = found.moved(outside.port)
@@ -202,11 +202,14 @@ class Icq:
             named, outside = (named, outside) if outside else published
         if named is None or outside is None:
             return []  # a text message, as most are
-        proposal.swap_address(socket.inet_aton(named.address), socket.inet_aton(outside.address))
+        for address in {named.address, *filter(nat.is_ours, proposal.told())}:
+            proposal.swap_address(socket.inet_aton(address), socket.inet_aton(outside.address))
         return proposal.rewritten(frame, nat, named, outside)
 
     @staticmethod
-    def client_error(direction: Direction, frame: Frame, body: int, nat: Nat) -> list[Edit] | None:
+    def client_error(
+        direction: Direction, frame: Frame, body: int, agreement: bytes, nat: Nat
+    ) -> list[Edit] | None:
         """The edits of a SNAC(04,0B) that answers a type-2 message and may name a port; None if it refuses.
 
         Every other SNAC(04,0B) refuses a rendezvous.
@@ -218,15 +221,15 @@ class Icq:
         if message is None or message.status == REFUSED:
             return None
         found = listening(message)
-        if found is None or direction is Direction.REPLY:
-            return []  # in the reply direction no field tells the address that the port belongs to
+        if found is None or direction is Direction.REPLY or nat.server_inside:
+            return []  # on its way to a client no field tells the address that the port belongs to
         cookie = _ERROR.unpack_from(frame.data, body)[0]
         named = outside = Endpoint(nat.inside.address, found.port)
         action: Literal["rewritten", "left"] = "left"
         reason = "its port had left before its end came"
         if nat.editable(direction, frame.at + at):
             try:
-                outside = nat.expect(Expectation(cookie, _RELAY, named))
+                outside = nat.expect(_expected(agreement, _RELAY, Own(named, None)))
                 action, reason = "rewritten", "own port"
                 nat.count("rewritten")
             except Refused as refusal:
@@ -234,22 +237,21 @@ class Icq:
         nat.report(
             Report("out", _RELAY, 0, cookie, before=named, after=outside, action=action, reason=reason)
         )
-        return [] if action == "left" else _replaced(frame, [(at, found.moved(outside.port))])
+        return [] if action == "left" else replaced(frame, [(at, found.moved(outside.port))])
 
 
-def _published(
+def _expected(
+    agreement: bytes, service: str, whose: Own, peer: str | None = None, standing: bool = False
+) -> Expectation:
+    first, inside = greetings(service), whose.inside
+    return Expectation(agreement, service, inside, peer, standing, first, announced=whose.outside)
+
+
+def published(
     way: Literal["out", "in"], before: Endpoint, after: Endpoint, action: Action, reason: str
 ) -> Report:
     """The report of a published endpoint."""
-    return Report(way, _DIRECT, 0, _PUBLISHED, before=before, after=after, action=action, reason=reason)
-
-
-def first_field(frame: bytes, name: bytes, body: int) -> int | None:
-    """Offset in *frame*, whose end may be missing, of the first value of a TLV 0x000C or 0x000A; or None."""
-    fields = _status_fields(frame, body) if name == SET_NICKINFO_FIELDS else _user_fields(frame, name, body)
-    with suppress(ValueError):  # the frame's end is missing
-        return next((field.at for field in fields), None)
-    return None
+    return Report(way, DIRECT, 0, _PUBLISHED, before=before, after=after, action=action, reason=reason)
 
 
 def first_in_error(frame: bytes, body: int) -> int | None:
@@ -258,7 +260,7 @@ def first_in_error(frame: bytes, body: int) -> int | None:
     return at if at is not None and frame[at : at + 2] == RELAY_BEGIN[: len(frame) - at] else None
 
 
-def _listener(data: bytes) -> Listening | None:
+def listener(data: bytes) -> Listening | None:
     """The port that a type-2 message names, unless it refuses."""
     message = relay_message(data)
     return None if message is None or message.status == REFUSED else listening(message)
@@ -272,11 +274,11 @@ def _reverse_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None
     inside = nat.inside_of(announced)
     if inside is None:
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router", announced)
-    _redirect(proposal, reverse, announced, inside)
+    redirect(proposal, reverse, announced, inside)
     return proposal.mapped_back(frame, nat, announced, inside)
 
 
-def _redirect(proposal: Proposal, reverse: ReverseConnect, before: Endpoint, after: Endpoint) -> None:
+def redirect(proposal: Proposal, reverse: ReverseConnect, before: Endpoint, after: Endpoint) -> None:
     """Put *after* in place of *before*, in the service data and in the TLVs that repeat it."""
     address = reverse.address
     reverse.address = socket.inet_aton(after.address)
@@ -291,14 +293,11 @@ def _redirect(proposal: Proposal, reverse: ReverseConnect, before: Endpoint, aft
 def _relay_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None:
     """Map a type-2 message back: its two ports differ, and its address may be in a TLV or the sender's user
     info."""
-    found = _listener(proposal.service_data)
+    found = listener(proposal.service_data)
     told = [proposal.value(tag) for tag in ADDRESSES]
-    told += [
-        tlv.value[:4]
-        for tlv in proposal.flap.payload.payload.sender.tlvs
-        if (tlv.type, len(tlv.value)) in _OF_INTEREST
-    ]
-    for address in filter(None, told):
+    told += [tlv.value[:4] for tlv in proposal.block.sender if (tlv.type, len(tlv.value)) in OF_INTEREST]
+    # With several workers each look-up asks the main process. A true message repeats one address or two.
+    for address in [*dict.fromkeys(filter(None, told))][:_MOST_TOLD]:
         text = socket.inet_ntoa(address)
         ends: list[tuple[Endpoint, Endpoint]] = []
         for port in proposal.ports():
@@ -318,54 +317,6 @@ def _relay_in(proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit] | None:
     return None
 
 
-def _status_fields(frame: bytes, body: int) -> Iterator[_Field]:
-    """The TLVs 0x000C of a SNAC(01,1E). Raises ValueError as _tlvs does."""
-    for tag, length, at in _tlvs(frame, body):
-        if tag == UserTag.DIRECT_INFO and length == _INFO.size:
-            yield _Field(0, tag, at)
-
-
-def _user_fields(frame: bytes, name: bytes, body: int) -> Iterator[_Field]:
-    """The TLVs 0x000C and 0x000A of the user-info blocks that begin at *body*.
-
-    Only its count says where the TLVs of a block end; other TLVs or another block may follow. Raises
-    ValueError as _tlvs does.
-    """
-    pos, size, block = body, len(frame), 0
-    while pos < size and (not block or name in (NICK_INFO_UPDATE, ARRIVED)):
-        pos += 1 + frame[pos]
-        if pos + 4 > size:
-            raise ValueError("a user-info block overruns its frame")
-        count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
-        pos += 4
-        for tag, length, at in _tlvs(frame, pos, count):
-            pos = at + length
-            if (tag, length) in _OF_INTEREST:
-                yield _Field(block, tag, at)
-        block += 1
-
-
-def _tlvs(frame: bytes, pos: int, count: int | None = None) -> Iterator[tuple[int, int, int]]:
-    """Type, length and offset of the value of *count* TLVs from *pos* on; without *count*, to the frame's
-    end.
-
-    Raises ValueError at a TLV that overruns the frame. If the TLV's header is complete it is yielded first,
-    for a caller that knows that the frame's end is missing.
-    """
-    size = len(frame)
-    while pos < size if count is None else count:
-        if pos + TLV_HEADER.size > size:
-            raise ValueError("a TLV's header overruns its frame")
-        tag, length = TLV_HEADER.unpack_from(frame, pos)
-        pos += TLV_HEADER.size
-        yield tag, length, pos
-        pos += length
-        if pos > size:
-            raise ValueError("a TLV's value overruns its frame")
-        if count:
-            count -= 1
-
-
 def _error_data(frame: bytes, body: int) -> int | None:
     """Offset of the data of a SNAC(04,0B) of ICBM channel 2 and reason 3; None for others."""
     if len(frame) < body + _ERROR.size:
@@ -376,7 +327,7 @@ def _error_data(frame: bytes, body: int) -> int | None:
     return at if channel == IcbmChannel.RENDEZVOUS and reason == _REASON else None
 
 
-def _replaced(frame: Frame, news: list[tuple[int, bytes]]) -> list[Edit]:
+def replaced(frame: Frame, news: list[tuple[int, bytes]]) -> list[Edit]:
     """Edits that put the bytes of *news* at their offsets of *frame*; equal bytes are left out."""
     edits: list[Edit] = []
     for at, new in sorted(news):

@@ -11,13 +11,24 @@ Get File uses the same header with types of its own; which side speaks first dep
 Direct IM: a header of 76 bytes, "ODC2", u16 76, u16 type 1, u16 subtype, u16 0, cookie[8] and more. The side
 that opened the connection speaks first. A libpurple 2.12.1 that listens closes the connection if the cookie
 is not that of the proposal, so every client that worked with it sends that cookie.
+
+ICQ's direct connections, and the chats and files of their kind: the side that opened the connection begins
+with a frame, u16 little-endian length (48 in version 7 and later, less before), FF, u16 version. From the
+sources of climm and Licq. Versions 2 (ICQ 97) to 11 are known.
+
+TLS: a handshake record, 16 03, u8 minor version, u16 length, with a ClientHello (1), or a ServerHello (2) if
+the side that connected is TLS's server. Peers of any other TLS service begin so, too.
 """
 
 from __future__ import annotations
 
 from typing import Final, Literal
 
+from nfreaim.core.address import Endpoint
 from nfreaim.core.greeting import Field, Greeting
+from nfreaim.core.helper import ANY_PORT, Expectation, Nat
+
+_SERVICES: Final = ("send-file", "get-file", "direct-im")
 
 Party = Literal["sender", "receiver"]
 """The part of the outside peer in the transfer of a file."""
@@ -33,6 +44,25 @@ _GET_FILE: Final = frozenset(
 )
 _ODC: Final = Field(0, frozenset({b"ODC2\x00\x4c\x00\x01"}))
 _ODC_COOKIE: Final = 12
+_ICQ: Final = (
+    Field(0, frozenset(bytes([size]) for size in range(0x14, 0x41))),
+    Field(1, frozenset({b"\0\xff"})),
+    Field(3, frozenset(bytes([version]) for version in range(2, 12))),
+    Field(4, frozenset({b"\0"})),
+)
+_ICQ_SERVICES: Final = frozenset({"icq-direct", "icq-reverse", "icq-relay"})
+
+TLS: Final = "tls"
+"""The name that Expectation.unverified has with ``TLS_GREETINGS``."""
+
+TLS_GREETINGS: Final[tuple[Greeting, ...]] = (
+    (
+        Field(0, frozenset({b"\x16\x03"})),
+        Field(2, frozenset(bytes([minor]) for minor in range(5))),
+        Field(5, frozenset({b"\1", b"\2"})),
+    ),
+)
+"""The greetings of a peer on a link that will be TLS."""
 
 
 def greetings(service: str, cookie: bytes | None = None, peer: Party | None = None) -> tuple[Greeting, ...]:
@@ -49,4 +79,13 @@ def greetings(service: str, cookie: bytes | None = None, peer: Party | None = No
     if service == "direct-im":
         named = () if cookie is None else (Field(_ODC_COOKIE, frozenset({cookie})),)
         return ((_ODC, *named),)
+    if service in _ICQ_SERVICES:
+        return (_ICQ,)
     return ()
+
+
+def offer_anything(nat: Nat) -> None:
+    """A message could not be read, by which its sender may have offered each of the services to a peer."""
+    unknown = Endpoint(nat.inside.address, ANY_PORT)
+    for name in _SERVICES:
+        nat.offered(Expectation(name.encode(), name, unknown, greetings=greetings(name)))

@@ -6,31 +6,34 @@ Its callers, session.py and icq.py, ask for pinholes; Proposal makes their edits
 from __future__ import annotations
 
 import socket
+from hashlib import blake2b
 from typing import Final, Literal
 
 from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.greeting import Greeting
-from nfreaim.core.helper import Nat, Report
+from nfreaim.core.helper import Expectation, Nat, Report
 from nfreaim.core.tcp.offsets import Edit, differences
+from nfreaim.helpers.oscar.capability_names import name_of
 from nfreaim.helpers.oscar.flap import SNAC_BODY, Frame
-from nfreaim.helpers.oscar.peer_greetings import Party, greetings
+from nfreaim.helpers.oscar.outline import Item, Outline
+from nfreaim.helpers.oscar.peer_greetings import TLS, TLS_GREETINGS, Party, greetings
 from nfreaim.layers.oscar_icq import REVERSE_CONNECT, SERVER_RELAY
 from nfreaim.layers.oscar_messages import (
     CAPABILITIES,
-    FLAP,
     FLAP_HEADER,
+    MAX_TLVS,
     RENDEZVOUS_HEADER,
     SNAC_FLAG_EXTRA,
     SNAC_HEADER,
-    TLV,
     TLV_HEADER,
     IcbmChannel,
     IcbmTag,
     IcbmToClient,
     RdvTag,
     RdvType,
-    Rendezvous,
+    dissect,
     rebuild,
+    rendezvous_of,
 )
 from nfreaim.layers.structs import header_struct
 
@@ -41,6 +44,7 @@ _LENGTHS: Final[dict[int, int]] = {
     tag: 2 if tag in (RdvTag.PORT, RdvTag.PORT_XOR) else 4 for tag in _EDITABLE
 }
 _NOWHERE: Final = bytes(4)
+_NO_PORT: Final = "announces no port"  # as every invitation, icon and add-in: nobody is to connect
 ICBM: Final = header_struct(IcbmToClient)
 OWN_RENDEZVOUS: Final = frozenset({REVERSE_CONNECT, SERVER_RELAY})
 """Capabilities of ICQ's own kinds: their service data names an address or a port (see icq.py)."""
@@ -49,15 +53,16 @@ _RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
 
 
 class Proposal:
-    """A dissected message whose rendezvous block is a proposal."""
+    """A message whose rendezvous block, *block*, is a proposal."""
 
-    def __init__(self, flap: FLAP, block: Rendezvous) -> None:
-        self.flap = flap
+    def __init__(self, block: Outline) -> None:
         self.block = block
-        self.request: int = flap.payload.request_id
-        self.service = CAPABILITIES.get(block.capability) or block.capability.hex()
-        self.whom = party(flap)
-        self._tlvs: dict[int, list[TLV]] = {tag: block.all(tag) for tag in _LENGTHS}
+        self.service = CAPABILITIES.get(block.capability) or name_of(block.capability)
+        self.agreement = agreement(block.agreement, plain_name(block.whom))
+        self._tlvs: dict[int, list[Item]] = {tag: [] for tag in _LENGTHS}
+        for item in block.items:
+            if item.type in _LENGTHS:
+                self._tlvs[item.type].append(item)
 
     @property
     def port(self) -> int:
@@ -86,12 +91,49 @@ class Proposal:
             peer = "sender"
         elif self.stage == 1 and self.service_data:
             peer = "receiver"
-        return () if self.secure else greetings(self.service, self.block.cookie, peer)
+        return TLS_GREETINGS if self.secure else greetings(self.service, self.block.agreement, peer)
+
+    def expectation(
+        self,
+        inside: Endpoint,
+        peer: str | None = None,
+        secure: bool = False,
+        announced: Endpoint | None = None,
+    ) -> Expectation:
+        """That a peer will connect to *inside* because of this proposal.
+
+        secure     an earlier proposal said that the link will be TLS. Then peers may begin with it, or
+                   without
+        announced  see Expectation
+        """
+        first, tls = self.greetings, secure or self.secure
+        if secure and not self.secure:
+            first += TLS_GREETINGS
+        unverified = TLS if tls else ""
+        return Expectation(
+            self.agreement,
+            self.service,
+            inside,
+            peer,
+            greetings=first,
+            unverified=unverified,
+            announced=announced,
+        )
 
     def value(self, tag: int) -> bytes | None:
         """The value of an address or port TLV, or None if it is absent."""
         tlvs = self._tlvs[tag]
         return tlvs[0].value if tlvs else None
+
+    def told(self) -> list[str]:
+        """The addresses that its sender says it is at; 0.0.0.0 if it says none."""
+        values = [self.value(tag) for tag in (RdvTag.REQUESTER_IP, RdvTag.RDV_IP)]
+        said = [value for value in values if value and value != _NOWHERE]
+        return [socket.inet_ntoa(value) for value in said or [_NOWHERE]]
+
+    def all_ports(self) -> list[int]:
+        """Each port that it names; more than one is a flaw."""
+        return [int.from_bytes(tlv.value, "big") for tlv in self._tlvs[RdvTag.PORT] if len(tlv.value) == 2]
 
     def ports(self) -> tuple[int, ...]:
         """The port as big-endian, and as little-endian, which Licq writes. Empty if there is none."""
@@ -102,7 +144,7 @@ class Proposal:
     def service_data(self) -> bytes:
         """The value of TLV 0x2711; empty if there is none, or more than one."""
         found = self.block.all(RdvTag.SVC_DATA)
-        return bytes(found[0].value) if len(found) == 1 else b""
+        return found[0].value if len(found) == 1 else b""
 
     @service_data.setter
     def service_data(self, value: bytes) -> None:
@@ -127,7 +169,7 @@ class Proposal:
         if reason := self.flaw():
             return reason
         if not self.port:
-            return "announces no port"
+            return _NO_PORT
         if all(self.value(tag) in (None, _NOWHERE) for tag in ADDRESSES):
             return "announces no address"
         return None
@@ -178,16 +220,12 @@ class Proposal:
         nat: Nat,
         before: Endpoint,
         after: Endpoint,
-        agreement: bytes | None = None,
         reason: str = "own address",
     ) -> list[Edit]:
-        """The edits of a proposal on its way out, which are reported. Without edits its pinhole is closed.
-
-        agreement  of its pinhole, if that is not the cookie
-        """
+        """The edits of a proposal on its way out, which are reported. Without edits its pinhole is closed."""
         edits = self._edits(frame)
         if edits is None:
-            nat.withdraw(agreement or self.block.cookie, "edit refused")
+            nat.withdraw(self.agreement, "edit refused")
             nat.count("unfaithful")
             return self.leave(Direction.ORIGINAL, nat, "cannot be edited in place", before)
         nat.count("rewritten")
@@ -205,9 +243,35 @@ class Proposal:
         return edits
 
     def _edits(self, frame: Frame) -> list[Edit] | None:
-        """The changes made to the layers, as edits; None if the message would have another length."""
-        data = rebuild(self.flap)
-        return differences(frame.data, data, frame.at) if len(data) == len(frame.data) else None
+        """The values that were set, as edits; None if they cannot be made in place.
+
+        The layers confirm them: dissected, the edited frame has the same values, and is rebuilt to the byte.
+        """
+        data = self.block.patched(frame.data)
+        if data is None:
+            return None
+        try:
+            flap = dissect(data)
+        except ValueError:
+            return None
+        block, told = rendezvous_of(flap), self.block.told()
+        tags = {tag for tag, _ in told}
+        if block is None or [(tlv.type, tlv.value) for tlv in block.tlvs if tlv.type in tags] != told:
+            return None
+        if rebuild(flap) != data:
+            return None
+        return differences(frame.data, data, frame.at)
+
+    def stay(self, direction: Direction, nat: Nat, reason: str, secure: bool) -> list[Edit]:
+        """Report that a proposal stays as it is, and returns no edits. *secure*: see ``expectation``.
+
+        One that goes out may bring its peer to a pinhole all the same, where its server writes the router's
+        address into it.
+        """
+        if direction is Direction.ORIGINAL:
+            for port in dict.fromkeys(self.all_ports()):
+                nat.offered(self.expectation(Endpoint(nat.inside.address, port), secure=secure))
+        return self.leave(direction, nat, reason)
 
     def leave(self, direction: Direction, nat: Nat, reason: str, named: Endpoint | None = None) -> list[Edit]:
         """Report that the message stays as it is. *named* is the endpoint it names. Returns no edits."""
@@ -233,22 +297,27 @@ class Proposal:
             direction=way,
             service=self.service,
             stage=self.stage,
-            agreement=self.block.cookie,
+            agreement=self.block.agreement,
             before=before,
             after=after,
             action=action,
             reason=reason,
+            routine=reason == _NO_PORT,
+            name=self.agreement,
         )
 
-    def _set(self, tag: int, value: bytes | None) -> None:
+    def _set(self, tag: int, value: bytes) -> None:
         for tlv in self._tlvs[tag]:
             tlv.value = value
 
 
-def party(flap: FLAP) -> bytes:
-    """The screen name of the other party of a dissected ICBM, as ``plain_name`` has it."""
-    icbm = flap.payload.payload
-    return plain_name(getattr(icbm, "sender", icbm).screen_name)
+def agreement(cookie: bytes, whom: bytes) -> bytes:
+    """The name of an agreement within its flow, from its cookie and the plain name of the other party.
+
+    The cookie alone is no name: the first one of every libpurple process is the same, so a stranger need not
+    guess it to cancel, decline or accept what others agreed on. The name does not show either of the two.
+    """
+    return blake2b(cookie + whom, digest_size=8).digest()
 
 
 def plain_name(name: bytes) -> bytes:
@@ -265,8 +334,10 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
     yet.
 
     The frame is parsed as far as its bytes go, because a search for TLVs would be misled: user-info TLVs
-    0x0003 and 0x0005 (sign-on time, member since) look exactly like an address and a port.
+    0x0003 and 0x0005 (sign-on time, member since) look exactly like an address and a port. Behind MAX_TLVS
+    nothing is edited, and each segment of an incomplete frame comes here.
     """
+    room = MAX_TLVS
     pos = body_of(frame)
     size = len(frame)
     if size < pos + ICBM.size + 1 or ICBM.unpack_from(frame, pos)[1] != _RENDEZVOUS:
@@ -276,19 +347,23 @@ def first_editable(frame: bytes, direction: Direction) -> int | None:
     if direction is Direction.REPLY:  # user info: warning level, and a count that alone ends its TLVs
         count = int.from_bytes(frame[pos + 2 : pos + 4], "big")
         pos += 4
+        if count > room:
+            return None
+        room -= count
         while count and pos + TLV_HEADER.size <= size:
             pos += TLV_HEADER.size + TLV_HEADER.unpack_from(frame, pos)[1]
             count -= 1
-    while pos + TLV_HEADER.size <= size:
+    while room and pos + TLV_HEADER.size <= size:
+        room -= 1
         tag, length = TLV_HEADER.unpack_from(frame, pos)
         pos += TLV_HEADER.size
         if tag == IcbmTag.DATA:
-            return _first_in_block(frame, pos, min(pos + length, size))
+            return _first_in_block(frame, pos, min(pos + length, size), room)
         pos += length
     return None
 
 
-def _first_in_block(frame: bytes, pos: int, size: int) -> int | None:
+def _first_in_block(frame: bytes, pos: int, size: int, room: int) -> int | None:
     if pos + RENDEZVOUS_HEADER.size > size:
         return None
     kind, _, capability = RENDEZVOUS_HEADER.unpack_from(frame, pos)
@@ -300,6 +375,9 @@ def _first_in_block(frame: bytes, pos: int, size: int) -> int | None:
     first = None
     pos += RENDEZVOUS_HEADER.size
     while pos + TLV_HEADER.size <= size:
+        if not room:
+            return None
+        room -= 1
         tag, length = TLV_HEADER.unpack_from(frame, pos)
         pos += TLV_HEADER.size
         if tag == RdvTag.USE_ARS:

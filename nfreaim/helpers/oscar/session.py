@@ -11,44 +11,45 @@ If the server is the inside end, its client is outside. Proposals that the serve
 edited as if these hosts had sent them; redirects are edited by redirects.py. The messages of that client are
 read for the end of agreements only. ICQ's direct connections are in icq.py.
 
-scapy parses a message only after its bytes have shown that it is a rendezvous.
+Messages are read as bytes (outline.py); scapy takes apart only those that are edited, to confirm the edit.
 """
 
 from __future__ import annotations
 
 import socket
-from hashlib import blake2b
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from nfreaim.core.address import Direction, Endpoint, is_reachable
-from nfreaim.core.helper import Expectation, Nat, Refused, Scan
+from nfreaim.core.address import Direction, Endpoint
+from nfreaim.core.announced import all_own
+from nfreaim.core.helper import Nat, Refused, Scan
+from nfreaim.core.reach import unreachable
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.helpers.oscar.flap import SERVER_SLACK, SNAC_BODY, FlapReader, Frame, OutOfSequence
 from nfreaim.helpers.oscar.icq import INFOS, Icq
+from nfreaim.helpers.oscar.icq_at_home import INFOS_AT_HOME, IcqAtHome
 from nfreaim.helpers.oscar.incomplete import first_in_frame
+from nfreaim.helpers.oscar.outline import Outline
+from nfreaim.helpers.oscar.peer_greetings import offer_anything
 from nfreaim.helpers.oscar.proposal import (
     ADDRESSES,
     ICBM,
     OWN_RENDEZVOUS,
     Proposal,
+    agreement,
     body_of,
     first_editable,
-    party,
     plain_name,
 )
-from nfreaim.helpers.oscar.redirects import FIRST_EDITABLE, Redirects, may_be_redirect
+from nfreaim.helpers.oscar.redirects import FIRST_EDITABLE, REQUESTS, Redirects, may_be_redirect
+from nfreaim.helpers.oscar.remembered import NONE, remembered, request_of
 from nfreaim.helpers.oscar.resync import Resync
 from nfreaim.layers.oscar_messages import (
     FLAP_HEADER,
-    SNAC_HEADER,
     TLV_HEADER,
     FlapChannel,
     IcbmChannel,
     RdvTag,
     RdvType,
-    dissect,
-    rebuild,
-    rendezvous_of,
 )
 from nfreaim.layers.oscar_names import (
     CHANNEL_MSG_TO_CLIENT,
@@ -63,12 +64,15 @@ from nfreaim.layers.oscar_redirect import REDIRECTS
 
 # By direction, for FlapReader: True marks ICBMs.
 _WANTED: Final = (
-    {CHANNEL_MSG_TO_HOST: True, CLIENT_ERR: True, SET_NICKINFO_FIELDS: False},
+    {CHANNEL_MSG_TO_HOST: True, CLIENT_ERR: True, SET_NICKINFO_FIELDS: False}
+    | dict.fromkeys(REQUESTS, False),
     {CHANNEL_MSG_TO_CLIENT: True, CLIENT_ERR: True, ICBM_ERR: False, HOST_ONLINE: False}
     | dict.fromkeys(REDIRECTS, False),
 )
 # While an ICQ client has published where it listens, every message that says who its sender is counts, too.
 _WANTED_WITH_INFOS: Final = _WANTED[1] | {CHANNEL_MSG_TO_CLIENT: False} | dict.fromkeys(INFOS, False)
+# A server inside says who its inside clients are whether or not anybody is known to have published.
+_WANTED_AT_HOME: Final = _WANTED[1] | {CHANNEL_MSG_TO_CLIENT: False} | dict.fromkeys(INFOS_AT_HOME, False)
 
 # Plain numbers: before Python 3.12 reading an enum's member costs as much as unpacking a header.
 _SIGNOFF: Final = FlapChannel.SIGNOFF.value
@@ -77,8 +81,7 @@ _RENDEZVOUS: Final = IcbmChannel.RENDEZVOUS.value
 _ORIGINAL: Final = Direction.ORIGINAL
 _REPLY: Final = Direction.REPLY
 _SHORTEST: Final = SNAC_BODY + TLV_HEADER.size  # nothing shorter can hold a byte that an edit could change
-_NONE: Final[dict[Any, Any]] = {}  # in place of the tables that most sessions never need; never changed
-_REMEMBERED: Final = 32  # proposals of one flow whose request or peer is remembered
+_NAME: Final = slice(FLAP_HEADER.size, FLAP_HEADER.size + 4)  # of a SNAC, in its frame
 
 
 class OscarHelper:
@@ -90,6 +93,8 @@ class OscarHelper:
     """
 
     __slots__ = (
+        "_accepted",
+        "_at_home",
         "_icq",
         "_peers",
         "_readers",
@@ -111,10 +116,12 @@ class OscarHelper:
         )
         self._resyncs: tuple[Resync, Resync] | None = None
         self._redirects = Redirects()
-        self._requests: dict[int, bytes] = _NONE
-        self._peers: dict[tuple[bytes, bytes], str] = _NONE
-        self._secure: dict[tuple[bytes, bytes], bool] = _NONE
+        self._requests: dict[int, bytes] = NONE
+        self._peers: dict[bytes, str] = NONE
+        self._accepted: dict[bytes, bool] = NONE
+        self._secure: dict[bytes, bool] = NONE
         self._icq = Icq()
+        self._at_home = IcqAtHome()
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         """See core.helper.Helper."""
@@ -135,7 +142,8 @@ class OscarHelper:
         nat.set_buffered(len(self._readers[0].kept) + len(self._readers[1].kept))
         edits: list[Edit] = []
         for frame in frames:
-            edits += self._frame(direction, frame, nat)
+            if frame.data[_NAME] == HOST_ONLINE or frame.channel == _SIGNOFF or nat.may_read(direction):
+                edits += self._frame(direction, frame, nat)
         hold = self._hold(direction, nat) if reader.kept else None
         return Scan(tuple(edits), hold) if edits or hold is not None else None
 
@@ -146,8 +154,8 @@ class OscarHelper:
     def _reader(self, direction: Direction, nat: Nat) -> FlapReader:
         reader = self._readers[direction]
         if direction is _REPLY:
-            infos = nat.has_standing() and not nat.server_inside
-            reader.wanted = _WANTED_WITH_INFOS if infos else _WANTED[1]
+            away = _WANTED_WITH_INFOS if nat.has_standing() else _WANTED[1]
+            reader.wanted = _WANTED_AT_HOME if nat.server_inside else away
         return reader
 
     def positions(self) -> tuple[bytes, bytes]:
@@ -193,30 +201,34 @@ class OscarHelper:
         data = frame.data
         if frame.channel == _SIGNOFF:
             return self._signoff(frame, nat)
-        name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
+        name = data[_NAME]
         body = body_of(data)
         if name == HOST_ONLINE:
             self._host_online(data, body, nat)
         elif name in REDIRECTS:
-            return (self._redirects.read(frame, nat) or []) if self._begun() else []
+            return (self._redirects.read(frame, nat, self.established) or []) if self._begun() else []
+        elif name in REQUESTS:
+            self._redirects.asked(name)
         elif name == ICBM_ERR:
-            cookie = self._requests.pop(SNAC_HEADER.unpack_from(data, FLAP_HEADER.size)[3], None)
-            if cookie is not None:
-                nat.withdraw(cookie, "the server could not deliver the proposal")
+            # It names no party, but no client can send it: the number is that of the client's own request.
+            refused = self._requests.pop(request_of(data), None)
+            if refused is not None:
+                nat.withdraw(refused, "the server could not deliver the proposal")
         elif not self.established:
             return []
         elif name == SET_NICKINFO_FIELDS:
             return [] if nat.server_inside else self._icq.status(frame, body, nat)
-        elif name in INFOS:
-            return self._icq.user_info(frame, name, body, nat)
+        elif name in INFOS_AT_HOME if nat.server_inside else name in INFOS:
+            return self._infos(frame, name, body, nat)
         elif len(data) >= body + ICBM.size:
             return self._icbm(direction, frame, body, nat)
         return []
 
     def _host_online(self, data: bytes, body: int, nat: Nat) -> None:
         """SNAC(01,03), the families that the server has: it may be the end of sign-on."""
-        families = [data[at : at + 2] for at in range(body, len(data) - 1, 2)]
-        if not self.established and self._begun() and FAMILY_ICBM in families:
+        if self.established or not self._begun():
+            return
+        if any(data[at : at + 2] == FAMILY_ICBM for at in range(body, len(data) - 1, 2)):
             self.established = True
             for reader in self._readers:
                 reader.settled = True
@@ -225,27 +237,34 @@ class OscarHelper:
     def _icbm(self, direction: Direction, frame: Frame, body: int, nat: Nat) -> list[Edit]:
         """SNAC(04,06), (04,07) or (04,0B), of whatever channel."""
         data = frame.data
-        name = data[FLAP_HEADER.size : FLAP_HEADER.size + 4]
+        name = data[_NAME]
         cookie, channel = ICBM.unpack_from(data, body)
+        if direction is _ORIGINAL and self._requests:
+            self._requests.pop(request_of(data), None)  # an error with this number is about this message now
         edits: list[Edit] = []
-        icq = not nat.server_inside
-        if icq and name == CHANNEL_MSG_TO_CLIENT and nat.has_standing():
-            edits = self._icq.user_info(frame, name, body + ICBM.size, nat)
+        if name == CHANNEL_MSG_TO_CLIENT and (nat.server_inside or nat.has_standing()):
+            edits = self._infos(frame, name, body + ICBM.size, nat)
         if channel != _RENDEZVOUS:
             return edits
         if name != CLIENT_ERR:
             return edits + self._rendezvous(direction, frame, nat)
-        answer = self._icq.client_error(direction, frame, body, nat) if icq else None
+        at = body + ICBM.size + 1
+        named = agreement(cookie, plain_name(data[at : at + data[at - 1]]) if len(data) >= at else b"")
+        answer = self._icq.client_error(direction, frame, body, named, nat)
         if answer is None:
-            at = body + ICBM.size + 1
-            whom = plain_name(data[at : at + data[at - 1]]) if len(data) >= at else b""
-            nat.withdraw(_agreement(cookie, whom, nat), "declined")
+            nat.withdraw(named, "declined")
         return answer or []
+
+    def _infos(self, frame: Frame, name: bytes, body: int, nat: Nat) -> list[Edit]:
+        """User info that begins at *body*."""
+        icq = self._at_home if nat.server_inside else self._icq
+        return icq.user_info(frame, name, body, nat)
 
     def _signoff(self, frame: Frame, nat: Nat) -> list[Edit]:
         """FLAP channel 4: the end of a session, or in the old sign-on the login reply."""
-        if len(frame.data) > FLAP_HEADER.size and self._begun():
-            edits = self._redirects.read(frame, nat)
+        if len(frame.data) > FLAP_HEADER.size and self._begun() and nat.may_read(_REPLY):
+            signing_on = self._readers[0].introduced and not self.established
+            edits = self._redirects.read(frame, nat, signing_on)
             if edits is not None:
                 return edits
         nat.withdraw_all("signed off")
@@ -253,72 +272,80 @@ class OscarHelper:
         return []
 
     def _rendezvous(self, direction: Direction, frame: Frame, nat: Nat) -> list[Edit]:
-        """A message on ICBM channel 2: the only place where scapy is used, and its result is checked."""
+        """A message on ICBM channel 2."""
         try:
-            flap = dissect(frame.data)
+            block = Outline(frame.data, body_of(frame.data))
         except ValueError:
             nat.count("malformed_messages")
+            if direction is _ORIGINAL:
+                offer_anything(nat)
             return []
-        if rebuild(flap) != frame.data:
-            nat.count("unfaithful")
-            return []
-        block = rendezvous_of(flap)
-        if block is None:
-            return []
-        if block.type == RdvType.CANCEL:
-            nat.withdraw(_agreement(block.cookie, party(flap), nat), "cancelled")
-        elif block.type == RdvType.ACCEPT:
-            nat.accepted(_agreement(block.cookie, party(flap), nat))
-        elif block.type == RdvType.PROPOSE and not (nat.server_inside and direction is _ORIGINAL):
-            return self._proposal(direction, Proposal(flap, block), frame, nat)
+        named = agreement(block.agreement, plain_name(block.whom))
+        if block.kind == RdvType.CANCEL:
+            nat.withdraw(named, self._why_over(direction, named, nat))
+        elif block.kind == RdvType.ACCEPT:
+            self._accepted = remembered(self._accepted, named, True)
+            nat.accepted(named)
+        elif block.kind == RdvType.PROPOSE and not (nat.server_inside and direction is _ORIGINAL):
+            return self._proposal(direction, Proposal(block), frame, nat)
         return []
+
+    def _why_over(self, direction: Direction, named: bytes, nat: Nat) -> str:
+        """Why an agreement was cancelled. Clients decline what they have not accepted by the same message."""
+        if (direction is _ORIGINAL) is not nat.server_inside:
+            return "cancelled"
+        return "cancelled by the peer" if named in self._accepted or named in self._peers else "declined"
 
     def _proposal(self, direction: Direction, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         nat.count("proposals")
         block = proposal.block
-        if proposal.flap.payload.payload.cookie != block.cookie:
-            return proposal.leave(direction, nat, "message and proposal have different cookies")
-        own_kind = block.capability in OWN_RENDEZVOUS and not nat.server_inside
-        if not own_kind and (reason := proposal.unfit()):
-            return proposal.leave(direction, nat, reason)
+        if block.cookie != block.agreement:
+            return self._leave(direction, proposal, nat, "message and proposal have different cookies")
+        if block.capability not in OWN_RENDEZVOUS and (reason := proposal.unfit()):
+            return self._leave(direction, proposal, nat, reason)
         if not nat.editable(direction, frame.at + (first_editable(frame.data, direction) or 0)):
-            return proposal.leave(direction, nat, "its addresses had left before its end came")
+            return self._leave(direction, proposal, nat, "its addresses had left before its end came")
         if direction is _ORIGINAL:
             return self._outgoing(proposal, frame, nat)
         if nat.server_inside:
             return self._relayed(proposal, frame, nat)
         return self._incoming(proposal, frame, nat)
 
+    def _leave(self, direction: Direction, proposal: Proposal, nat: Nat, reason: str) -> list[Edit]:
+        return proposal.stay(direction, nat, reason, proposal.agreement in self._secure)
+
     def _outgoing(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A client's proposal: announce the outside endpoint in place of its own."""
-        cookie = proposal.block.cookie
-        peer = self._peers.get((cookie, proposal.whom)) if proposal.stage > 1 else None
+        named = proposal.agreement
+        peer = self._peers.get(named) if proposal.stage > 1 else None
         if proposal.block.capability in OWN_RENDEZVOUS:
-            self._requests = _remembered(self._requests, proposal.request, cookie)
+            self._requests = remembered(self._requests, proposal.block.request, named)
             return self._icq.outgoing(proposal, frame, nat, peer)
-        inside = Endpoint(nat.inside.address, proposal.port)
-        own = socket.inet_aton(inside.address)
-        requester = proposal.value(RdvTag.REQUESTER_IP)
-        if own not in (requester, proposal.value(RdvTag.RDV_IP)):
-            return proposal.leave(Direction.ORIGINAL, nat, "not the sender's own address")
-        if requester is not None and requester != own and nat.is_ours(socket.inet_ntoa(requester)):
-            return proposal.leave(Direction.ORIGINAL, nat, "already announces the outside address")
-        # An answer need not repeat that the link will be TLS.
-        greetings = () if (cookie, proposal.whom) in self._secure else proposal.greetings
         try:
-            outside = nat.expect(Expectation(cookie, proposal.service, inside, peer, greetings=greetings))
+            told = all_own(proposal.told(), proposal.port, nat)
+        except Refused as refusal:
+            return self._leave(_ORIGINAL, proposal, nat, str(refusal))
+        inside = told[0].inside
+        announced = next((own.outside for own in told if own.outside), None)
+        # An answer need not repeat that the link will be TLS.
+        secure = named in self._secure
+        try:
+            outside = nat.expect(proposal.expectation(inside, peer, secure, announced))
         except Refused as refusal:
             return proposal.leave(Direction.ORIGINAL, nat, str(refusal))
-        proposal.move(own, inside, outside)
-        self._requests = _remembered(self._requests, proposal.request, cookie)
-        return proposal.rewritten(frame, nat, inside, outside)
+        proposal.swap_port(inside.port, outside.port)
+        for own in told:
+            proposal.swap_address(*map(socket.inet_aton, (own.announced.address, outside.address)))
+        self._requests = remembered(self._requests, proposal.block.request, named)
+        return proposal.rewritten(frame, nat, told[0].announced, outside, told[0].reason)
 
     def _relayed(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal that a server on our side relays out: announce a host of ours as it would itself.
 
         The server's client may be anybody and name any host of ours: only the server's own word counts.
         """
-        cookie = _agreement(proposal.block.cookie, proposal.whom, nat)
+        if proposal.block.capability in OWN_RENDEZVOUS:
+            return self._at_home.relayed(proposal, frame, nat)
         named = {socket.inet_ntoa(address) for tag in ADDRESSES if (address := proposal.value(tag))}
         if not any(nat.is_home(address) for address in named):
             nat.count("left")  # between two clients outside; nothing to tell
@@ -328,12 +355,11 @@ class OscarHelper:
             return proposal.leave(_REPLY, nat, "names an inside host that the server does not vouch for")
         inside = Endpoint(host, proposal.port)
         try:
-            outside = nat.expect(Expectation(cookie, proposal.service, inside, greetings=proposal.greetings))
+            outside = nat.expect(proposal.expectation(inside))
         except Refused as refusal:
             return proposal.leave(_REPLY, nat, str(refusal))
         proposal.move(socket.inet_aton(host), inside, outside)
-        reason = "host of the inside networks"
-        return proposal.rewritten(frame, nat, inside, outside, agreement=cookie, reason=reason)
+        return proposal.rewritten(frame, nat, inside, outside, reason="host of the inside networks")
 
     def _incoming(self, proposal: Proposal, frame: Frame, nat: Nat) -> list[Edit]:
         """A proposal relayed to a client: if it names one of our pinholes, name the host behind it."""
@@ -349,14 +375,13 @@ class OscarHelper:
                 proposal.move(address, announced, inside)
                 return proposal.mapped_back(frame, nat, announced, inside)
         if proposal.secure:
-            self._secure = _remembered(self._secure, (proposal.block.cookie, proposal.whom), True)
+            self._secure = remembered(self._secure, proposal.agreement, True)
         verified = proposal.value(RdvTag.VERIFIED_IP)
         if verified is not None and len(verified) == 4:
-            # The server saw this address: if we answer with a proposal of our own, only it may connect. The
-            # cookie alone does not tell whom we answer: the first one of every libpurple process is the same.
+            # The server saw this address: if we answer with a proposal of our own, only it may connect.
             peer = socket.inet_ntoa(verified)
-            if is_reachable(peer) and not nat.is_ours(peer):
-                self._peers = _remembered(self._peers, (proposal.block.cookie, proposal.whom), peer)
+            if unreachable(peer) is None and not nat.is_ours(peer):
+                self._peers = remembered(self._peers, proposal.agreement, peer)
         if proposal.block.capability in OWN_RENDEZVOUS:
             return []  # a text message, most of the time
         return proposal.leave(Direction.REPLY, nat, "names no pinhole of this router")
@@ -369,25 +394,3 @@ def _resync(direction: int) -> Resync:
         return reader
 
     return Resync(make)
-
-
-def _agreement(cookie: bytes, whom: bytes, nat: Nat) -> bytes:
-    """The name of an agreement within its flow: the cookie, as long as all of them are one client's.
-
-    A server's flow carries the proposals of all its clients to one of them, and the first cookie of every
-    libpurple process is the same: there the other party's name makes the difference, unreadably.
-    """
-    return blake2b(cookie + whom, digest_size=8).digest() if nat.server_inside else cookie
-
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
-
-def _remembered(table: dict[_K, _V], key: _K, value: _V) -> dict[_K, _V]:
-    """*table*, or one of its own in place of _NONE, with one more entry."""
-    table = table or {}
-    table[key] = value
-    if len(table) > _REMEMBERED:
-        del table[next(iter(table))]
-    return table
