@@ -6,6 +6,9 @@ from typing import Final
 
 from nfreaim.core.helper import HelperSpec
 from nfreaim.helpers.irc import IRC
+from nfreaim.helpers.msn import MSN
 from nfreaim.helpers.oscar import OSCAR
+from nfreaim.helpers.xmpp import XMPP
+from nfreaim.helpers.yahoo import YAHOO
 
-HELPERS: Final[tuple[HelperSpec, ...]] = (OSCAR, IRC)
+HELPERS: Final[tuple[HelperSpec, ...]] = (OSCAR, IRC, MSN, XMPP, YAHOO)

@@ -11,8 +11,9 @@ description of the DCC protocol"; RESUME, ACCEPT, quotes and port 0 are from mIR
 
 Who offers listens. So an offer that leaves must name the router, and a pinhole must stand behind what it
 names (``_outgoing``). An offer that arrives and names a pinhole of ours comes from the same network, and must
-name the host again (``_incoming``). RESUME and ACCEPT name a port as their writer knows it. All else leaves
-as it came: port 0 (the receiver is to listen, and will make an ordinary offer), IPv6, any other form.
+name the host again (``_incoming``). RESUME and ACCEPT name a port as their writer knows it; they count for
+the nick that was offered to, or for what its owner calls himself since. All else leaves as it came: port 0
+(the receiver is to listen, and will make an ordinary offer), IPv6, any other form.
 
 DCC has no word for "no": an agreement ends by its deadline, the sign-off or the end of the connection. It has
 no greetings, by which a pinhole could tell the right peer from others: who gets a file waits for its first
@@ -27,9 +28,11 @@ from ipaddress import IPv4Address
 from typing import Final, Literal, NamedTuple
 
 from nfreaim.core.address import Direction, End, Endpoint
+from nfreaim.core.announced import own
 from nfreaim.core.helper import Action, Expectation, HelperSpec, Nat, Refused, Report, Scan, Service
 from nfreaim.core.tcp.offsets import Edit
-from nfreaim.errors import Foreign
+from nfreaim.errors import Foreign, Malformed
+from nfreaim.helpers.irc_redaction import IrcRedactor
 
 # "++" and "*+" never give back what they took: a hostile line takes no longer to read than another.
 _MESSAGE: Final = re.compile(
@@ -46,9 +49,10 @@ _UNFINISHED: Final = re.compile(rb"[0-9]{0,10}(?: ++[0-9]*+(?:[ \x01\r].*+)?)?",
 _FIRST: Final = (b"CAP ", b"PASS ", b"NICK ", b"USER ")
 _TLS: Final = {(Direction.ORIGINAL, b"STARTTLS"), (Direction.REPLY, b"670")}
 _OVER: Final = {(Direction.ORIGINAL, b"QUIT"), (Direction.REPLY, b"ERROR")}
+_RENAMES: Final = {(Direction.REPLY, b"NICK"), (Direction.REPLY, b"QUIT")}
 _WAYS: Final[tuple[tuple[Literal["out", "in"], Action], ...]] = ("out", "rewritten"), ("in", "mapped-back")
 _LONGEST, _LONGEST_TAGGED = 512, 8191  # bytes of a line, with its CR LF
-_REMEMBERED: Final = 32  # answers of one flow whose port has to be changed
+_REMEMBERED: Final = 16  # answers of one flow whose port has to be changed: two for each offer
 
 
 class IrcHelper:
@@ -66,7 +70,7 @@ class IrcHelper:
         self.established = midstream
         self._awaited = frozenset({b"NICK", b"USER"})
         self._lines = _Lines(midstream), _Lines(midstream)  # by direction
-        self._answers: dict[tuple[Direction, bytes, bytes, int], tuple[Endpoint, Endpoint]] = {}
+        self._answers: dict[bytes, bytes] = {}
 
     def scan(self, direction: Direction, data: bytes, start: int, nat: Nat) -> Scan | None:
         """See core.helper.Helper: every byte comes here once and in order, and segments mean nothing."""
@@ -74,15 +78,22 @@ class IrcHelper:
             raise Foreign("its server is inside: what that relays is not its own to open")
         lines = self._lines[direction]
         edits: list[Edit] = []
-        for at, line in lines.feed(data, start):
+        ended = lines.feed(data, start)
+        if ended and not nat.may_read(direction):
+            if not self.established:  # a line that is not looked at may be of another protocol
+                raise Malformed("its sign-on takes too long to read")
+            ended = []
+        for at, line in ended:
             message = _MESSAGE.match(line)
             said = direction, message["command"].upper() if message else b""
             if said in _TLS:
                 raise Foreign("goes on as TLS")
             if not self.established:
                 self._sign_on(direction, at, message, nat)
-            elif said in _OVER:
+            elif said in _OVER and message and not message["user"]:  # a user's name: relayed, if it is real
                 nat.withdraw_all("signed off")
+            elif said in _RENAMES and message and message["user"]:
+                self._rename(message)
             elif dcc := _dcc_of(direction, at, message):
                 edits += self._dcc(dcc, nat)
         if not self.established and not _may_begin(direction, lines.at, lines.kept or b""):
@@ -133,12 +144,22 @@ class IrcHelper:
         possible = message and message["verb"] and _UNFINISHED.fullmatch(message.string, message.end())
         return lines.at + message.end() if message and possible else None
 
+    def _rename(self, message: re.Match[bytes]) -> None:
+        """A user has another nick, or none: what was agreed is with him, not with who takes the old one."""
+        words = message.string[message.end() :].split()
+        new = words[0].removeprefix(b":").lower() if words and message["command"].upper() == b"NICK" else b""
+        old = _hashed(message["nick"].lower())
+        for name in [name for name in self._answers if name.startswith(old)]:
+            change = self._answers.pop(name)
+            if new:
+                self._answers[_hashed(new) + name[len(old) :]] = change
+
     def _dcc(self, dcc: _Dcc, nat: Nat) -> list[Edit]:
         """What becomes of one DCC message: the edit that it needs. Whatever speaks against one is Refused."""
         editable = nat.editable(dcc.direction, dcc.start)
         if not dcc.gap:  # RESUME or ACCEPT: name the port as its reader knows it
-            change = self._answers.get((dcc.direction, dcc.verb, dcc.peer, dcc.named.port))
-            return dcc.leaves(nat, "port of an offer", change) if change and editable else []
+            change = self._answers.get(_answer(dcc.direction, dcc.verb, dcc.peer, dcc.named.port))
+            return dcc.leaves(nat, "port of an offer", _unpacked(change)) if change and editable else []
         nat.count("proposals")
         try:
             if not editable:
@@ -149,11 +170,35 @@ class IrcHelper:
             return dcc.leaves(nat, str(refusal))
         if before.port != after.port:  # then ACCEPT will follow the offer, and RESUME come against it
             back = Direction(1 - dcc.direction)
-            self._answers[dcc.direction, b"ACCEPT", dcc.peer, before.port] = before, after
-            self._answers[back, b"RESUME", dcc.peer, after.port] = after, before
+            change = _packed(before, after)
+            self._answers[_answer(dcc.direction, b"ACCEPT", dcc.peer, before.port)] = change
+            self._answers[_answer(back, b"RESUME", dcc.peer, after.port)] = change[6:] + change[:6]
             while len(self._answers) > _REMEMBERED:
                 del self._answers[next(iter(self._answers))]
         return dcc.leaves(nat, reason, (before, after))
+
+
+def _answer(direction: Direction, verb: bytes, peer: bytes, port: int) -> bytes:
+    """The name of an answer, which begins with that of the peer."""
+    return b"%b%d%b%d" % (_hashed(peer), direction, verb, port)
+
+
+def _hashed(nick: bytes) -> bytes:
+    """A nick in 8 bytes: it may fill a line, and many flows remember answers."""
+    return blake2b(nick, digest_size=8).digest()
+
+
+def _packed(before: Endpoint, after: Endpoint) -> bytes:
+    """Both endpoints in 12 bytes; two Endpoints with their texts take 300."""
+    return b"".join(IPv4Address(end.address).packed + end.port.to_bytes(2, "big") for end in (before, after))
+
+
+def _unpacked(change: bytes) -> tuple[Endpoint, Endpoint]:
+    before, after = (
+        Endpoint(str(IPv4Address(half[:4])), int.from_bytes(half[4:], "big"))
+        for half in (change[:6], change[6:])
+    )
+    return before, after
 
 
 class _Lines:
@@ -228,15 +273,11 @@ class _Dcc(NamedTuple):
 
 def _outgoing(dcc: _Dcc, nat: Nat) -> tuple[Endpoint, Endpoint, str]:
     """A client's offer: have a pinhole opened, and announce it. What may be opened is for nat to say."""
-    address, port = dcc.named
-    if not port:
+    if not dcc.named.port:
         raise Refused("passive: the receiver is to listen")
-    own = address == nat.inside.address
-    if not own and not nat.is_ours(address):  # which mIRC announces if told to ask the server for it
-        raise Refused("not the sender's own address")
-    inside = Endpoint(nat.inside.address, port)
-    outside = nat.expect(Expectation(dcc.agreement, dcc.service, inside))
-    return inside, outside, "own address" if own else "own outside address"
+    whose = own(dcc.named, nat)  # mIRC announces the outside address if told to ask the server for it
+    wanted = Expectation(dcc.agreement, dcc.service, whose.inside, announced=whose.outside)
+    return whose.inside, nat.expect(wanted), whose.reason
 
 
 def _incoming(dcc: _Dcc, nat: Nat) -> tuple[Endpoint, Endpoint, str]:
@@ -277,6 +318,7 @@ IRC: Final = HelperSpec(
     name="irc",
     ports=(6667,),
     load=lambda: IrcHelper,
+    load_redactor=lambda: IrcRedactor,
     services={"dcc-chat": Service(), "dcc-send": Service()},
     resizes=frozenset({End.CLIENT}),  # where it asks for edits that change a length
 )
