@@ -11,13 +11,15 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network
 from typing import Final, NamedTuple
 
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import Followed
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.names import COMMENT, SERVER_TIMEOUT_S
+from nfreaim.host.netfilter.names import COMMENT
 from nfreaim.host.netfilter.netlink import (
     ACKNOWLEDGE,
     DUMP,
@@ -36,9 +38,16 @@ from nfreaim.old_spellings import DEFAULT_PROTOCOL
 _SUBSYSTEM: Final = 6 << 8
 _FLUSH, _LIST, _ADD, _DELETE, _TEST, _HEADER = 4, 7, 9, 10, 11, 12
 _PROTOCOL, _SET_NAME, _DATA, _ENTRIES = 1, 2, 7, 8
-_IP, _PORT, _TIMEOUT, _PROTO, _IP2, _CIDR2, _BYTES, _PACKETS, _COMMENT = 1, 4, 6, 7, 20, 21, 24, 25, 26
+_IP, _CIDR, _PORT, _TIMEOUT, _PROTO, _IP2, _CIDR2 = 1, 3, 4, 6, 7, 20, 21
+_BYTES, _PACKETS, _COMMENT = 24, 25, 26
 _IPV4: Final = 1
 _ABSENT: Final = 4103  # IPSET_ERR_EXIST
+
+# At most as many entries are renewed by one call: if all are refused, the kernel's answers, of about 1 KiB
+# each with what the kernel adds, have to fit into the socket's buffer of 208 KiB.
+_RENEWED_AT_ONCE: Final = 64
+
+_KEPT_RENEWALS: Final = 4096  # requests of entries that are the same each time; 1 KiB each
 
 
 class FlowEntry(NamedTuple):
@@ -114,10 +123,20 @@ class _Set:
         except OSError as error:
             raise BackendError(f"ipset {self.name}: {error}") from error
 
+    def _request_all(self, requests: Sequence[tuple[int, bytes]]) -> list[int]:
+        """The same for several commands with their data."""
+        head = self._head()
+        questions = [message(_SUBSYSTEM | command, REQUEST, head + data) for command, data in requests]
+        try:
+            return self._netlink.ask_all(questions)
+        except OSError as error:
+            raise BackendError(f"ipset {self.name}: {error}") from error
+
     def _message(self, command: int, flags: int, data: bytes = b"") -> bytearray:
-        name = self.name.encode() + b"\0"
-        head = attribute(_PROTOCOL, b"\x07") + attribute(_SET_NAME, name)
-        return message(_SUBSYSTEM | command, flags, head + data)
+        return message(_SUBSYSTEM | command, flags, self._head() + data)
+
+    def _head(self) -> bytes:
+        return attribute(_PROTOCOL, b"\x07") + attribute(_SET_NAME, self.name.encode() + b"\0")
 
     def _dump(self) -> Iterator[dict[int, bytes]]:
         """The attributes of each entry. Raises BackendError."""
@@ -143,6 +162,13 @@ class FlowSet(_Set):
         """Undo ``add``; an absent entry is no error. Raises BackendError."""
         self._change(_DELETE, _flow(flow))
 
+    def has(self, flow: FlowId | FlowEntry) -> bool:
+        """Whether the set has the flow; a set that does not exist has none. Raises BackendError."""
+        code = self._request(_TEST, _flow(flow))
+        if code not in (0, _ABSENT, errno.ENOENT):
+            raise self._refused(code)
+        return code == 0
+
     def entries(self) -> list[FlowEntry]:
         """The entries of the set. Raises BackendError."""
         return [FlowEntry(_endpoint_in(entry), _address_in(entry[_IP2])) for entry in self._dump()]
@@ -151,24 +177,42 @@ class FlowSet(_Set):
 class FollowedSet(_Set):
     """The set of followed servers: server, port, client; the comment names the protocol."""
 
-    def add(self, followed: Followed) -> None:
-        """Add the server until the set's time-out; a second call begins that anew. Raises BackendError."""
-        comment = f"{COMMENT} {followed.protocol}".encode() + b"\0"
-        self._change(_ADD, nest(_DATA, _followed(followed) + attribute(_COMMENT, comment)))
+    def add(self, followed: Followed, seconds: int) -> None:
+        """Add the server for so many seconds; a second call begins that anew. Raises BackendError."""
+        seconds_left = attribute(_TIMEOUT | NETWORK_ORDER, struct.pack("!I", seconds))
+        comment = attribute(_COMMENT, f"{COMMENT} {followed.protocol}".encode() + b"\0")
+        self._change(_ADD, nest(_DATA, _followed(followed) + seconds_left + comment))
+
+    def delete(self, followed: Followed) -> None:
+        """Undo ``add``; an absent entry is no error. Raises BackendError."""
+        self._change(_DELETE, nest(_DATA, _followed(followed)))
 
     def entries(self) -> list[tuple[Followed, float]]:
-        """The followed servers in the set, and how many seconds ago each was added last.
-
-        Raises BackendError.
-        """
+        """The followed servers in the set, and how many seconds each is left. Raises BackendError."""
         return [
             (
                 Followed(_endpoint_in(entry), _address_in(entry[_IP2]), _protocol_in(entry)),
-                SERVER_TIMEOUT_S - float(int.from_bytes(entry[_TIMEOUT][:4], "big")),
+                float(int.from_bytes(entry[_TIMEOUT][:4], "big")),
             )
             for entry in self._dump()
             if _IP2 in entry  # an earlier installation's set holds no client
         ]
+
+
+class EndpointSet(_Set):
+    """A set of endpoints."""
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Add the endpoint until the set's time-out. Raises BackendError."""
+        self._change(_ADD, nest(_DATA, _endpoint(endpoint)))
+
+    def delete(self, endpoint: Endpoint) -> None:
+        """Undo ``add``; an absent entry is no error. Raises BackendError."""
+        self._change(_DELETE, nest(_DATA, _endpoint(endpoint)))
+
+    def entries(self) -> list[Endpoint]:
+        """The entries of the set. Raises BackendError."""
+        return [_endpoint_in(entry) for entry in self._dump()]
 
 
 class PinSet(_Set):
@@ -176,17 +220,24 @@ class PinSet(_Set):
 
     def add(self, entry: PinEntry) -> None:
         """Add *entry*, in place of one of the same endpoint and network. Raises BackendError."""
-        self._change(
-            _ADD,
-            nest(
-                _DATA,
-                _pin(entry)
-                + attribute(_TIMEOUT | NETWORK_ORDER, struct.pack("!I", entry.seconds))
-                + attribute(_BYTES | NETWORK_ORDER, struct.pack("!Q", entry.data))
-                + attribute(_PACKETS | NETWORK_ORDER, struct.pack("!Q", entry.verify))
-                + attribute(_COMMENT, entry.comment.encode() + b"\0"),
-            ),
-        )
+        self._change(_ADD, _whole_pin(entry))
+
+    def renew(self, entries: Sequence[PinEntry]) -> list[PinEntry]:
+        """Add *entries* again, many by one system call. Returns those that the set did not have.
+
+        Raises BackendError; what is behind the entry that was refused may not have been added then.
+        """
+        absent: list[PinEntry] = []
+        for start in range(0, len(entries), _RENEWED_AT_ONCE):
+            some = entries[start : start + _RENEWED_AT_ONCE]
+            data = [_renewal(entry) for entry in some]
+            codes = self._request_all(
+                [*((_TEST, key) for key, _ in data), *((_ADD, all_) for _, all_ in data)]
+            )
+            if code := next(filter(None, codes[len(some) :]), 0):
+                raise self._refused(code)
+            absent += [entry for entry, code in zip(some, codes, strict=False) if code == _ABSENT]
+        return absent
 
     def delete(self, entry: PinEntry) -> None:
         """Undo ``add``; an absent entry is no error. Raises BackendError."""
@@ -222,6 +273,38 @@ class NetworkSet(_Set):
         if code not in (0, _ABSENT):
             raise self._refused(code)
         return code == 0
+
+    def networks(self) -> set[IPv4Network]:
+        """The networks in the set. Raises BackendError."""
+        return {
+            IPv4Network((_address_in(entry[_IP]), entry[_CIDR][0] if _CIDR in entry else 32))
+            for entry in self._dump()
+        }
+
+    def add(self, network: IPv4Network) -> None:
+        """Put *network* into the set; one that is there already is no error. Raises BackendError."""
+        self._put(_ADD, network)
+
+    def remove(self, network: IPv4Network) -> None:
+        """Take *network* out of the set; an absent one is no error. Raises BackendError."""
+        self._put(_DELETE, network)
+
+    def _put(self, command: int, network: IPv4Network) -> None:
+        address = _address(_IP, str(network.network_address))
+        code = self._request(command, nest(_DATA, address + attribute(_CIDR, bytes([network.prefixlen]))))
+        if code not in (0, _ABSENT):
+            raise self._refused(code)
+
+    def is_edge(self, address: str) -> bool:
+        """Whether *address* is the own address of one of the networks, or its broadcast address.
+
+        Raises BackendError.
+        """
+        for network in self.networks():
+            ends = network.network_address, network.broadcast_address
+            if network.prefixlen < 31 and address in map(str, ends):
+                return True
+        return False
 
 
 class SetPresence(_Set):
@@ -265,6 +348,23 @@ def _protocol_in(entry: dict[int, bytes]) -> str:
 def _pin(entry: PinEntry) -> bytes:
     prefix = attribute(_CIDR2, bytes([entry.length]))
     return _endpoint(entry.outside) + _address(_IP2, entry.network) + prefix
+
+
+def _whole_pin(entry: PinEntry) -> bytes:
+    return nest(
+        _DATA,
+        _pin(entry)
+        + attribute(_TIMEOUT | NETWORK_ORDER, struct.pack("!I", entry.seconds))
+        + attribute(_BYTES | NETWORK_ORDER, struct.pack("!Q", entry.data))
+        + attribute(_PACKETS | NETWORK_ORDER, struct.pack("!Q", entry.verify))
+        + attribute(_COMMENT, entry.comment.encode() + b"\0"),
+    )
+
+
+@lru_cache(_KEPT_RENEWALS)
+def _renewal(entry: PinEntry) -> tuple[bytes, bytes]:
+    """The data of two requests: whether the set has *entry*, and to add it."""
+    return nest(_DATA, _pin(entry)), _whole_pin(entry)
 
 
 def _address(kind: int, address: str) -> bytes:

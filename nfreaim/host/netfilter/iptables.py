@@ -29,8 +29,9 @@ from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.ipset import pin_data
 from nfreaim.host.netfilter.legacy_tables import LegacyTables
-from nfreaim.host.netfilter.names import BUCKET_CHAIN, CHAIN, COMMENT, PIN_SET, PINHOLE_MARK
+from nfreaim.host.netfilter.names import BUCKET_CHAIN, CHAIN, COMMENT, PIN_SET
 from nfreaim.host.slim_imports import fast_iptc_import
+from nfreaim.marks import DEFAULT, Marks
 
 with fast_iptc_import():
     import iptc
@@ -38,15 +39,18 @@ with fast_iptc_import():
 _LOCK: Final = Path("/run/xtables.lock")
 _LOCK_WAIT_S: Final = 0.25  # a packet waits meanwhile, until its sender retransmits
 _TRIES: Final = 5
+# More files than the library opens at once. If it gets some of them and not the next, it may crash.
+_DESCRIPTORS: Final = 12
 _BUCKET: Final = re.compile(rf"{BUCKET_CHAIN}(\d+)")
 _DESTINATION: Final = re.compile(rf"{COMMENT} to=(?P<address>[0-9.]+):(?P<port>\d+)")
 _FORWARD: Final = re.compile(rf"{COMMENT} forward=(?P<low>\d+)-(?P<high>\d+) in=(?P<host>\S+)")
 
 
 class NatTable:
-    """The legacy nat table of this network namespace."""
+    """The legacy nat table of this network namespace. *marks* are those of the rules."""
 
-    def __init__(self) -> None:
+    def __init__(self, marks: Marks = DEFAULT) -> None:
+        self._marks = marks
         self._tables = LegacyTables()
 
     def close(self) -> None:
@@ -122,7 +126,7 @@ class NatTable:
         """
         if not forwards and not self.forwards():
             return
-        wanted = [rule for forward in forwards for rule in _forward_rules(forward)]
+        wanted = [rule for forward in forwards for rule in _forward_rules(forward, self._marks)]
 
         def change(table: Any, chain: Any) -> bool:
             for rule in chain.rules:
@@ -151,6 +155,7 @@ def _chain() -> Iterator[tuple[Any, Any]]:
     except OSError as error:
         raise BackendError(f"the lock of iptables cannot be taken: {error}; are you root?") from error
     with lock:
+        _check_descriptors(lock.fileno())
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:
@@ -165,6 +170,18 @@ def _chain() -> Iterator[tuple[Any, Any]]:
         if not table.is_chain(CHAIN):
             raise BackendError(f"chain {CHAIN} is missing in the legacy nat table: run make install-rules")
         yield table, iptc.Chain(table, CHAIN)
+
+
+def _check_descriptors(any_one: int) -> None:
+    """Raise BackendError if this process may not open as many files as the library needs."""
+    taken: list[int] = []
+    try:
+        taken += (os.dup(any_one) for _ in range(_DESCRIPTORS))
+    except OSError as error:
+        raise BackendError(f"the nat table cannot be read: {error}") from error
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -269,8 +286,10 @@ def _destination_rule(destination: Endpoint, bucket: int) -> Any:
     return rule
 
 
-def _forward_rules(forward: Forward) -> list[Any]:
+def _forward_rules(forward: Forward, marks: Marks) -> list[Any]:
     """Two rules with the same match: one sets the mark that the filter table accepts, one translates.
+
+    They are for the router's own addresses, not for what it routes to a host with a public address.
 
     Raises BackendError if an extension of iptables that they need is missing.
     """
@@ -280,12 +299,14 @@ def _forward_rules(forward: Forward) -> list[Any]:
         rule = iptc.Rule()
         rule.protocol = "tcp"
         rule.create_match("tcp").dport = f"{low}:{high}" if low < high else str(low)
+        rule.create_match("addrtype").dst_type = "LOCAL"
         rule.create_match("comment").comment = f"{COMMENT} forward={low}-{high} in={forward.host}"
         return rule
 
     try:
         mark, translate = match(), match()
-        mark.create_target("CONNMARK").set_xmark = f"{PINHOLE_MARK:#x}/{PINHOLE_MARK:#x}"
+        bits = f"{marks.pinhole | marks.forwarded:#x}"
+        mark.create_target("CONNMARK").set_xmark = f"{bits}/{bits}"
         translate.create_target("DNAT").to_destination = forward.host
     except iptc.XTablesError as error:
         raise BackendError(f"an extension of iptables is missing: {error}") from error

@@ -102,10 +102,20 @@ class LegacyTables:
         misplaced: list[RulePart] = []
         for name in self.sizes():
             info, blob = self._entries(name)
-            found, wrong = _ours(name, info, blob)
+            found, wrong = _ours(name, _table(info, blob))
             parts |= found
             misplaced += wrong
         return OurRules(parts, tuple(misplaced))
+
+    def others(self, table: str) -> bytes:
+        """A digest of other programs' rules in *table*; b"" if that does not exist. Raises BackendError."""
+        if table not in self.sizes():
+            return b""
+        digest = blake2b()
+        for rule in _table(*self._entries(table)).rules:
+            if not rule.chain.startswith(CHAIN):
+                digest.update(b"\0".join((rule.chain.encode(), rule.leads.encode(), rule.content)))
+        return digest.digest()
 
     def info(self, table: str) -> bytes:
         """The bytes of ``sizes`` for one table. The kernel makes the table if it does not exist.
@@ -137,8 +147,23 @@ class LegacyTables:
         return bytes(buffer)
 
 
-def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[RulePart, bytes], list[RulePart]]:
-    """Our parts of one table, and our jumps that are misplaced."""
+class _Rule(NamedTuple):
+    """A rule of a table: its chain, the chain that it jumps to or "", and its content without counters."""
+
+    chain: str
+    leads: str
+    content: bytes
+
+
+class _Table(NamedTuple):
+    """The built-in chains of a table, the chains that users made, and all rules but the policies."""
+
+    built_in: tuple[str, ...]
+    made: tuple[str, ...]
+    rules: list[_Rule]
+
+
+def _table(info: bytes, blob: bytes) -> _Table:
     _, valid, *rest = _INFO.unpack(info)
     begins = {rest[hook]: name for hook, name in enumerate(_HOOKS) if valid >> hook & 1}
     policies = {rest[5 + hook] for hook in range(5) if valid >> hook & 1}
@@ -154,13 +179,18 @@ def _ours(table: str, info: bytes, blob: bytes) -> tuple[dict[RulePart, bytes], 
             # A jump to the next rule is how the kernel stores a rule without a target.
             jumps = target >= 0 and target != end
             rules.append((chain, target if jumps else -1, content if jumps else content + name + value))
-    names = [name for name in heads.values() if name.startswith(CHAIN)]
+    named = [_Rule(chain, heads.get(target, ""), content) for chain, target, content in rules]
+    return _Table(tuple(begins.values()), tuple(heads.values()), named)
+
+
+def _ours(table: str, found: _Table) -> tuple[dict[RulePart, bytes], list[RulePart]]:
+    """Our parts of one table, and our jumps that are misplaced."""
+    names = [name for name in found.made if name.startswith(CHAIN)]
     if table in _FILLED:
         names = [name for name in names if name == CHAIN]
     digests = {RulePart(table, f"chain {name}"): blake2b() for name in names}
-    order: dict[str, list[RulePart | None]] = {name: [] for name in begins.values()}
-    for chain, target, content in rules:
-        leads = heads.get(target, "")
+    order: dict[str, list[RulePart | None]] = {name: [] for name in found.built_in}
+    for chain, leads, content in found.rules:
         part = RulePart(table, f"jump {chain} > {leads}") if leads.startswith(CHAIN) else None
         if chain in order:
             order[chain].append(part)

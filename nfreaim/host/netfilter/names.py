@@ -1,4 +1,4 @@
-"""Names that the rules and the daemon share: chains, sets, time-outs, and bits of packet mark and connmark.
+"""Names that the rules and the daemon share: chains, sets and time-outs. Bits of marks are in nfreaim.marks.
 
 The script rules/nfreaim-rules has the same values in its head, and `nfreaim-rules names` prints them; a test
 compares the two. No other module of the package spells one of them out.
@@ -6,7 +6,6 @@ compares the two. No other module of the package spells one of them out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 CHAIN: Final = "NFREAIM"
@@ -17,7 +16,25 @@ SERVER_CHAIN: Final = "NFREAIM_SERVER"
 OWN_CHAIN: Final = "NFREAIM_OWN"
 GATE_CHAIN: Final = "NFREAIM_GATE"
 VERIFIED_CHAIN: Final = "NFREAIM_VERIFIED"
-CHAINS: Final = (CHAIN, SERVER_CHAIN, OWN_CHAIN, GATE_CHAIN, VERIFIED_CHAIN)
+RESTORED_CHAIN: Final = "NFREAIM_RESTORED"
+"""In mangle it takes our bits off packet marks that another program took from the connmark."""
+
+ENTRY_CHAIN: Final = "NFREAIM_ENTRY"
+HELPER_CHAIN: Final = "NFREAIM_HELPER"
+"""In raw it assigns the kernel's own helpers."""
+
+LOCAL_CHAIN: Final = "NFREAIM_LOCAL"
+"""Serves clients on this router itself."""
+FLOWTABLE_CHAIN: Final = "NFREAIM_FLOWTABLE"
+"""In raw it keeps connections that have to be read out of flowtables."""
+
+TRIED_CHAIN: Final = "NFREAIM_TRIED"
+"""Exists only while the rules script tries whether the kernel has a helper."""
+
+CHAINS: Final = (
+    *(CHAIN, SERVER_CHAIN, OWN_CHAIN, GATE_CHAIN, VERIFIED_CHAIN, RESTORED_CHAIN, ENTRY_CHAIN),
+    *(HELPER_CHAIN, LOCAL_CHAIN, FLOWTABLE_CHAIN, TRIED_CHAIN),
+)
 
 BUCKET_CHAIN: Final = "NFREAIM_D"
 """Prefix of the daemon's own chains in nat; a number follows. See host.netfilter.iptables."""
@@ -28,6 +45,9 @@ LAN_SET: Final = "nfreaim_lan"
 OFFLOAD_SET: Final = "nfreaim_off"
 """Flows that skip the queue."""
 
+KNOWN_SET: Final = "nfreaim_flow"
+"""Flows that the daemon knows. Packets of others wait in queues of their own."""
+
 SKEW_SET: Final = "nfreaim_skew"
 """Skewed flows. Their packets are queued without bypass, because only a daemon can translate them."""
 
@@ -37,39 +57,49 @@ SERVER_SET: Final = "nfreaim_srv"
 PIN_SET: Final = "nfreaim_pin"
 """Pinholes."""
 
-SETS: Final = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET)
+SHUT_SET: Final = "nfreaim_shut"
+"""Outside endpoints of pinholes that were closed just now, where new connections get no answer."""
+
+LOCAL_SET: Final = "nfreaim_local"
+"""Flows of clients on this router that are served. The rules fill it."""
+
+SETS: Final = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET, KNOWN_SET, SHUT_SET, LOCAL_SET)
 
 OFFLOAD_TIMEOUT_S: Final = 3600
+KNOWN_TIMEOUT_S: Final = 7200
+MOST_KNOWN: Final = 1048576
+"""Entries of the set of known flows."""
 SKEW_TIMEOUT_S: Final = 432000
-SERVER_TIMEOUT_S: Final = 7200
+SERVER_TIMEOUT_S: Final = 180
 PIN_TIMEOUT_S: Final = 600
 """Of an entry that is added without a time-out of its own; the daemon always gives one."""
+SHUT_TIMEOUT_S: Final = 30
+MOST_SHUT: Final = 1024
+"""Entries of that set."""
 
 COMMENT: Final = "nfreaim"
 """The comment of every rule and entry of ours begins with it; in a protocol's rules the protocol's name
 follows."""
 
-PACKET_MARK_MASK: Final = 0x9D0000
-CONNMARK_MASK: Final = 0x600000
+FLOWTABLE_HELPER: Final = "nfreaim"
+"""The helper of connection tracking that these connections get, see host.netfilter.conntrack_helper."""
 
+OWN_GROUP: Final = 28262
+"""The group of the sockets that send the daemon's own packets."""
 
-def bits(mask: int) -> Iterator[int]:
-    """The bits that are set in *mask*, the lowest first."""
-    while mask:
-        yield mask & -mask
-        mask &= mask - 1
-
-
-SKEWED_MARK, DONE_MARK, OWN_MARK, INSIDE_MARK, VERIFIED_MARK = bits(PACKET_MARK_MASK)
-"""Packet marks.
-
-SKEWED    set by the rules: the packet's flow is skewed
-DONE      set by the daemon on a packet that it changed, so that the rules do not queue it again
-OWN       set by the daemon on a packet of its own making
-INSIDE    set beside OWN if that packet goes to an inside host
-VERIFIED  set by the daemon: the packet's connection is verified, and the rules stop queueing it
-"""
-
-PINHOLE_MARK, UNVERIFIED_MARK = bits(CONNMARK_MASK)
-"""Connmark bits. PINHOLE: the connection came through a pinhole. UNVERIFIED: its first bytes still have to be
-verified."""
+TEST_LAN: Final = "nfrtest-lan"
+"""The inside interface of a self-test; it exists only as long as that runs."""
+TEST_WAN: Final = "nfrtest-wan"
+TEST_CHAIN: Final = "NFRTEST"
+"""In several tables it leads the packets of a self-test to our chains."""
+TEST_TABLE: Final = "nfrtest"
+"""Of nftables: it traces the packets of a self-test."""
+TEST_CLIENT: Final = "192.0.2.2"
+TEST_SERVER: Final = "192.0.2.6"
+TEST_OUTSIDE: Final = "192.0.2.5"
+TEST_CLIENTS: Final = "192.0.2.0/30"
+"""The inside network of a self-test."""
+TEST_RULE: Final = 19
+"""The preference of a self-test's `ip rule`s."""
+TEST_ROUTES: Final = 19202
+"""The number of its routing table."""

@@ -1,4 +1,5 @@
-"""Netlink to the kernel's netfilter subsystems: framing of messages, attributes, questions and answers.
+"""Netlink to the kernel: framing of messages, attributes, questions and answers, for its netfilter subsystems
+and for its routes and neighbours.
 
 This module packs and parses messages itself because packets wait for them: a question takes about 10 µs, and
 400 µs through pyroute2's socket. Layouts: linux/netlink.h. The layouts of a subsystem are in the module that
@@ -10,11 +11,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 NETFILTER: Final = 12
 """The netlink protocol, NETLINK_NETFILTER."""
+
+ROUTE: Final = 0
+"""The netlink protocol, NETLINK_ROUTE: links, addresses, routes and neighbours."""
 
 REQUEST: Final = 0x001
 ACKNOWLEDGE: Final = 0x004
@@ -28,7 +32,7 @@ _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence number
 _FAMILY: Final = struct.Struct("=BBH")  # struct nfgenmsg: address family, version, resource
 _ATTRIBUTE: Final = struct.Struct("=HH")  # length, type
 _ERROR, _DONE = 2, 3  # message types
-_SEQUENCE_AT: Final = 8
+_FLAGS_AT, _SEQUENCE_AT = 6, 8
 
 HEADERS_SIZE: Final = _HEADER.size + _FAMILY.size
 """Bytes of a netfilter message before its attributes."""
@@ -44,8 +48,8 @@ class KernelRefusedError(OSError):
 class Netlink:
     """A socket for questions. *patience_s* bounds the wait for an answer, because packets wait meanwhile."""
 
-    def __init__(self, patience_s: float = 1.0) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
+    def __init__(self, patience_s: float = 1.0, protocol: int = NETFILTER) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.settimeout(patience_s)
         self._sequence = 0
 
@@ -64,8 +68,40 @@ class Netlink:
             if _HEADER.unpack_from(answer)[3] == sequence:
                 return answer
 
+    def ask_all(self, questions: Sequence[bytearray]) -> list[int]:
+        """Send *questions*, which ask for no acknowledgement, by one system call.
+
+        Returns the error number of each, or 0. At most some dozens, because all errors wait in the socket's
+        buffer. Raises OSError.
+        """
+        numbers = [self._number(question) for question in questions]
+        struct.pack_into("=H", questions[-1], _FLAGS_AT, REQUEST | ACKNOWLEDGE)
+        self._socket.send(b"".join(questions))
+        codes = dict.fromkeys(numbers, 0)
+        last = 0
+        while last != numbers[-1]:  # the kernel answers in order, and only errors but for the last
+            answer = self._socket.recv(65536)
+            last = _HEADER.unpack_from(answer)[3]
+            if last in codes:
+                codes[last] = error_of(answer) or 0
+        return list(codes.values())
+
+    def set_option(self, level: int, option: int) -> None:
+        """Switch a socket option on. Raises OSError."""
+        self._socket.setsockopt(level, option, 1)
+
     def dump(self, question: bytearray) -> Iterator[bytes]:
-        """The attributes of each message that answers *question*, a request for a dump. Raises OSError."""
+        """The attributes of each netfilter message that answers *question*, a request for a dump.
+
+        Raises OSError.
+        """
+        return (body[_FAMILY.size :] for body in self.bodies(question))
+
+    def bodies(self, question: bytearray) -> Iterator[bytes]:
+        """What stands behind the header of each message that answers *question*, a request for a dump.
+
+        Raises OSError.
+        """
         sequence = self._send(question)
         while True:
             for kind, number, body in _messages(self._socket.recv(65536)):
@@ -75,19 +111,33 @@ class Netlink:
                     return
                 if kind == _ERROR:
                     raise KernelRefusedError(-int(struct.unpack_from("=i", body)[0]))
-                yield body[_FAMILY.size :]
+                yield body
 
     def _send(self, question: bytearray) -> int:
+        sequence = self._number(question)
+        self._socket.send(question)
+        return sequence
+
+    def _number(self, question: bytearray) -> int:
+        """Give *question* the next sequence number, and return that."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         struct.pack_into("=I", question, _SEQUENCE_AT, self._sequence)
-        self._socket.send(question)
         return self._sequence
 
 
 def message(kind: int, flags: int, attributes: bytes = b"", family: int = socket.AF_INET) -> bytearray:
     """A netfilter message of type *kind* (subsystem << 8 | command). ``Netlink`` sets its sequence number."""
-    size = HEADERS_SIZE + len(attributes)
-    return bytearray(_HEADER.pack(size, kind, flags, 0, 0) + _FAMILY.pack(family, 0, 0) + attributes)
+    return framed(kind, flags, _FAMILY.pack(family, 0, 0) + attributes)
+
+
+def framed(kind: int, flags: int, body: bytes) -> bytearray:
+    """A message of type *kind* with this *body*: a header of the subsystem's own, and attributes."""
+    return bytearray(_HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body)
+
+
+def body_of(answer: bytes) -> bytes:
+    """What stands behind the netlink header of *answer*, a single message."""
+    return answer[_HEADER.size : _HEADER.unpack_from(answer)[0]]
 
 
 def error_of(answer: bytes) -> int | None:

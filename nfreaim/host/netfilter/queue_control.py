@@ -7,21 +7,23 @@ from collections.abc import Callable
 from nfreaim.core.address import FlowId
 from nfreaim.core.backend import Followed
 from nfreaim.host.netfilter.ipset import FlowSet, FollowedSet
-from nfreaim.host.netfilter.names import OFFLOAD_SET, SERVER_SET, SERVER_TIMEOUT_S
+from nfreaim.host.netfilter.names import KNOWN_SET, OFFLOAD_SET, SERVER_SET, SERVER_TIMEOUT_S
 
 
 class LinuxQueueControl:
-    """core.backend.QueueControl. It remembers followed servers for as long as the set keeps their entries."""
+    """core.backend.QueueControl. It remembers the entries of followed servers, to put them back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._offloaded = FlowSet(OFFLOAD_SET)
+        self._known = FlowSet(KNOWN_SET)
         self._servers = FollowedSet(SERVER_SET)
-        self._named: dict[Followed, float] = {}  # when a redirect named each last; the oldest first
+        self._entries: dict[Followed, float] = {}  # when each ends
 
     def close(self) -> None:
         """Close the sockets."""
         self._offloaded.close()
+        self._known.close()
         self._servers.close()
 
     # --- core.backend.QueueControl ---
@@ -32,45 +34,56 @@ class LinuxQueueControl:
     def undo_offload(self, flow: FlowId) -> None:
         self._offloaded.delete(flow)
 
+    def know(self, flow: FlowId) -> None:
+        self._known.add(flow)
+
+    def forget(self, flow: FlowId) -> None:
+        self._known.delete(flow)
+
     def queue_server(self, followed: Followed) -> None:
-        self._servers.add(followed)
-        self._remember(followed, self._clock())
+        self._servers.add(followed, SERVER_TIMEOUT_S)
+        self._entries[followed] = self._clock() + SERVER_TIMEOUT_S
+
+    def unqueue_server(self, followed: Followed) -> None:
+        self._entries.pop(followed, None)
+        self._servers.delete(followed)
 
     # --- start and stop ---
 
-    def load(self) -> list[Followed]:
-        """Take over the followed servers that an earlier daemon left in the set. Raises BackendError."""
-        now = self._clock()
-        for followed, age_s in sorted(self._servers.entries(), key=lambda entry: -entry[1]):
-            self._remember(followed, now - age_s)
-        return list(self._named)
+    def load(self) -> list[tuple[Followed, float]]:
+        """The followed servers that an earlier daemon left in the set, and the seconds that each is left.
 
-    def queue_everything(self) -> None:
+        None is left longer than SERVER_TIMEOUT_S, as an earlier version's would be. Raises BackendError.
+        """
+        found: list[tuple[Followed, float]] = []
+        for followed, seconds in self._servers.entries():
+            if seconds > SERVER_TIMEOUT_S:
+                self._servers.add(followed, SERVER_TIMEOUT_S)
+            found.append((followed, min(seconds, SERVER_TIMEOUT_S)))
+            self._entries[followed] = self._clock() + found[-1][1]
+        return found
+
+    def queue_everything(self, stopping: bool = False) -> None:
         """Undo every ``offload``: without a daemon such an entry would let later connections pass unread.
+
+        stopping  undo every ``know``, too: no process of this daemon goes on
 
         Raises BackendError.
         """
         self._offloaded.flush()
+        if stopping:
+            self._known.flush()
 
-    # --- workers, and the watch over the rules ---
-
-    def followed(self) -> list[tuple[Followed, float]]:
-        """The followed servers, and when a redirect named each last; the oldest first."""
-        now = self._clock()
-        while self._named and now - next(iter(self._named.values())) > SERVER_TIMEOUT_S:
-            del self._named[next(iter(self._named))]
-        return list(self._named.items())
+    # --- the watch over the rules ---
 
     def put_back(self) -> list[Followed]:
         """Add the entries that another program removed, and return them. Raises BackendError."""
-        if not self.followed():
+        now = self._clock()
+        self._entries = {followed: until for followed, until in self._entries.items() if until - now >= 1}
+        if not self._entries:
             return []
         present = {followed for followed, _ in self._servers.entries()}
-        missing = [followed for followed in self._named if followed not in present]
+        missing = [followed for followed in self._entries if followed not in present]
         for followed in missing:
-            self._servers.add(followed)
+            self._servers.add(followed, int(self._entries[followed] - now))
         return missing
-
-    def _remember(self, followed: Followed, named: float) -> None:
-        self._named.pop(followed, None)
-        self._named[followed] = named

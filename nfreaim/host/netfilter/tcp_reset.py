@@ -1,8 +1,10 @@
-"""ResetSender: sends TCP resets for connections that can no longer be translated.
+"""ResetSender: sends packets of ours on connections of others: resets for connections that can no longer be
+translated, and bytes that were taken into custody.
 
-A reset carries the sequence numbers that its receiver knows. A reset towards outside is tracked and
+A packet carries the sequence numbers that its receiver knows. One towards outside is tracked and
 translated like any packet of its connection. One towards inside must not be tracked, because connection
-tracking knows the outside's sequence numbers only. The rules tell the two apart by their packet mark.
+tracking knows the outside's sequence numbers only. The rules tell the two apart by their destination, and
+ours from other packets by the socket's group.
 Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1; answer to a segment: RFC 9293 section 3.10.7.
 """
 
@@ -10,29 +12,27 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
 from typing import Final
 
 from nfreaim.core.address import flow_id, reverse
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment, bare_packet
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.names import INSIDE_MARK, OWN_MARK
+from nfreaim.host.netfilter.own_packets import own_group
 
 log = logging.getLogger(__name__)
 
-_SO_MARK: Final = 36
 # Far enough before a segment's number to be old also where edits shortened the stream, and near enough for
 # connection tracking, which accepts numbers of up to a window before.
 _BEFORE: Final = 2048
 
 
 class ResetSender:
-    """A raw socket. *is_inside* says whether an address is that of an inside host or of this router."""
+    """A raw socket."""
 
-    def __init__(self, is_inside: Callable[[str], bool]) -> None:
-        self._is_inside = is_inside
+    def __init__(self) -> None:
         try:
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            with own_group():
+                self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         except OSError as error:
             raise BackendError(f"no raw socket: {error}; is CAP_NET_RAW there?") from error
         self._socket.setblocking(False)
@@ -58,11 +58,13 @@ class ResetSender:
 
     def send(self, key: bytes, seq: int, ack: int, flags: int = RST | ACK) -> None:
         """Send a packet with the addresses and ports of *key* (see Segment). Raises nothing."""
-        target = socket.inet_ntoa(key[4:8])
+        self.send_packet(bare_packet(key, seq, ack, flags))
+
+    def send_packet(self, raw: bytes) -> None:
+        """Send the IPv4 packet *raw* where its header says. Raises nothing."""
+        target = socket.inet_ntoa(raw[16:20])
         try:
-            mark = OWN_MARK | (INSIDE_MARK if self._is_inside(target) else 0)
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
-            self._socket.sendto(bare_packet(key, seq, ack, flags), (target, 0))
-        except (OSError, BackendError) as error:
-            # The end concerned will send again, and be answered again.
-            log.warning("reset towards %s was not sent: %s", target, error)
+            self._socket.sendto(raw, (target, 0))
+        except OSError as error:
+            # It is sent again: a reset when the end concerned sends again, anything else after a while.
+            log.warning("a packet of ours towards %s was not sent: %s", target, error)
