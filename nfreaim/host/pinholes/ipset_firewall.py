@@ -2,8 +2,8 @@
 
 Opening, closing or narrowing a pinhole changes the set, which takes a few microseconds however many pinholes
 are open. Only the first pinhole of a destination replaces the nat table. The order is always: rule of the
-destination, set entry, verdict. An entry holds the whole pinhole, so that the kernel closes the pinhole at
-its deadline whether or not a daemon runs, and a restarted daemon reads it back.
+destination, set entry, verdict. An entry holds the whole pinhole with its deadline, so that a restarted
+daemon reads it back. Its time-out is short, and renewed while the daemon lives (host.pinholes.leases).
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.ipset import PinEntry, PinSet, pin_data, pin_destination
 from nfreaim.host.netfilter.iptables import NatTable
 from nfreaim.host.netfilter.names import COMMENT, PIN_SET
-from nfreaim.host.pinholes.foreign_forwards import foreign_forwards
+from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
+from nfreaim.host.pinholes.leases import LEASE_S, Leases
+from nfreaim.host.pinholes.mark_watch import MarkWatch
+from nfreaim.marks import DEFAULT, Marks
 from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
 log = logging.getLogger("nfreaim")
@@ -37,6 +40,7 @@ log = logging.getLogger("nfreaim")
 _PINHOLE_COMMENT: Final = re.compile(
     rf"{COMMENT} in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+) for=(?P<service>\S+)"
     r" cookie=(?P<agreement>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)(?: proto=(?P<protocol>\S+))?"
+    r"(?: unverified=(?P<unverified>\S+))?(?: told=(?P<told>\S+))?"
 )
 _EVERYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # a set of the kernel cannot hold a /0
 
@@ -50,28 +54,39 @@ _BATCH: Final = 16  # at most as many rules removed at once; each takes millisec
 
 
 class IpsetFirewall:
-    """core.firewall.pinhole.Firewall. *clock* is the clock of the deadlines."""
+    """core.firewall.pinhole.Firewall. *clock* is the clock of the deadlines, *marks* are the rules'.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._foreign: list[range] = []
+    foreign        what other rules forward: no pinhole is opened on these ports
+    foreign_marks  what other rules do to connmarks: no pinhole is opened that cannot work
+    """
+
+    def __init__(self, clock: Callable[[], float], marks: Marks = DEFAULT) -> None:
+        self.foreign = ForeignForwards(clock)
+        self.foreign_marks = MarkWatch(clock, marks)
         self._clock = clock
         self._set = PinSet(PIN_SET)
-        self._nat = NatTable()
+        self._nat = NatTable(marks)
         self._destinations = _Destinations(self._nat, clock)
         self._destination_of: dict[Endpoint, Endpoint] = {}
+        self._leases = Leases()
+        self._troubled = False
 
     def close_sockets(self) -> None:
         """Close the sockets."""
         self._set.close()
         self._nat.close()
+        self.foreign.close()
+        self.foreign_marks.close()
 
     # --- core.firewall.pinhole.Firewall ---
 
     def open(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
+        self.foreign_marks.require()
         destination = _destination(pinhole)
         data = pin_data(destination, self._destinations.make_ready(destination))
-        wanted = self._entries(pinhole, data)
-        old = [] if earlier is None else self._entries(earlier, data)
+        now = self._clock()
+        wanted = self._entries(pinhole, now, data)
+        old = [] if earlier is None else self._entries(earlier, now, data)
         kept = {entry.network for entry in wanted}
         try:
             for entry in wanted:
@@ -86,10 +101,12 @@ class IpsetFirewall:
                 for entry in old:
                     self._set.add(entry)
             raise
+        self._leases.written(pinhole, now)
         self._use(pinhole.outside, destination)
 
     def close(self, pinhole: Pinhole) -> None:
-        for entry in self._entries(pinhole):
+        self._leases.gone(pinhole.outside)
+        for entry in self._entries(pinhole, self._clock()):
             self._set.delete(entry)
         destination = self._destination_of.pop(pinhole.outside, None)
         if destination is not None:
@@ -113,8 +130,43 @@ class IpsetFirewall:
             self._use(entry.outside, destination)
         return [*found.values()]
 
+    def left(self) -> Sequence[Pinhole]:
+        """What ``list`` returns, with the deadlines that hold if no daemon renews the entries."""
+        ends = {it.outside: self._clock() + (it.seconds or math.inf) for it in self._set.entries()}
+        return [
+            replace(pinhole, deadline=min(pinhole.deadline, ends.get(pinhole.outside, 0.0)))
+            for pinhole in self.list()
+        ]
+
+    def renew(self, pinholes: Sequence[Pinhole]) -> Sequence[Pinhole]:
+        now = self._clock()
+        due = self._leases.due(pinholes, now)
+        entries = [entry for pinhole in due for entry in self._entries(pinhole, now, self._data(pinhole))]
+        try:
+            absent = {entry.outside for entry in self._set.renew(entries)}
+        except BackendError as error:
+            level = logging.DEBUG if self._troubled else logging.WARNING
+            log.log(level, "pinholes cannot be renewed, and end in %d s: %s", LEASE_S, error)
+            self._troubled = True
+            raise
+        self._troubled = False
+        lapsed = {pinhole.outside for pinhole in due if self._leases.lapsed(pinhole, now)} & absent
+        for pinhole in due:
+            self._leases.written(pinhole, now)
+        if lapsed:
+            log.warning(
+                "%d pinholes were closed for a while, because the daemon had no time to renew them for %d s;"
+                " they are open again",
+                len(lapsed),
+                LEASE_S,
+            )
+        return [pinhole for pinhole in due if pinhole.outside in absent - lapsed]
+
     def busy(self, outside: Endpoint) -> bool:
-        return self.forwarded_by_others(outside.port) or _taken(outside)
+        return self.foreign.has(outside.port) or _taken(outside)
+
+    def forwarded(self, outside: Endpoint) -> bool:
+        return self.foreign.has(outside.port)
 
     def prepare(self, host: str) -> None:
         self._destinations.prepare(Endpoint(host, 0))
@@ -123,14 +175,6 @@ class IpsetFirewall:
         self._destinations.upkeep()
 
     # --- start and stop ---
-
-    def refresh_foreign_forwards(self) -> None:
-        """Read again which ports other rules forward; takes some milliseconds."""
-        self._foreign = foreign_forwards()
-
-    def forwarded_by_others(self, port: int) -> bool:
-        """Whether another rule than ours forwards TCP port *port* already."""
-        return any(port in ports for ports in self._foreign)
 
     def set_forwards(self, forwards: Sequence[Forward]) -> None:
         """Make *forwards* the forwards in the kernel (see NatTable.set_forwards). Raises BackendError."""
@@ -153,15 +197,24 @@ class IpsetFirewall:
             self._destination_of[outside] = destination
             self._destinations.use(destination)
 
-    def _entries(self, pinhole: Pinhole, data: int = 0) -> Sequence[PinEntry]:
-        """The pinhole's entries: one for each peer, or two for everybody."""
-        seconds = 0 if pinhole.standing else max(1, math.ceil(pinhole.deadline - self._clock()))
+    def _data(self, pinhole: Pinhole) -> int:
+        """The data of its entries, whose destination is known."""
+        destination = self._destination_of[pinhole.outside]
+        return pin_data(destination, self._destinations.buckets[destination])
+
+    def _entries(self, pinhole: Pinhole, now: float, data: int = 0) -> Sequence[PinEntry]:
+        """The pinhole's entries, as they are written now: one for each peer, or two for everybody."""
+        seconds = self._leases.seconds(pinhole, now)
         networks = [(peer, 32) for peer in pinhole.peers] or _EVERYBODY
         comment = (
             f"{COMMENT} in={pinhole.inside} flow={pinhole.flow.client}>{pinhole.flow.server}"
             f" for={pinhole.service} cookie={pinhole.agreement.hex()} until={pinhole.deadline:.3f}"
             f" since={pinhole.since:.3f} proto={pinhole.protocol}"
         )
+        if pinhole.unverified:
+            comment += f" unverified={pinhole.unverified}"
+        if pinhole.told is not None:
+            comment += f" told={pinhole.told}"
         return [
             PinEntry(pinhole.outside, network, length, seconds, data, verify=pinhole.verify, comment=comment)
             for network, length in networks
@@ -289,6 +342,8 @@ def _parse(entry: PinEntry) -> Pinhole | None:
             since=float(found["since"]),
             verify=entry.verify,
             protocol=found["protocol"] or DEFAULT_PROTOCOL,
+            unverified=found["unverified"] or "",
+            told=_endpoint(found["told"]) if found["told"] else None,
         )
     except ValueError:
         return None

@@ -87,6 +87,21 @@ class LinuxFlowStore:
         if not skewed:
             self.forget_record(key)
 
+    def is_skewed(self, raw: bytes) -> bool:
+        """Whether the set has the flow of a packet, whoever sent that.
+
+        If the kernel does not answer it counts as skewed: one that is must not pass untranslated.
+        """
+        start = (raw[0] & 15) * 4 if raw else 0
+        if not 20 <= start <= len(raw) - 20:
+            return False
+        there = flow_id(raw[12:20] + raw[start : start + 4])
+        try:
+            return self._skewed.has(there) or self._skewed.has(FlowId(there.server, there.client))
+        except BackendError as error:
+            log.warning("%s: whether it was edited is not known, so it will be reset: %s", there, error)
+            return True
+
     # --- start and stop ---
 
     def prepare(self) -> None:
