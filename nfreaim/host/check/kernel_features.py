@@ -11,21 +11,26 @@ from typing import Final
 from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import run, which
 from nfreaim.host.netfilter import queue_stats
-from nfreaim.host.netfilter.netlink import NETFILTER, REQUEST, Netlink, error_of, message
+from nfreaim.host.netfilter.netlink import REQUEST, Netlink, error_of, message
 
 # The kernel features that the rules use, by name; each as a rule for a scratch namespace.
 FEATURES = {
     "NFQUEUE target": "-t raw -A PREROUTING -j NFQUEUE --queue-num 1 --queue-bypass",
     "set match": "-t raw -A PREROUTING -m set --match-set probe src",
+    "SET target": "-t raw -A OUTPUT -j SET --add-set probe2 src,src,dst --exist",
     "CT target": "-t raw -A OUTPUT -j CT --notrack",
     "MARK target": "-t raw -A PREROUTING -j MARK --set-xmark 0x1/0x1",
+    "owner match": "-t raw -A OUTPUT -p tcp -m owner --gid-owner 1 --suppl-groups",
     "mark match": "-t raw -A OUTPUT -m mark --mark 0x1/0x1",
     "addrtype match": "-t raw -A PREROUTING -m addrtype --dst-type LOCAL",
     "limit match": "-t raw -A PREROUTING -m limit --limit 5000/second --limit-burst 5000",
+    "hashlimit match": "-t mangle -A FORWARD -p tcp -m hashlimit --hashlimit-above 9/second"
+    " --hashlimit-mode srcip,srcport --hashlimit-name probe",
     "multiport match": "-t mangle -A POSTROUTING -p tcp -m multiport --sports 1,2",
     "set match of counters": "-t nat -A PREROUTING -m set --match-set probe3 dst,dst,src"
     " ! --update-counters --bytes-lt 2",
     "DNAT target": "-t nat -A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.1:1",
+    "bpf match": '-t mangle -A FORWARD -m bpf --bytecode "1,6 0 0 0"',
     "CONNMARK target": "-t nat -A PREROUTING -j CONNMARK --set-xmark 0x1/0x1",
     "comment match": "-t nat -A PREROUTING -m comment --comment probe",
     "connmark match": "-t filter -A FORWARD -m connmark --mark 0x1/0x1",
@@ -34,14 +39,23 @@ FEATURES = {
 _SETS = {
     "hash:net set": "probe hash:net",
     "hash:ip,port,ip set": "probe2 hash:ip,port,ip timeout 9 comment",
+    "hash:ip,port set": "probe4 hash:ip,port timeout 9",
     "hash:ip,port,net set": "probe3 hash:ip,port,net timeout 9 counters comment",
 }
+_NO_TABLE: Final = 3
+_LEGACY_REMEDY: Final = (
+    "modprobe -a ip_tables iptable_raw iptable_mangle iptable_nat iptable_filter says which one is missing;"
+    " a kernel built without CONFIG_IP_NF_IPTABLES_LEGACY has none of them, and another one is needed"
+)
 _GET_STATISTICS: Final = 1 << 8 | 5  # conntrack subsystem, IPCTNL_MSG_CT_GET_STATS
 
 
 def features() -> Checks:
     """Try each set, match and target in a new network namespace, which ends with the shell in it."""
     if which("iptables-legacy") is None or which("ipset") is None or os.geteuid() != 0:
+        return
+    if problem := _no_legacy_tables():
+        yield Check("FAIL", f"the kernel has no legacy iptables tables: {problem}", _LEGACY_REMEDY)
         return
     lines = [f"ipset create {words} && echo '{name}'" for name, words in _SETS.items()]
     lines += [f"iptables-legacy -w {words} && echo '{name}'" for name, words in FEATURES.items()]
@@ -57,6 +71,15 @@ def features() -> Checks:
         )
     if not lacking:
         yield Check("ok", f"kernel features: {', '.join((*_SETS, *FEATURES))}")
+
+
+def _no_legacy_tables() -> str:
+    """What iptables says of the first of the tables that it cannot use here; "" if it can use all."""
+    tables = ("raw", "mangle", "nat", "filter")
+    tries = [f"iptables-legacy -w -t {table} -S >/dev/null || exit 3" for table in tables]
+    tried = run(["unshare", "--net", "sh", "-c", "; ".join(tries)])
+    lines = tried.stderr.strip().splitlines()
+    return lines[0] if tried.returncode == _NO_TABLE and lines else ""
 
 
 def conntrack() -> Checks:
@@ -83,15 +106,15 @@ def forwarding() -> Checks:
 
 
 def queue(number: int) -> Checks:
-    if not queue_stats.PATH.exists():
-        yield Check("FAIL", "the kernel has no nfnetlink_queue", "modprobe nfnetlink_queue")
+    if not queue_stats.available():
+        yield Check("FAIL", "the kernel has no nfnetlink_queue", "modprobe nfnetlink_queue says why")
         return
     found = next((found for found in queue_stats.queues() if found.number == number), None)
     if found is None:
         yield Check("ok", f"queue {number} is free (nfreaim is not running here; traffic passes unread)")
         return
-    holder = _socket_holder(found.port)
-    if any(Path(word).name == "nfreaim" for word in holder.split()):
+    _, holder = queue_stats.server_of(found)
+    if queue_stats.is_ours(holder):
         yield Check("ok", f"queue {number} is served by nfreaim")
     else:
         yield Check(
@@ -101,19 +124,3 @@ def queue(number: int) -> Checks:
         yield Check(
             "warn", f"queue {number} has lost {lost} packets", "the machine is too busy for its traffic"
         )
-
-
-def _socket_holder(port: int) -> str:
-    """Command line of the process that holds the netfilter netlink socket with this port id, or ""."""
-    # Columns: sk, protocol, port id, groups, rmem, wmem, dump, locks, drops, inode
-    rows = [line.split() for line in Path("/proc/net/netlink").read_text().splitlines()[1:]]
-    links = {f"socket:[{row[9]}]" for row in rows if (row[1], row[2]) == (str(NETFILTER), str(port))}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(fd) in links for fd in (process / "fd").iterdir()):
-                return (
-                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                )
-        except OSError:  # the process has ended, or another user's is not readable
-            continue
-    return ""

@@ -1,13 +1,14 @@
-"""Checks of interfaces and addresses: whether they exist, and whether peers can reach the outside address."""
+"""Checks of interfaces: whether they exist, and which networks are inside."""
 
 from __future__ import annotations
 
-import ipaddress
+import json
 from collections.abc import Sequence
 
-from nfreaim.core.address import UNREACHABLE
+from nfreaim.config import Config
 from nfreaim.host.check.answer import Check, Checks
-from nfreaim.host.check.commands import interface_exists, json_from, networks_of
+from nfreaim.host.check.commands import interface_exists, networks_of
+from nfreaim.host.netfilter.interfaces import existing, overlap
 
 
 def interfaces(lan: Sequence[str], wan: Sequence[str]) -> Checks:
@@ -17,38 +18,40 @@ def interfaces(lan: Sequence[str], wan: Sequence[str]) -> Checks:
                 "FAIL", f"no {option} interface named", f"{option} IF, or `{option[2:]}` in the configuration"
             )
         for name in names:
-            if not interface_exists(name):
+            if name.endswith("+") and not existing([name]):
+                yield Check("warn", f"no interface {name} exists (yet)", "see ip link; is the name right?")
+            elif not name.endswith("+") and not interface_exists(name):
                 yield Check(
                     "FAIL", f"interface {name} does not exist", "see ip link; correct the name or bring it up"
                 )
-    for name in filter(interface_exists, lan):
+    for name in existing(lan):
         networks = sorted(networks_of(name))
         if networks:
             yield Check("ok", f"inside networks on {name}: {', '.join(networks)}")
         else:
             yield Check("FAIL", f"{name} has no IPv4 network", f"ip address add ADDRESS/LENGTH dev {name}")
-    for name in filter(interface_exists, wan):
-        yield from _outside(name)
 
 
-def _outside(name: str) -> Checks:
-    entries = json_from(["ip", "-4", "-j", "address", "show", "dev", name])
-    found = [info["local"] for entry in entries for info in entry.get("addr_info", ()) if "local" in info]
-    if not found:
-        yield Check("warn", f"{name} has no IPv4 address (yet)", "bring the uplink up")
-    for text in found:
-        kind = unreachable(text)
-        if kind is None:
-            yield Check("ok", f"outside address {text} on {name}")
-        else:
+def isolation(config: Config) -> Checks:
+    """Whether hosts of one LAN are told addresses of another."""
+    isolated, lans = config.isolated_lans, config.lan
+    for name in () if isinstance(isolated, bool) else isolated:
+        if not any(overlap(name, lan) for lan in lans):
             yield Check(
                 "warn",
-                f"outside address {text} on {name} is {kind}: double NAT, peers cannot connect to it",
-                "let the router in front forward every port here, or ask the provider for a public address",
+                f"isolated_lans names {name}, which is no inside interface",
+                f"write one of {json.dumps(lans)} instead in {config.file}",
             )
-
-
-def unreachable(address: str) -> str | None:
-    """The kind of range that hides IPv4 *address* from peers on the Internet, or None. Raises ValueError."""
-    value = ipaddress.IPv4Address(address)
-    return next((kind for network, kind in UNREACHABLE.items() if value in network), None)
+    if len(lans) < 2:
+        if isolated:
+            text = "isolated_lans separates interfaces, and one inside interface alone is named"
+            yield Check("warn", text, "name the others by --lan, or remove isolated_lans")
+    elif not isolated:
+        yield Check(
+            "hint",
+            f"hosts on {' and '.join(lans)} are told each other's LAN addresses",
+            f"if they may not meet, write isolated_lans = true in {config.file}",
+        )
+    else:
+        names = lans if isinstance(isolated, bool) else isolated
+        yield Check("ok", f"hosts on {', '.join(names)} are told no address of another inside interface")

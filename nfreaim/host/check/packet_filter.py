@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from nfreaim.errors import BackendError
 from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import json_from, networks_of, run, which
+from nfreaim.host.check.native_remedies import remedy
 from nfreaim.host.netfilter import nftables
-from nfreaim.host.netfilter.names import CHAINS, LAN_SET, VERIFIED_CHAIN
+from nfreaim.host.netfilter.interfaces import existing
+from nfreaim.host.netfilter.names import CHAIN, CHAINS, LAN_SET, VERIFIED_CHAIN
 from nfreaim.host.rules import script
 
 _JUMPS: Final = (
@@ -41,13 +44,27 @@ def our_rules(settings: script.Settings, reinstall: str) -> Checks:
         yield Check("FAIL", found.partition(";")[0], reinstall)
     else:
         yield Check("ok", "rules installed: chains, jumps and sets")
+    if unlike := script.helpers_differ(shown.stdout, settings):
+        yield Check("warn", f"the rules for the kernel's helpers {unlike}", reinstall)
+    if unlike := script.locals_differ(shown.stdout, settings):
+        yield Check("warn", f"the rules for clients on this router {unlike}", reinstall)
     for variant in ("iptables-legacy", "iptables-nft"):
         if any(line.split()[:2] == [variant, "filter"] for line in present):
             yield Check("ok", f"the {variant} firewall accepts pinholes")
     members = {line.split()[1] for line in present if line.startswith(f"{LAN_SET} ")}
-    strange = {network for name in settings.lan for network in networks_of(name)} - members
+    strange = {network for name in existing(settings.lan) for network in networks_of(name)} - members
     if strange:
         yield Check("warn", f"inside networks unknown to the rules: {', '.join(sorted(strange))}", reinstall)
+
+
+def saved_rules() -> Checks:
+    """Saved rules that hold ours, and are loaded at a boot before our sets exist."""
+    for file in script.run(["saved"]).stdout.split():
+        yield Check(
+            "warn",
+            f"{file} holds rules of nfreaim: at a boot nothing of it is loaded where our sets do not exist",
+            f"systemctl enable nfreaim-sets, or: sed -i /{CHAIN}/d {file}",
+        )
 
 
 def legacy_neighbours(reinstall: str) -> Checks:
@@ -58,6 +75,8 @@ def legacy_neighbours(reinstall: str) -> Checks:
     if saved.returncode != 0:
         yield Check("FAIL", f"legacy tables not readable: {saved.stderr.strip()}", "modprobe ip_tables")
         return
+    if not Path("/proc/net/ip_tables_names").exists():
+        return  # no table was ever used here; whether the kernel has any is among its features
     yield Check("ok", "legacy tables readable")
     for hook, rule in behind_jump(saved.stdout):
         yield Check(
@@ -88,35 +107,51 @@ def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
                 yield " ".join(hook), line
 
 
-def native_rules(wan: Collection[str]) -> Checks:
+def native_rules(settings: script.Settings) -> Checks:
     """Native nftables rules that stop connections through pinholes, or take packets before our rules do."""
+    lan, wan = settings.lan, settings.wan
     if which("nft") is None or os.geteuid() != 0:
         return
-    ruleset = nftables.Ruleset(json_from(["nft", "-j", "list", "ruleset"]))
-    # If iptables-nft can read the chain FORWARD, the rules script has put our accept there.
+    ruleset = nftables.Ruleset(json_from(["nft", "-j", "list", "ruleset"]), settings.marks)
+    # If iptables-nft can read its chains, the rules script has put our accepts there.
     managed = "*filter" in run(["iptables-nft-save"]).stdout.split() if which("iptables-nft-save") else False
     found = False
-    for obstacle in ruleset.obstacles(wan):
+    obstacles = [*ruleset.obstacles(wan)]
+    if settings.locals:
+        obstacles += ruleset.obstacles(wan, "input")
+    for obstacle in obstacles:
         named = f"nftables chain {obstacle.family} {obstacle.table} {obstacle.chain}"
-        if managed and (obstacle.family, obstacle.table, obstacle.chain) == ("ip", "filter", "FORWARD"):
+        ours = "ip", "filter", obstacle.hook.upper()
+        if managed and (obstacle.family, obstacle.table, obstacle.chain) == ours:
             continue
         found = True
+        cure = remedy(obstacle, ruleset, lan, wan)
         if obstacle.certain:
-            yield Check("FAIL", f"{named} drops pinhole connections", obstacle.remedy)
+            to = "" if obstacle.hook == "forward" else " to clients on this router"
+            yield Check("FAIL", f"{named} drops pinhole connections{to}", cure)
         else:
-            yield Check("warn", f"{named} has drop rules; if one of them hits pinholes", obstacle.remedy)
+            yield Check("warn", f"{named} has drop rules; if one of them hits pinholes", cure)
     if not found:
         yield Check("ok", "no native nftables chain stops pinholes")
+    for chain in settings.native:
+        family, table, name = chain.split()
+        if not ruleset.has_chain(family, table, name):
+            yield Check(
+                "warn",
+                f"native_accept names nftables chain {chain}, which does not exist",
+                "load the ruleset that has it, or correct the name (`nft list chains` shows all)",
+            )
+        elif ruleset.is_owned(family, table):
+            owned = nftables.Obstacle(family, table, name, False, settings.marks.pinhole)
+            yield Check(
+                "warn",
+                f"native_accept names nftables chain {chain}, whose table takes no rules of other programs",
+                remedy(owned, ruleset, lan, wan),
+            )
     for chain in ruleset.redirectors():
         yield Check(
             "warn",
             f"nft and legacy NAT are both in use: chain {chain} may claim the port of a pinhole",
             "keep its port forwards out of the range of pinholes (40000-40999 unless configured) and off the "
             "ports that clients listen on",
-        )
-    for name in ruleset.flowtables:
-        yield Check(
-            "warn",
-            f"flowtable {name}: offloaded connections bypass the queue",
-            "leave out the signalling ports",
         )
