@@ -1,12 +1,13 @@
-"""BackgroundProgram: runs a program beside the daemon's loop or start, so that nothing waits for it."""
+"""Programs that run beside the daemon's loop or start, so that nothing waits for them."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -85,3 +86,48 @@ class BackgroundProgram:
         for file in self._files:
             os.close(file)
         self._files = []
+
+
+class BackgroundPrograms:
+    """Several that run at once; true as long as one of them was not read to its end."""
+
+    def __init__(self) -> None:
+        self._running: list[BackgroundProgram] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._running)
+
+    def start(self, programs: Iterable[Sequence[str]], timeout_s: float) -> None:
+        """Start those of *programs* that this machine has. Raises BackendError; then none of them runs."""
+        try:
+            for words in programs:
+                if shutil.which(words[0]) is not None:
+                    self._running.append(BackgroundProgram(words, timeout_s))
+        except BackendError:
+            self.end()
+            raise
+
+    def ended(self, wait: bool = False) -> Iterator[subprocess.CompletedProcess[str]]:
+        """Status and output of each that has ended, once, in the order in which they were started.
+
+        wait  wait for those that still run
+
+        Raises BackendError for one that took too long, which is left out; the others go on.
+        """
+        while self._running:
+            program = self._running[0]
+            try:
+                done = program.wait() if wait else program.result()
+            except BackendError:
+                self._running.pop(0)
+                raise
+            if done is None:
+                return
+            self._running.pop(0)
+            yield done
+
+    def end(self) -> None:
+        """Wait for all of them, as BackgroundProgram.end does."""
+        for program in self._running:
+            program.end()
+        self._running = []

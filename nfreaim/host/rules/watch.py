@@ -12,11 +12,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from subprocess import CompletedProcess
 from typing import Final, NamedTuple
 
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.ipset import NetworkSet, SetPresence
+from nfreaim.host.netfilter.inside_networks import InsideNetworks
+from nfreaim.host.netfilter.ipset import SetPresence
 from nfreaim.host.netfilter.legacy_tables import LegacyTables, OurRules, generation
 from nfreaim.host.netfilter.names import CHAIN, SETS
 from nfreaim.host.rules import script
@@ -45,11 +47,13 @@ class Refills(NamedTuple):
     entries   called at each look, because they are cheap
     forwards  reads the nat table, so it is called only when that has changed
     restored  called with the time when rules that were missing are back
+    unguarded called with the reason why connections may get into a flowtable, or "", at each look
     """
 
     entries: Sequence[Refill]
     forwards: Refill
     restored: Callable[[float], None]
+    unguarded: Callable[[str], None]
 
 
 class Watch:
@@ -57,7 +61,7 @@ class Watch:
 
     installed  the settings of the installed rules
     served     the settings that the daemon serves; its interfaces are not compared
-    inside     the set of inside networks, which the rules fill
+    inside     the set of inside networks, which rules and daemon fill
     now        the daemon's clock
     """
 
@@ -65,11 +69,11 @@ class Watch:
         self,
         installed: script.Settings,
         served: script.Settings,
-        inside: NetworkSet,
+        inside: InsideNetworks,
         refills: Refills,
         now: float,
     ) -> None:
-        self._settings = installed
+        self._settings = replace(installed, native=served.native)
         self._served = served
         self._inside = inside
         self._refills = refills
@@ -81,10 +85,11 @@ class Watch:
         self._read_at, self._ask_at = now + _READ_EVERY_S, now + _ASK_EVERY_S
         self._row = 0
         self._said = ""
+        self._warned: list[str] = []
         self._sizes: dict[str, bytes] = {}
         self._generation: int | None = None
         self._known = OurRules({}, ())
-        self._rebase()
+        self._rebase(generation())
 
     @property
     def busy(self) -> bool:
@@ -145,7 +150,8 @@ class Watch:
 
     def _question(self) -> _Steps:
         """After a change of other rules: look whether ours are complete and at their position."""
-        shown = yield script.start(["show"])
+        shown = yield script.start(self._show())
+        self._learn(shown)
         damage = [line for line in shown.stdout.splitlines() if line.startswith("not installed:")]
         for variant in _variants(shown.stdout):
             saved = yield BackgroundProgram([f"{variant}-save", "-t", "filter"], script.TIMEOUT_S)
@@ -154,22 +160,41 @@ class Watch:
             yield from self._restore(damage)
 
     def _restore(self, damage: list[str]) -> _Steps:
+        generated = generation()  # what others change while the programs run is looked at afterwards
         shown = yield script.start(["show"])
         found = script.settings(shown.stdout)
+        if found is not None:  # the configuration names these chains, so what is in them is no installation's
+            found = replace(found, native=self._served.native)
         if shown.returncode == 0 and found is not None and found != self._settings:
             log.info("the rules were installed anew: %s", " ".join(found.words()))
             if problem := script.difference(shown.stdout, self._served):
                 self._say(f"{problem}; and restart the daemon")
-            self._settings = found
-            self._rebase()
-            return
-        done = yield script.start(["install", *self._settings.words()])
+            self._settings = found.completed(self._served)
+            self._inside.lan = found.lan
+            if self._settings == found:
+                self._rebase(generated)
+                return
+            damage = []
+        done = yield script.start(self._settings.install())
         if done.returncode:
             raise BackendError(script.message(done.stderr))
+        self._refills.unguarded(script.unguarded(done.stdout))
         self._postpone()
-        self._rebase()
+        self._rebase(generated)
         self._refills.restored(self._now)
         self._report(self._refill(True), damage)
+
+    def _show(self) -> list[str]:
+        return ["show", *self._settings.native_words()]
+
+    def _learn(self, shown: CompletedProcess[str]) -> None:
+        """What `show` says besides damage: chains that cannot have our accept, and flowtables."""
+        self._refills.unguarded(script.unguarded(shown.stdout))
+        warnings = script.warnings(shown.stderr)
+        for line in warnings:
+            if line not in self._warned:
+                log.warning("%s", line)
+        self._warned = warnings
 
     def _refill(self, forwards: bool) -> list[object]:
         """Call the refills; returns all entries that they put back."""
@@ -204,9 +229,9 @@ class Watch:
             min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2**over) if over >= 0 else 0.0
         )
 
-    def _rebase(self) -> None:
-        """Take the tables as they are now for those that have to be there."""
-        self._sizes, self._generation = self._tables.sizes(), generation()
+    def _rebase(self, generated: int | None) -> None:
+        """Take the tables as they are now for those that have to be there; nftables as *generated* tells."""
+        self._sizes, self._generation = self._tables.sizes(), generated
         self._known = self._tables.ours()._replace(misplaced=())
 
     def _begin(self, steps: _Steps) -> None:
