@@ -25,7 +25,8 @@ def total(each: Iterable[EngineStats]) -> EngineStats:
     for stats in found:
         counters.update(stats.counters)
     edited = tuple(flow for stats in found for flow in stats.edited)
-    return EngineStats(sum(stats.flows for stats in found), edited, dict(counters))
+    newest = tuple(flow for stats in found for flow in stats.newest)
+    return EngineStats(sum(stats.flows for stats in found), edited, dict(counters), newest)
 
 
 def log_line(stats: EngineStats) -> str:

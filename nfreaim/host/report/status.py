@@ -1,6 +1,6 @@
-"""`nfreaim status`: prints the open pinholes, the queues and the counters.
+"""The status: one document of the sessions, the open pinholes, recent events, the queues and the counters.
 
-The daemon gives the document; without a daemon the kernel's part is read. The document never holds a
+The daemon gives it; without a daemon the kernel's part can be read. The document never holds a
 message's text, a user's name, or the agreement of a pinhole: a peer may need to know no more to be let in.
 """
 
@@ -8,35 +8,66 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nfreaim import __version__
 from nfreaim.core.address import FlowId
+from nfreaim.core.counters import FlowStatus
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
+from nfreaim.host.events import Event
 from nfreaim.host.netfilter import queue_stats
+from nfreaim.host.netfilter.accounting import is_accounting
 from nfreaim.host.report.metrics import Readers
 
 _TIMEOUT_S: Final = 10.0
 
 Document = dict[str, Any]
-"""Strings, numbers, lists and such documents; times in seconds. See the README for the keys."""
+"""Strings, numbers, lists and such documents; times in seconds. docs/status.md has the keys."""
+
+
+class Seen(NamedTuple):
+    """What was seen beside the pinholes themselves.
+
+    carried  see Ledger.told
+    total    see Ledger.total
+    events   the latest ones
+    """
+
+    carried: Mapping[str, Document]
+    total: Document
+    events: Iterable[Event]
+
+
+NOTHING_SEEN: Final = Seen({}, {}, ())
 
 
 def of_daemon(
-    pinholes: Iterable[Pinhole], forwards: Iterable[Forward], readers: Readers, began: float, now: float
+    pinholes: Iterable[Pinhole],
+    forwards: Iterable[Forward],
+    readers: Readers,
+    began: float,
+    now: float,
+    seen: Seen = NOTHING_SEEN,
 ) -> Document:
     """The document of a daemon. It *began* then, and it is *now*, on the engine's clock."""
+    pinholes = list(pinholes)
     return {
         "version": __version__,
         "running": True,
         "uptime": round(now - began, 1),
-        **_opened(pinholes, forwards, now),
+        "accounting": is_accounting(),
+        "sessions": _sessions(readers.stats.newest, Counter(pinhole.flow for pinhole in pinholes), now),
+        **_opened(pinholes, forwards, now, seen.carried),
+        "carried": seen.total,
+        "events": [event.document() for event in seen.events],
         "flows": {"known": readers.stats.flows, "edited": [_flow(flow) for flow in readers.stats.edited]},
         "counters": readers.stats.counters,
         "queues": _queues(),
@@ -53,19 +84,9 @@ def of_kernel() -> Document:
     return {
         "version": __version__,
         "running": False,
-        **_opened(firewall.list(), firewall.forwards(), now),
+        **_opened(firewall.left(), firewall.forwards(), now, {}),
         "queues": _queues(),
     }
-
-
-def main(path: Path, as_json: bool) -> int:
-    """Print the document of the daemon at socket *path*, or else the kernel's. Raises BackendError."""
-    document = fetch(path) or of_kernel()
-    if as_json:
-        print(json.dumps(document, indent=1))
-    else:
-        print("\n".join(_lines(document)))
-    return 0
 
 
 def fetch(path: Path) -> Document | None:
@@ -80,8 +101,9 @@ def fetch(path: Path) -> Document | None:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET):
                 return None
-            remedy = "run it as root, or as a member of status_group" if error.errno == errno.EACCES else ""
-            raise BackendError(f"{path}: {error}{remedy and '; ' + remedy}") from error
+            refused = error.errno == errno.EACCES and os.geteuid() != 0
+            remedy = "; run it as root, or as a member of status_group" if refused else ""
+            raise BackendError(f"{path}: {error}{remedy}") from error
     if not chunks:  # the daemon is stopping
         return None
     try:
@@ -93,42 +115,40 @@ def fetch(path: Path) -> Document | None:
     return document
 
 
-def _lines(document: Document) -> Iterable[str]:
-    for pinhole in document["pinholes"]:
-        remaining = "while connected" if pinhole["left"] is None else f"{pinhole['left']:.0f} s left"
-        peer = f", only from {' '.join(pinhole['peers'])}" if pinhole["peers"] else ""
-        yield (
-            f"pinhole {pinhole['outside']} -> {pinhole['inside']} for {pinhole['service']} "
-            f"of {pinhole['flow']['client']}{peer}, {remaining}, open for {pinhole['age']:.0f} s, "
-            f"{pinhole['protocol']}"
-        )
-    for forward in document["forwards"]:
-        yield f"forward {forward}, as configured"
-    yield f"{len(document['pinholes'])} pinholes"
-    for worker in document.get("workers", ()):
-        yield (
-            f"worker {worker['number']}: process {worker['pid']}, queue {worker['queue']}, "
-            f"{worker['flows']} connections, {worker['packets']} packets"
-        )
-    for queue in document["queues"]:
-        yield (
-            f"queue {queue['number']}: {queue['waiting']} waiting, {queue['seen']} seen, "
-            f"{queue['dropped_full']} + {queue['dropped_socket']} dropped"
-        )
+def _sessions(flows: Iterable[FlowStatus], pinholes: Counter[FlowId], now: float) -> list[Document]:
+    return [
+        {
+            **_flow(told.flow),
+            "host": told.flow[told.inside].address,
+            "protocol": told.protocol,
+            "state": told.state,
+            "age": round(now - told.since, 1),
+            "pinholes": pinholes[told.flow],
+        }
+        for told in flows
+    ]
 
 
-def _opened(pinholes: Iterable[Pinhole], forwards: Iterable[Forward], now: float) -> Document:
+def _opened(
+    pinholes: Iterable[Pinhole],
+    forwards: Iterable[Forward],
+    now: float,
+    carried: Mapping[str, Document],
+) -> Document:
     return {
         "pinholes": [
             {
                 "outside": str(pinhole.outside),
+                "announced": None if pinhole.told is None else str(pinhole.told),
                 "inside": str(pinhole.inside),
                 "protocol": pinhole.protocol,
                 "service": pinhole.service,
                 "peers": list(pinhole.peers),
+                "unverified": pinhole.unverified,
                 "age": round(now - pinhole.since, 1),
                 "left": None if pinhole.standing else round(max(0.0, pinhole.deadline - now), 1),
                 "flow": _flow(pinhole.flow),
+                **carried.get(str(pinhole.outside), {}),
             }
             for pinhole in sorted(pinholes, key=lambda pinhole: pinhole.deadline)
         ],

@@ -134,7 +134,7 @@ class StatusServer:
         now = self._clock()
         if now - self._since >= _FRESH_S:
             try:
-                self._text = json.dumps(self._document(), indent=1).encode() + b"\n"
+                self._text = json.dumps(self._document()).encode() + b"\n"
             except Exception:  # packets matter more than an answer
                 log.exception("the status cannot be told")
                 client.close()
