@@ -8,16 +8,19 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Final
 
 from nfreaim.config import Config
-from nfreaim.core.verdict import ACCEPT, DROP, Verdicts
+from nfreaim.core.followed import FollowedServers, adopt_all
 from nfreaim.errors import BackendError
-from nfreaim.host.control import ControlPlane, PinholeReaper
+from nfreaim.host.control import ControlPlane
 from nfreaim.host.loop import TICK_S, Every, Loop, clock
 from nfreaim.host.netfilter.packet_queue import PacketQueue
+from nfreaim.host.reload import Reload
 from nfreaim.host.report.metrics import Readers
 from nfreaim.host.state.state_files import remove_other_parts
+from nfreaim.host.turns import gate_queue
+from nfreaim.host.workers.reaper import PinholeReaper
 from nfreaim.host.workers.shared_page import SharedPage
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers, Supervisor
 
@@ -27,7 +30,7 @@ _SUPERVISE_EVERY_S: Final = 0.2  # between two looks for restarts; the end of a 
 
 
 def build(
-    config: Config, rules_go_with_us: bool, signals: socket.socket, stack: ExitStack
+    config: Config, rules_go_with_us: bool, signals: socket.socket, stack: ExitStack, reload: Reload
 ) -> tuple[ControlPlane, Loop]:
     """Start the workers, and return the main process's parts. The peer gate has a queue of its own.
 
@@ -39,20 +42,22 @@ def build(
     def readers() -> Readers:
         return workers.readers()
 
-    control = ControlPlane(config, PublishingJournal(page), readers, stack)
+    control = ControlPlane(config, PublishingJournal(page), readers, stack, reload)
     backend = control.backend
-    handlers = RequestHandlers(control.pinholes, backend.queue, page)
+    followed = FollowedServers(backend.queue)
+    handlers = RequestHandlers(control.pinholes, followed, control.home, page)
     workers = Supervisor(config, handlers, page, rules_go_with_us)
-    queue = PacketQueue(config.queue, _NoReader(), clock, control.gate)
+    control.silent = workers.silent
+    reload.obeyers.append(workers.obey)
+    queue = gate_queue(config.queue, control.gate, config.marks)
     stack.callback(control.log_counters)
     queue.open()
     stack.callback(_close, control, queue, rules_go_with_us)
     remove_other_parts(config.state_dir, config.workers)
     backend.prepare()
     control.begin(stack)
+    adopt_all(followed, backend.queue.load(), clock())
     handlers.publish()
-    if backend.queue.load():
-        handlers.publish_followed()
     stack.callback(workers.stop)
 
     def serve_gate() -> None:
@@ -63,26 +68,16 @@ def build(
 
     def tick() -> None:
         reaper.tick()
+        followed.expire(clock())
         handlers.publish()
 
-    loop = Loop(signals, control.log_everything)
+    loop = Loop(signals, control.log_everything, reload.work)
     loop.serve(queue, serve_gate)
     control.attach(loop, handlers.publish)
     workers.attach(loop.selector)
     loop.chore("tick", Every(lambda: TICK_S, tick))
     loop.must(Every(lambda: _SUPERVISE_EVERY_S, workers.tick))
     return control, loop
-
-
-class _NoReader:
-    """Stands in for an engine at a queue that gets no control connections."""
-
-    def passes(self, raw: bytes, from_inside: bool, now: float) -> bool:
-        return False
-
-    def process_slow(self, raw: bytes, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
-        # Until they are replaced, rules of an earlier installation may queue control connections here.
-        return [(token, DROP if skewed else ACCEPT)]
 
 
 def _close(control: ControlPlane, queue: PacketQueue, rules_go_with_us: bool) -> None:
@@ -93,6 +88,6 @@ def _close(control: ControlPlane, queue: PacketQueue, rules_go_with_us: bool) ->
     try:
         if rules_go_with_us:
             control.backend.store.forget_all()
-        control.backend.queue.queue_everything()
+        control.backend.queue.queue_everything(stopping=True)
     except BackendError as error:  # another program removed the rules meanwhile
         log.warning("%s", error)

@@ -1,4 +1,4 @@
-"""RemotePinholes and others: the pinholes and followed servers of the main process, for a worker's engine.
+"""RemotePinholes and others: what the main process has alone, for a worker's engine.
 
 The main process alone checks policy and caps. A worker keeps an answer until the shared page shows a change.
 A request without an answer counts as refused, so the message passes unchanged.
@@ -7,14 +7,18 @@ A request without an answer counts as refused, so the message passes unchanged.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Set
+from collections.abc import Set
+from contextlib import suppress
+from ipaddress import IPv4Address
 from typing import Any, cast
 
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import Followed, QueueControl
 from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.followed import RENEWED_AFTER_S
 from nfreaim.core.helper import Expectation, Refused
+from nfreaim.core.reach import Reach
 from nfreaim.errors import BackendError
 from nfreaim.host.workers.rpc import RpcClient
 from nfreaim.host.workers.shared_page import SharedPage, Slot
@@ -32,12 +36,22 @@ class RemotePinholes:
         self.policy = policy
         self._rpc = rpc
         self._page = page
+        self._reach = Reach(policy.announce, policy.upstream != "off")
         self._changes = 0
         self._insides: frozenset[Endpoint] = frozenset()
         self._failing = False
+        self._known: set[FlowId] = set()  # whose end the main process has to be told
 
     def __len__(self) -> int:
         return self._page[Slot.PINHOLES]
+
+    @property
+    def reach(self) -> Reach:
+        number = self._page[Slot.OUTSIDE_ADDRESS]
+        self._reach.address = str(IPv4Address(number)) if number else None
+        if self._reach.asks:
+            self._reach.in_front = self._page.in_front()
+        return self._reach
 
     def has_standing(self) -> bool:
         return self._page[Slot.STANDING] > 0
@@ -57,8 +71,10 @@ class RemotePinholes:
                 self._insides, self._changes = found, changes
         return inside in self._insides
 
-    def inside_of(self, announced: Endpoint) -> Endpoint | None:
-        found: Endpoint | None = self._asked("inside_of", announced, otherwise=None) if len(self) else None
+    def inside_of(self, announced: Endpoint, reader: FlowId | None = None) -> Endpoint | None:
+        if not len(self):
+            return None
+        found: Endpoint | None = self._asked("inside_of", announced, reader, otherwise=None)
         return found
 
     def prepare(self, host: str) -> None:
@@ -72,6 +88,14 @@ class RemotePinholes:
             self.close(flow, expectation.agreement, "nobody was told of it")
             raise Refused(str(error)) from error
 
+    def reserve(self, flow: FlowId, address: str) -> None:
+        self._known.add(flow)
+        self._rpc.notify("reserve", flow, address)
+
+    def offered(self, flow: FlowId, expectation: Expectation, now: float) -> None:
+        self._known.add(flow)
+        self._rpc.notify("offered", flow, expectation, now)
+
     def accepted(self, flow: FlowId, agreement: bytes, now: float) -> None:
         if len(self):
             self._rpc.notify("accepted", flow, agreement, now)
@@ -79,8 +103,13 @@ class RemotePinholes:
     def close(self, flow: FlowId, agreement: bytes, reason: str) -> None:
         self._rpc.notify("close", flow, agreement, reason)
 
+    def signed_on(self, flow: FlowId, protocol: str, host: str) -> None:
+        self._known.add(flow)
+        self._rpc.notify("signed_on", flow, protocol, host)
+
     def close_flow(self, flow: FlowId, reason: str, now: float | None = None) -> None:
-        if len(self):
+        if len(self) or flow in self._known:
+            self._known.discard(flow)
             self._rpc.notify("close_flow", flow, reason, now)
 
     def close_all(self, reason: str) -> None:
@@ -102,33 +131,80 @@ class RemotePinholes:
 
 
 class RemoteQueueControl:
-    """core.backend.QueueControl. Followed servers go to the main process, because all workers read them."""
+    """core.backend.QueueControl of a worker, whose followed servers are the main process's."""
 
-    def __init__(self, own: QueueControl, rpc: RpcClient) -> None:
+    def __init__(self, own: QueueControl) -> None:
         self.offload = own.offload
         self.undo_offload = own.undo_offload
-        self._rpc = rpc
+        self.know = own.know
+        self.forget = own.forget
 
     def queue_server(self, followed: Followed) -> None:
-        self._rpc.request("queue_server", followed)
+        raise BackendError("a worker follows no server of its own")
+
+    unqueue_server = queue_server
+
+
+class RemoteHomeServers:
+    """core.backend.HomeServers: the main process knows rules, users and connections."""
+
+    def __init__(self, rpc: RpcClient) -> None:
+        self._rpc = rpc
+
+    def met(self, flow: FlowId) -> None:
+        self._rpc.notify("home_met", flow)
+
+    def why_not(self, flow: FlowId, reached: Endpoint, host: str) -> str | None:
+        return cast("str | None", self._rpc.request("home_why_not", flow, reached, host))
+
+    def port_of(self, server: Endpoint, address: str) -> int | None:
+        return cast("int | None", self._rpc.request("home_port_of", server, address))
 
 
 class RemoteFollowed:
-    """core.backend.News: the followed servers of all workers, requested when *page* shows a change."""
+    """core.followed.Following: the table of the main process, requested when *page* shows a change."""
 
     def __init__(self, rpc: RpcClient, page: SharedPage) -> None:
         self._rpc = rpc
         self._page = page
-        self._known = 0
+        self._changes = 0
+        self._entries: dict[tuple[Endpoint, str], str] = {}
+        self._told: dict[tuple[Endpoint, str], float] = {}
 
-    def __call__(self) -> Iterable[tuple[Followed, float]]:
+    def __len__(self) -> int:
+        return len(self._current())
+
+    def protocol(self, server: Endpoint, client: str) -> str | None:
+        return self._current().get((server, client))
+
+    def ports(self, server: str, client: str) -> Set[int]:
+        return {other.port for other, whose in self._current() if (other.address, whose) == (server, client)}
+
+    def follow(self, followed: Followed, now: float) -> None:
+        self._rpc.request("follow", followed)
+
+    def used(self, server: Endpoint, client: str, now: float) -> None:
+        pair = server, client
+        if pair in self._current() and now >= self._told.get(pair, 0.0) + RENEWED_AFTER_S:
+            self._told[pair] = now
+            self._rpc.notify("used", server, client)
+
+    def adopt(self, followed: Followed, seconds: float, now: float) -> None:
+        with suppress(BackendError):
+            self._rpc.request("adopt", followed, seconds)
+
+    def expire(self, now: float) -> None:
+        """Does nothing: the main process ends what is due."""
+
+    def _current(self) -> dict[tuple[Endpoint, str], str]:
         changes = self._page[Slot.FOLLOWED_CHANGES]
-        if changes == self._known:
-            return ()
-        try:
-            found = cast("list[tuple[Followed, float]]", self._rpc.request("followed"))
-        except BackendError as error:
-            log.warning("%s", error)
-            return ()
-        self._known = changes
-        return found
+        if changes != self._changes:
+            try:
+                found = cast("list[Followed]", self._rpc.request("followed"))
+            except BackendError as error:
+                log.warning("%s", error)
+                return self._entries
+            self._changes = changes
+            self._entries = {(server, client): protocol for server, client, protocol in found}
+            self._told = {pair: when for pair, when in self._told.items() if pair in self._entries}
+        return self._entries

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Mapping
 from enum import IntEnum
+from ipaddress import IPv4Address
+from itertools import islice
 from typing import Final
 
 _SIZE: Final = mmap.PAGESIZE
+_MOST_IN_FRONT: Final = 16
 
 
 class Slot(IntEnum):
@@ -24,7 +28,14 @@ class Slot(IntEnum):
     PINHOLE_CHANGES = 2
     """Incremented when a pinhole is opened or closed."""
     FOLLOWED_CHANGES = 3
-    """Incremented when a redirect names a server."""
+    """Changes when a server is followed, or no longer."""
+    OUTSIDE_ADDRESS = 4
+    """The IPv4 address that is told for all flows (core.reach), as a number; 0 if there is none."""
+    CONFIG_CHANGES = 5
+    """Incremented when other settings come into force."""
+    IN_FRONT = 6
+    """The first of sixteen: an outside address of ours in the upper half, and in the lower one the address
+    of the router in front (core.reach), as numbers; 0 if there is none."""
 
 
 class SharedPage:
@@ -51,6 +62,17 @@ class SharedPage:
 
     def __setitem__(self, number: Slot, value: int) -> None:
         self._words[number] = value
+
+    def set_in_front(self, addresses: Mapping[str, str]) -> None:
+        """Write Reach.in_front."""
+        pairs = [int(IPv4Address(own)) << 32 | int(IPv4Address(at)) for own, at in addresses.items()]
+        for index, pair in enumerate(islice([*pairs, *[0] * _MOST_IN_FRONT], _MOST_IN_FRONT), Slot.IN_FRONT):
+            self._words[index] = pair
+
+    def in_front(self) -> dict[str, str]:
+        """Reach.in_front."""
+        pairs = self._words[Slot.IN_FRONT : Slot.IN_FRONT + _MOST_IN_FRONT]
+        return {str(IPv4Address(one >> 32)): str(IPv4Address(one & 0xFFFFFFFF)) for one in pairs if one}
 
     def close(self) -> None:
         """Unmap the page and close its descriptors."""

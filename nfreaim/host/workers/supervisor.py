@@ -16,15 +16,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import IPv4Address
 from selectors import EVENT_READ, BaseSelector, DefaultSelector
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from nfreaim.config import Config
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.backend import Followed
+from nfreaim.core.backend import HomeServers
 from nfreaim.core.counters import EngineStats
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.table import PinholeTable
+from nfreaim.core.followed import FollowedServers
 from nfreaim.core.helper import Refused
 from nfreaim.errors import BackendError
 from nfreaim.host.loop import clock
@@ -69,32 +71,34 @@ class PublishingJournal(Journal):
         super().closed(pinhole, reason)
 
 
-class FollowedServers(Protocol):
-    """The part of host.netfilter.queue_control that workers share."""
-
-    def queue_server(self, followed: Followed) -> None: ...
-
-    def followed(self) -> list[tuple[Followed, float]]: ...
-
-
 class RequestHandlers:
     """The requests of workers, by name; the arguments are those of the methods in core.backend."""
 
-    def __init__(self, pinholes: PinholeTable, servers: FollowedServers, page: SharedPage) -> None:
+    def __init__(
+        self, pinholes: PinholeTable, followed: FollowedServers, home: HomeServers, page: SharedPage
+    ) -> None:
         self._pinholes = pinholes
-        self._servers = servers
+        self._followed = followed
         self._page = page
         self._names: dict[str, Callable[..., Any]] = {
             "open": pinholes.open,
+            "offered": pinholes.offered,
             "accepted": pinholes.accepted,
             "close": pinholes.close,
             "close_flow": pinholes.close_flow,
             "prepare": pinholes.prepare,
+            "reserve": pinholes.reserve,
+            "signed_on": pinholes.signed_on,
             "inside_of": pinholes.inside_of,
             "flows": self._flows,
             "insides": self._insides,
-            "queue_server": self._queue_server,
-            "followed": servers.followed,
+            "follow": lambda server: followed.follow(server, clock()),
+            "used": lambda server, client: followed.used(server, client, clock()),
+            "adopt": lambda server, seconds: followed.adopt(server, seconds, clock()),
+            "followed": followed.all,
+            "home_met": home.met,
+            "home_why_not": home.why_not,
+            "home_port_of": home.port_of,
         }
 
     def handle(self, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
@@ -112,13 +116,12 @@ class RequestHandlers:
             self.publish()
 
     def publish(self) -> None:
-        """Bring the page up to date. Call it after each step that may have opened or closed a pinhole."""
+        """Bring the page up to date. Call it after each step that may have changed what it tells."""
         self._page[Slot.PINHOLES] = len(self._pinholes)
         self._page[Slot.STANDING] = int(self._pinholes.has_standing())
-
-    def publish_followed(self) -> None:
-        """Make the workers ask for the followed servers again."""
-        self._page[Slot.FOLLOWED_CHANGES] += 1
+        self._page[Slot.FOLLOWED_CHANGES] = self._followed.changes
+        self._page[Slot.OUTSIDE_ADDRESS] = int(IPv4Address(self._pinholes.reach.address or 0))
+        self._page.set_in_front(self._pinholes.reach.in_front)
 
     def _flows(self) -> frozenset[FlowId]:
         return frozenset(self._pinholes.flows())
@@ -126,15 +129,12 @@ class RequestHandlers:
     def _insides(self) -> frozenset[Endpoint]:
         return frozenset(self._pinholes.insides())
 
-    def _queue_server(self, followed: Followed) -> None:
-        self._servers.queue_server(followed)
-        self.publish_followed()
-
 
 @dataclass
 class _Worker:
     """One worker, and the process that is this worker now.
 
+    heard     when its process said something last
     failures  ends of its processes in a row
     start_at  earliest time of the next start
     stats     of the running process; *earlier*: the counters of those before it
@@ -145,6 +145,7 @@ class _Worker:
     process: subprocess.Popen[bytes] | None = None
     link: socket.socket | None = None
     began: float = 0.0
+    heard: float = 0.0
     ready: bool = False
     failures: int = 0
     start_at: float = 0.0
@@ -230,6 +231,20 @@ class Supervisor:
             if worker.process is not None:
                 _end(worker.process, until)
 
+    def obey(self, config: Config) -> None:
+        """The settings are these now: workers ask for them when they see that, and so do those that begin."""
+        self._config = config
+        self._page[Slot.CONFIG_CHANGES] += 1
+
+    def silent(self, seconds: float) -> str:
+        """A worker that has said nothing for so long, by name, or "". One that begins has more time."""
+        now = clock()
+        for worker in self._workers:
+            patience = seconds if worker.ready else max(seconds, _START_TIMEOUT_S)
+            if worker.process is not None and now - worker.heard > patience:
+                return f"worker {worker.number} (process {worker.process.pid})"
+        return ""
+
     def readers(self) -> Readers:
         """The statistics that the workers sent last."""
         told = [total([worker.stats, worker.earlier]) for worker in self._workers]
@@ -249,7 +264,7 @@ class Supervisor:
         ours, theirs = socket_pair()
         ours.setblocking(False)
         words = ["worker", str(theirs.fileno()), str(self._page.view), str(worker.number)]
-        words += ["--log-level", self._config.log_level]
+        words += ["--log-level", self._config.log_level, "--log-format", self._config.log_format]
         # Without the working directory, which may hold another package of our name.
         paths = os.pathsep.join(path for path in sys.path if path)
         try:
@@ -265,7 +280,8 @@ class Supervisor:
             raise BackendError(f"worker {worker.number} cannot be started: {error}") from error
         finally:
             theirs.close()
-        worker.link, worker.began, worker.ready, worker.why = ours, clock(), False, ""
+        worker.link, worker.ready, worker.why = ours, False, ""
+        worker.began = worker.heard = clock()
         self._selector.register(ours, EVENT_READ, partial(self._serve, worker))
 
     def _ended(self, worker: _Worker) -> None:
@@ -310,6 +326,7 @@ class Supervisor:
 
     def _answer(self, worker: _Worker, number: int, name: str, arguments: tuple[Any, ...]) -> None:
         outcome: tuple[str, Any] = DONE, None
+        worker.heard = clock()
         if name == "stats":
             (worker.stats,) = arguments
         elif name == "ready":

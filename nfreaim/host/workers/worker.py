@@ -18,14 +18,15 @@ from nfreaim.core.engine import Engine
 from nfreaim.errors import BackendError
 from nfreaim.host.check import capabilities
 from nfreaim.host.linux_backend import LinuxBackend
-from nfreaim.host.loop import Every, Loop, clock, stop_signals
-from nfreaim.host.netfilter.packet_queue import PacketQueue
+from nfreaim.host.loop import TICK_S, Every, Loop, stop_signals
 from nfreaim.host.reader import Reader
 from nfreaim.host.report.journal import Journal
+from nfreaim.host.report.log_limit import tick_all
 from nfreaim.host.state.state_files import part
-from nfreaim.host.workers.remote import RemoteFollowed, RemotePinholes, RemoteQueueControl
+from nfreaim.host.turns import Turns
+from nfreaim.host.workers.remote import RemoteFollowed, RemoteHomeServers, RemotePinholes, RemoteQueueControl
 from nfreaim.host.workers.rpc import RpcClient, allow_large_messages
-from nfreaim.host.workers.shared_page import SharedPage
+from nfreaim.host.workers.shared_page import SharedPage, Slot
 
 log = logging.getLogger("nfreaim")
 
@@ -60,19 +61,33 @@ class _Worker:
     """The parts of a worker; *stack* closes them."""
 
     def __init__(self, rpc: RpcClient, page: SharedPage, number: int, stack: ExitStack) -> None:
+        self._changes = page[Slot.CONFIG_CHANGES]
         config: Config = rpc.request("config", patience=_CONFIG_TIMEOUT_S)
-        self._rpc = rpc
+        self._rpc, self._page = rpc, page
         self._stack = stack
-        self._backend = LinuxBackend(part(config.state_dir, number, config.workers), stack, alone=False)
+        directory = part(config.state_dir, number, config.workers)
+        self._backend = LinuxBackend(
+            directory,
+            stack,
+            alone=False,
+            check=config.check_senders,
+            isolated=config.isolated_lans,
+            marks=config.marks,
+        )
+        self._pinholes = RemotePinholes(config.pinholes, rpc, page)
         self._engine = Engine(
             helpers=config.helpers(),
-            pinholes=RemotePinholes(config.pinholes, rpc, page),
-            backend=self._backend.for_engine(RemoteQueueControl(self._backend.queue, rpc)),
+            pinholes=self._pinholes,
+            backend=self._backend.for_engine(
+                RemoteHomeServers(rpc), RemoteQueueControl(self._backend.queue), config.local_clients
+            ),
             watcher=Journal(),
-            settings=config.engine,
-            news=RemoteFollowed(rpc, page),
+            settings=config.engine.share(config.workers),
+            followed=RemoteFollowed(rpc, page),
         )
-        self._reader = Reader(self._engine, self._backend, _bound(config.reading[number - 1], self._engine))
+        self._reader = Reader(
+            self._engine, self._backend, _opened(config.reading[number - 1], self._engine, self._backend)
+        )
 
     def run(self, signals: socket.socket) -> None:
         """Read packets until a signal comes or the main process has gone."""
@@ -88,12 +103,24 @@ class _Worker:
         loop.serve(self._rpc, hear)
         self._reader.attach(loop)
         loop.chore("look", Every(lambda: _LOOK_EVERY_S, self._backend.store.put_back))
+        loop.chore("sums", Every(lambda: TICK_S, tick_all))
         loop.chore("tell", Every(lambda: _STATS_EVERY_S, self._send_stats))
+        loop.chore("obey", Every(lambda: TICK_S, self._obey))
         self._rpc.notify("ready")
         loop.run()
 
     def _send_stats(self) -> None:
         self._rpc.notify("stats", self._engine.stats(), keep=False)
+
+    def _obey(self) -> None:
+        changes = self._page[Slot.CONFIG_CHANGES]
+        if changes == self._changes:
+            return
+        config: Config = self._rpc.request("config")
+        self._changes = changes
+        self._pinholes.policy = config.pinholes
+        log.setLevel(config.log_level.upper())
+        log.debug("the settings were changed")
 
     def _close(self) -> None:
         try:
@@ -104,14 +131,14 @@ class _Worker:
         self._send_stats()
 
 
-def _bound(number: int, engine: Engine) -> PacketQueue:
-    """The queue, bound as soon as an earlier process has left it. Raises BackendError if it stays."""
+def _opened(number: int, engine: Engine, backend: LinuxBackend) -> Turns:
+    """The queues, bound as soon as an earlier process has left them. Raises BackendError if it stays."""
     until = time.monotonic() + _BIND_TIMEOUT_S
+    turns = Turns(number, engine, backend.store.is_skewed)
     while True:
-        queue = PacketQueue(number, engine, clock)
         try:
-            queue.open()
-            return queue
+            turns.open()
+            return turns
         except BackendError:
             if time.monotonic() >= until:
                 raise
