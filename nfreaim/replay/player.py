@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
-from typing import Final, NamedTuple
+from collections.abc import Container, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
+from math import inf
+from typing import Final, NamedTuple, Protocol
 
-from nfreaim.capture import Capture, Frame
+from nfreaim.capture import Frame
 from nfreaim.capture.link_layer import network_offset
-from nfreaim.core.address import FlowId, flow_id, reverse
+from nfreaim.core.address import Endpoint, FlowId, flow_id, reverse
 from nfreaim.core.backend import Followed
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.helper import Report
 from nfreaim.core.null import NullConntrack, NullFirewall, NullQueueControl, NullWatcher, null_backend
 from nfreaim.core.settings import EngineSettings
@@ -22,17 +22,28 @@ from nfreaim.core.tcp.segment import ACK, SYN, Segment, distance, wrap
 from nfreaim.core.tcp.stream import FAR
 from nfreaim.core.verdict import Verdicts
 from nfreaim.protocols import Ports, by_port, limited, usual_ports
-from nfreaim.replay.outcome import Message, Replay
+from nfreaim.replay.outcome import Kind, Message, Replay, Step
 from nfreaim.replay.renumbering import Renumbering
+from nfreaim.replay.told_table import ToldTable
 
 _ETHERNET: Final = 1
 _SHORTEST: Final = 60  # bytes of an Ethernet frame without its check sequence (IEEE 802.3 section 3.2.8)
 _WIDEST: Final = bytes((1, 3, 3, 14))  # options of a SYN: NOP, window scale 14 (RFC 7323 section 2.2)
 
 
+class Frames(Protocol):
+    """A capture, as replay needs it: its frames in order of time, of which some are replaced."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames."""
+
+    def replace(self, number: int, data: bytes) -> None:
+        """Make *data* the bytes of frame *number*."""
+
+
 def replay(
-    capture: Capture,
-    inside: IPv4Network,
+    capture: Frames,
+    inside: Container[IPv4Address],
     outside: str,
     protocols: Mapping[str, Sequence[int]] | None = None,
     midstream: bool = False,
@@ -71,7 +82,7 @@ class _Player(NullWatcher):
     ends     the sequence number behind the last byte that the engine saw in order, by direction
     """
 
-    def __init__(self, capture: Capture, router: NullConntrack, ports: Ports, midstream: bool) -> None:
+    def __init__(self, capture: Frames, router: NullConntrack, ports: Ports, midstream: bool) -> None:
         self._capture = capture
         self._inside = router.inside
         self._ports = ports
@@ -88,11 +99,16 @@ class _Player(NullWatcher):
         policy = limited(PinholePolicy(announce=router.outside), ports, {})
         self._engine = Engine(
             helpers=by_port(ports),
-            pinholes=PinholeTable(policy, NullFirewall(), self),
+            pinholes=ToldTable(policy, NullFirewall(), self, self._history),
             backend=null_backend(router, self._queue),
             watcher=self,
-            settings=EngineSettings(midstream=midstream),
+            settings=EngineSettings(midstream=midstream, patience=inf),  # no receiver answers here
         )
+
+    def _history(
+        self, kind: Kind, flow: FlowId, agreement: bytes, reason: str, outside: Endpoint | None
+    ) -> None:
+        self._result.history.append(Step(self._number, flow, kind, agreement, reason, outside))
 
     def play(self) -> Replay:
         result = self._result
@@ -260,7 +276,9 @@ class _Player(NullWatcher):
                 self._write(frame, at, segment, after)
 
     def reported(self, flow: FlowId, protocol: str, report: Report) -> None:
-        self._result.messages.append(Message(self._number, protocol, report))
+        message = Message(self._number, protocol, report, flow)
+        self._result.messages.append(message)
+        self._result.history.append(message)
 
     def opened(self, pinhole: Pinhole) -> None:
         self._result.pinholes.append((pinhole.inside, pinhole.outside))

@@ -1,0 +1,1 @@
+"""Takes packets from the router's interfaces for ``nfreaim record``."""
