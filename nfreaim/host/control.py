@@ -7,85 +7,154 @@ the rules, and the status.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, Final
 
 from nfreaim.config import Config
-from nfreaim.core.backend import Conntrack
+from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.counters import Counters
 from nfreaim.core.firewall.peer_gate import PeerGate
-from nfreaim.core.firewall.pinhole import Observer
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.greeting import Greeting
-from nfreaim.core.guarded import GuardedConntrack, GuardedFirewall, GuardedObserver
-from nfreaim.core.helper import HelperSpec
-from nfreaim.core.lost import LostFlows
-from nfreaim.core.settings import EngineSettings
+from nfreaim.core.guarded import (
+    GuardedConnections,
+    GuardedFirewall,
+    GuardedMachine,
+    GuardedObserver,
+)
+from nfreaim.core.helper import HelperSpec, Service
 from nfreaim.errors import BackendError
+from nfreaim.host.events import COUNTERS, Event, noted
+from nfreaim.host.home.home_servers import LinuxHomeServers
 from nfreaim.host.linux_backend import LinuxBackend
 from nfreaim.host.loop import TICK_S, Every, Loop, clock
-from nfreaim.host.netfilter import queue_stats
-from nfreaim.host.netfilter.conntrack_events import PinholeEvents
-from nfreaim.host.netfilter.names import PINHOLE_MARK, UNVERIFIED_MARK
+from nfreaim.host.netfilter.conntrack import LinuxConntrack
+from nfreaim.host.netfilter.conntrack_events import Ends, PinholeEnds, PinholeEvents
+from nfreaim.host.netfilter.inside_networks import InsideNetworks
+from nfreaim.host.netfilter.names import TEST_CLIENT
+from nfreaim.host.outside_name import OutsideName
+from nfreaim.host.pinholes.closing import ClosingFirewall
 from nfreaim.host.pinholes.gate_host import LinuxGateHost
 from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+from nfreaim.host.pinholes.ledger import Ledger
+from nfreaim.host.reload import Reload
+from nfreaim.host.report.history_file import kept_history
+from nfreaim.host.report.journal import Journal
+from nfreaim.host.report.log_limit import tick_all
+from nfreaim.host.report.losses import LossLog
 from nfreaim.host.report.metrics import NOTHING, Readers, log_line, total
-from nfreaim.host.report.status import of_daemon
+from nfreaim.host.report.status import Seen, of_daemon
 from nfreaim.host.report.status_server import StatusServer
+from nfreaim.host.rules.native_drops import NativeDrops
 from nfreaim.host.rules.script import Settings
 from nfreaim.host.rules.watch import Refills, Watch
 from nfreaim.host.state.state_files import StateDirectory
+from nfreaim.host.upstream.reserve import Upstream
 
 log = logging.getLogger("nfreaim")
 
-_BUSY_TICK_S: Final = 0.1  # while the watch waits for a program
+_BUSY_TICK_S: Final = 0.1  # while a program is waited for
 _EVENTS_PAUSE_S: Final = 0.02  # after events were read, because thousands of small files may make as many
-_CHORES_EVERY_S: Final = 30.0  # between two looks at other programs' forwards and the kernel's drop counters
+_HISTORY_EVERY_S: Final = 10.0  # between two times that sums are written into the history
+_RECENT: Final = 50  # events that the status tells
+_CHORES_EVERY_S: Final = 30.0  # between two looks at what was lost
 
 
 class ControlPlane:
     """Made before any packet is served; *stack* closes it after the last one.
 
     readers  returns the statistics of the processes that read packets
+    silent   names a process that has not answered for so many seconds, or is ""
     """
 
     def __init__(
-        self, config: Config, observer: Observer, readers: Callable[[], Readers], stack: ExitStack
+        self,
+        config: Config,
+        journal: Journal,
+        readers: Callable[[], Readers],
+        stack: ExitStack,
+        reload: Reload,
     ) -> None:
-        self._config, self._began = config, clock()
+        self._config, self._began, self._reload = config, clock(), reload
+        self.silent: Callable[[float], str] = lambda seconds: ""
+        reload.obeyers.append(self._obey)
         self._readers = readers
         self._watch: Watch | None = None
+        self._networks: InsideNetworks | None = None
         self._status = StatusServer(config.status_socket, config.status_group, self._document, clock, stack)
-        self.backend = LinuxBackend(StateDirectory(config.state_dir), stack)
-        self._events = PinholeEvents(PINHOLE_MARK, UNVERIFIED_MARK)
-        stack.callback(self._events.close)
-        self._firewall = IpsetFirewall(clock)
-        stack.callback(self._firewall.close_sockets)
-        self.pinholes = PinholeTable(
-            config.pinholes, GuardedFirewall(self._firewall), GuardedObserver(observer)
+        self.backend = LinuxBackend(
+            StateDirectory(config.state_dir),
+            stack,
+            check=config.check_senders,
+            isolated=config.isolated_lans,
+            marks=config.marks,
         )
+        self.home = LinuxHomeServers(config, clock)
+        stack.callback(self.home.close)
+        marks = config.marks
+        self._events = PinholeEvents(marks.pinhole, marks.unverified)
+        stack.callback(self._events.close)
+        self._answers = PinholeEvents(marks.pinhole | marks.unverified, 0)
+        stack.callback(self._answers.close)
+        self._ends = PinholeEnds(marks.pinhole)
+        stack.callback(self._ends.close)
+        self._recent: deque[Event] = deque(maxlen=_RECENT)
+        self._history = kept_history(config, stack)
+        self._ledger = Ledger(self._history.write)
+        stack.callback(self._close_ledger)
+        journal.hear = self._hear
+        self._firewall = ClosingFirewall(clock, marks, self._closed, _quiet_ends(config.helpers().values()))
+        stack.callback(self._firewall.close_sockets)
+        connections = GuardedConnections(_Connections(self._read_events, self.backend.conntrack))
+        machine_of = self.backend.neighbours.machine  # wherever senders are compared
+        self.pinholes = PinholeTable(
+            config.pinholes,
+            GuardedFirewall(self._firewall),
+            GuardedObserver(journal),
+            GuardedMachine(lambda address: machine_of(address) or address),
+            connections,
+        )
+        self._upstream: Upstream | None = None
+        if config.pinholes.upstream != "off":
+            self._upstream = Upstream(config, self.pinholes, connections.carries, clock)
+            stack.callback(self._upstream.close)
+        self._outside = OutsideName(self.pinholes.reach, clock)
+        self._outside.look()  # it asks while the rest is made
+        self._drops = [NativeDrops(config.wan, clock, partial(setattr, journal, "barred"))]
+        if config.local_clients:
+            here = partial(setattr, journal, "barred_here")
+            self._drops.append(NativeDrops(config.wan, clock, here, "input"))
+        for drops in self._drops:
+            stack.callback(drops.close)
+            drops.look()
         self._counters = Counters()
-        self.gate = PeerGate(LinuxGateHost(self.pinholes, self.backend, clock), self._counters, clock())
-        self._dropped = (0, 0)
+        self.gate = PeerGate(LinuxGateHost(self.pinholes, self.backend), self._counters, clock())
+        self._unread_forwards = self._unguarded = ""
+        self._losses = LossLog(config, self.pinholes, self._counters)
 
     def begin(self, stack: ExitStack) -> None:
         """Take over the pinholes of an earlier daemon, and begin to serve the status. Raises BackendError."""
         forwards = self._config.pinholes.forwards
-        self._firewall.refresh_foreign_forwards()
+        self._outside.look()
+        self._firewall.foreign.refresh()
+        self._firewall.foreign_marks.begin()
         stack.callback(_clear, self._firewall)
         self._firewall.set_forwards(forwards)
         for forward in forwards:
-            taken = next((port for port in forward.ports if self._firewall.forwarded_by_others(port)), None)
-            if taken is not None:
+            if (taken := self._shadow(forward)) is not None:
                 log.warning("forward %s: somebody else's rules have port %d and come first", forward, taken)
         greetings = _Greetings(self._config.helpers().values())
         self.pinholes.adopt(self.backend.conntrack.alive, clock(), greetings.of)
+        if self._upstream is not None:
+            self._upstream.begin()
         self._status.open()
 
-    def watch_rules(self, installed: Settings | None, stack: ExitStack) -> None:
-        """From now on restore rules and set entries that other programs remove.
+    def watch_rules(self, installed: Settings | None, loop: Loop, stack: ExitStack) -> None:
+        """From now on restore rules and set entries that other programs remove, and follow inside networks.
 
         installed  the settings that the rules are installed with; None: unknown
         """
@@ -95,10 +164,32 @@ class ControlPlane:
             )
             return
         entries = (self.backend.store.put_back, self._follow_again, self._open_again)
-        refills = Refills(entries, self._forward_again, self.gate.unwatched)
+        refills = Refills(entries, self._forward_again, self.gate.unwatched, self.unguarded)
         served = Settings.of(self._config)
-        self._watch = Watch(installed, served, self.backend.inside, refills, clock())
+        self._networks = InsideNetworks(self.backend.inside, installed.lan, clock)
+        stack.callback(self._networks.close)
+        self._networks.tick(clock())
+        loop.read(self._networks, "read_networks", self._networks.noticed, _EVENTS_PAUSE_S)
+        self._watch = Watch(installed, served, self._networks, refills, clock())
         stack.callback(self._watch.close)
+
+    def unguarded(self, reason: str) -> None:
+        """Connections may get into a flowtable for this *reason*; "": none can.
+
+        Of a connection in a flowtable the gate sees nothing, so it verifies nothing while one may get there.
+        """
+        if reason == self._unguarded:
+            return
+        self._unguarded = reason
+        self.pinholes.verify(not reason)
+        if reason:
+            log.warning(
+                "peers' first bytes are not verified, because flowtables of nftables may take their"
+                " connections, and those to servers, from nfreaim: %s; remedy: see what `nfreaim check` says",
+                reason,
+            )
+        else:
+            log.info("peers' first bytes are verified again: no flowtable can take their connections")
 
     def attach(self, loop: Loop, changed: Callable[[], None] = lambda: None) -> None:
         """Be served by *loop*. *changed* is called after events, which may have changed pinholes."""
@@ -108,55 +199,130 @@ class ControlPlane:
             changed()
 
         loop.read(self._events, "read_events", read, _EVENTS_PAUSE_S)
+        loop.read(self._answers, "read_answers", self._read_answers, _EVENTS_PAUSE_S)
+        loop.read(self._ends, "read_ends", self._read_ends, _EVENTS_PAUSE_S)
         self._status.attach(loop.selector)
+        if self._upstream is not None:
+            self._upstream.attach(loop.selector, changed)
         loop.chore("look", Every(self._look_interval_s, self._look))
-        loop.chore("chores", Every(lambda: _CHORES_EVERY_S, self._chores))
+        loop.chore("sums", Every(lambda: TICK_S, tick_all))
+        loop.chore("history", Every(lambda: _HISTORY_EVERY_S, self._write_history))
+        loop.chore("chores", Every(lambda: _CHORES_EVERY_S, self._losses.look))
 
     def log_everything(self) -> None:
         """Log the counters, and the number of packets that the kernel dropped."""
-        self._log_drops()
+        self._losses.look_at_drops()
         self.log_counters()
 
     def log_counters(self) -> None:
         """Log the counters of all readers and of the gate."""
-        log.info("counters: %s", log_line(self._total().stats))
+        stats = self._total().stats
+        values = {name: str(value) for name, value in stats.counters.items()}
+        log.info("counters: %s", log_line(stats), extra=noted(COUNTERS, values))
 
     def _look_interval_s(self) -> float:
-        return _BUSY_TICK_S if self._watch and self._watch.busy else TICK_S
+        busy = self._firewall.foreign.busy or self._firewall.foreign_marks.busy
+        busy = busy or (self._watch is not None and self._watch.busy)
+        return _BUSY_TICK_S if busy else TICK_S
 
     def _look(self) -> None:
         self._status.expire()
+        self._outside.look()
+        for drops in self._drops:
+            drops.look()
+        if self._upstream is not None:
+            self._upstream.look()
+        self.home.look()
+        self.gate.expire(clock())
+        self._look_at_forwards()
+        if self._networks is not None:
+            self._networks.tick(clock())
         if self._watch is not None:
             self._watch.tick(clock())
 
-    def _chores(self) -> None:
-        self.gate.expire(clock())
-        self._firewall.refresh_foreign_forwards()
-        self._log_drops()
+    def _look_at_forwards(self) -> None:
+        """Close the pinholes whose ports another program forwards now: their peers would end up elsewhere."""
+        try:
+            self._firewall.foreign_marks.look()
+            changed = self._firewall.foreign.look()
+        except BackendError as error:
+            if str(error) != self._unread_forwards:
+                log.warning("the rules of other programs cannot be read: %s", error)
+            self._unread_forwards = str(error)
+            return
+        self._unread_forwards = ""
+        if not changed:
+            return
+        lan = self._config.lan
+        self.pinholes.close_taken(
+            lambda outside: self._firewall.foreign.takes(outside, lan),
+            "another program forwards its port (UPnP, PCP or the firewall), and comes first",
+        )
 
-    def _log_drops(self) -> None:
-        ours = {self._config.queue, *self._config.reading}
-        queues = [queue for queue in queue_stats.queues() if queue.number in ours]
-        full = sum(queue.dropped_full for queue in queues)
-        socket = sum(queue.dropped_socket for queue in queues)
-        if (full, socket) != self._dropped:
-            log.warning(
-                "packets dropped by the kernel since the start: %d queue full, %d socket full", full, socket
-            )
-            self._dropped = full, socket
+    def _write_history(self) -> None:
+        self._ledger.flush()
+        self._history.tell()
 
     def _read_events(self) -> None:
         now = clock()
-        for connection in self._events.read():
-            self.pinholes.claimed(connection.outside, connection.peer, now)
+        for outside, peer in self._events.ends():
+            self._ledger.began(Ends(outside, peer))
+            self.pinholes.claimed(outside, peer.address, now, peer.port)
+
+    def _read_ends(self) -> None:
+        """Connections through pinholes are over; that they began is read before."""
+        self._read_events()
+        for ends, traffic in self._ends.ended():
+            self._ledger.ended(ends, traffic)
+
+    def _hear(self, event: Event) -> None:
+        self._recent.append(event)
+        if not event.values.get("client", "").startswith(f"{TEST_CLIENT}:"):
+            self._ledger.hear(event)
+
+    def _close_ledger(self) -> None:
+        self._ledger.close(self.backend.conntrack.traffic)
+
+    def _read_answers(self) -> None:
+        """Peers have answered SYN/ACKs of connections whose first bytes have to be verified."""
+        now = clock()
+        for outside, peer in self._answers.ends():
+            inside = self._firewall.behind(outside)
+            if inside is not None:
+                self.gate.completed(peer, inside, now)
+
+    def _closed(self, inside: Endpoint) -> None:
+        if not self.pinholes.expected(inside):
+            self.gate.closed(inside)
 
     def _document(self) -> dict[str, Any]:
         """The document that the status socket gives."""
-        return of_daemon(self.pinholes, self._config.pinholes.forwards, self._total(), self._began, clock())
+        carried = self._ledger.told(self.backend.conntrack.traffic)
+        seen = Seen(carried, self._ledger.total(), self._recent)
+        forwards = self._config.pinholes.forwards
+        told = of_daemon(self.pinholes, forwards, self._total(), self._began, clock(), seen)
+        return {
+            **told,
+            "upstream": self.pinholes.reach.in_front,
+            "shadowed": [str(forward) for forward in forwards if self._shadow(forward) is not None],
+            "reload": self._reload.as_dict(),
+        }
+
+    def _shadow(self, forward: Forward) -> int | None:
+        """The first port of *forward* that another program's rules forward, which come first."""
+        return next((port for port in forward.ports if self._firewall.foreign.has(port)), None)
+
+    def _obey(self, config: Config) -> None:
+        """The operator has changed the settings to these. Raises BackendError."""
+        self._config = config
+        self.home.obey(config)
+        self.pinholes.obey(config.pinholes)
+        self._firewall.set_forwards(config.pinholes.forwards)
 
     def _total(self) -> Readers:
         """The statistics of all readers and of the gate, added up."""
         told = self._readers()
+        self._counters.evicted_pinholes = self.pinholes.gave_way
         gate = NOTHING._replace(counters=self._counters.as_dict())
         return told._replace(stats=total([told.stats, gate]))
 
@@ -166,7 +332,7 @@ class ControlPlane:
         return [f"{followed.client} > {followed.server}" for followed in self.backend.queue.put_back()]
 
     def _open_again(self) -> list[str]:
-        return [f"{pinhole.outside} -> {pinhole.inside}" for pinhole in self.pinholes.reinstall()]
+        return [f"{pinhole.outside} -> {pinhole.inside}" for pinhole in self.pinholes.reinstall(clock())]
 
     def _forward_again(self) -> list[Forward]:
         wanted = self._config.pinholes.forwards
@@ -176,34 +342,33 @@ class ControlPlane:
         return list(wanted)
 
 
-class PinholeReaper:
-    """Closes pinholes in time if the engines are in other processes: Engine.tick cannot do it there."""
+class _Connections:
+    """core.firewall.carrying.Connections, whose events are read by *look*."""
 
-    def __init__(self, pinholes: PinholeTable, conntrack: Conntrack, settings: EngineSettings) -> None:
-        self._pinholes = pinholes
-        self._lost_flows = LostFlows(GuardedConntrack(conntrack), settings.grace)
-        self._poll_s = settings.poll
-        self._next = 0.0
+    def __init__(self, look: Callable[[], None], conntrack: LinuxConntrack) -> None:
+        self.look, self._conntrack = look, conntrack
 
-    def tick(self) -> None:
-        """Close the pinholes that are past their deadline, and those of control connections that are lost."""
-        now = clock()
-        if now >= self._next:
-            self._next = now + self._poll_s
-            for flow, _ in self._lost_flows.lost(self._pinholes.tended(), now):
-                self._pinholes.close_flow(flow, "control connection lost", now)
-        self._pinholes.expire(now)
+    def carries(self, connection: FlowId) -> bool:
+        return self._conntrack.carries(connection, server_inside=True)
 
 
 class _Greetings:
     """The greetings of each protocol's services."""
 
     def __init__(self, specs: Iterable[HelperSpec]) -> None:
-        self._services = {spec.name: spec.services for spec in specs}
+        self._specs = {spec.name: spec for spec in specs}
 
-    def of(self, protocol: str, service: str) -> tuple[Greeting, ...]:
-        found = self._services.get(protocol, {}).get(service)
-        return () if found is None else found.greetings
+    def of(self, protocol: str, name: str) -> tuple[Greeting, ...]:
+        spec = self._specs.get(protocol)
+        if spec is None:
+            return ()
+        return spec.unverified.get(name) or spec.services.get(name, Service()).greetings
+
+
+def _quiet_ends(specs: Iterable[HelperSpec]) -> Callable[[str, str], bool]:
+    """Whether late peers of a protocol's service get no answer."""
+    quiet = {(spec.name, name) for spec in specs for name, one in spec.services.items() if one.quiet_end}
+    return lambda protocol, service: (protocol, service) in quiet
 
 
 def _clear(firewall: IpsetFirewall) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
 from contextlib import ExitStack
 
-from nfreaim.core.backend import Backend, QueueControl
+from nfreaim.core.backend import Backend, HomeServers, QueueControl
+from nfreaim.host.home.local_clients import LinuxLocalClients
 from nfreaim.host.loop import clock
-from nfreaim.host.netfilter.conntrack import LinuxConntrack, is_own
+from nfreaim.host.netfilter.conntrack import LinuxConntrack
 from nfreaim.host.netfilter.ipset import NetworkSet
+from nfreaim.host.netfilter.lans import Lans
 from nfreaim.host.netfilter.names import LAN_SET
+from nfreaim.host.netfilter.neighbours import Neighbours
 from nfreaim.host.netfilter.queue_control import LinuxQueueControl
 from nfreaim.host.netfilter.tcp_reset import ResetSender
 from nfreaim.host.state.flow_store import LinuxFlowStore
 from nfreaim.host.state.state_files import StateDirectory
+from nfreaim.marks import DEFAULT, Marks
 
 
 class LinuxBackend:
@@ -21,23 +27,48 @@ class LinuxBackend:
     inside  the set of inside networks, which the rules fill
     alone   every flow in the sets is this process's
     stack   closes the parts
+    check   on which interfaces the senders of packets are compared (see Neighbours)
+    isolated  the interfaces whose hosts may not meet those of others (see Lans)
+    marks   of our rules
     """
 
-    def __init__(self, directory: StateDirectory, stack: ExitStack, alone: bool = True) -> None:
+    def __init__(
+        self,
+        directory: StateDirectory,
+        stack: ExitStack,
+        alone: bool = True,
+        check: bool | Collection[str] = True,
+        isolated: bool | Collection[str] = False,
+        marks: Marks = DEFAULT,
+    ) -> None:
+        self.alone = alone
         self.inside = NetworkSet(LAN_SET)
         stack.callback(self.inside.close)
         self.store = LinuxFlowStore(directory, alone)
         stack.callback(self.store.close)
-        self.conntrack = LinuxConntrack(self.inside, self.store.protected)
+        lans = Lans(isolated)
+        stack.callback(lans.close)
+        self.conntrack = LinuxConntrack(self.inside, self.store.protected, lans, marks)
         stack.callback(self.conntrack.close)
         self.queue = LinuxQueueControl(clock)
         stack.callback(self.queue.close)
-        self.resets = ResetSender(lambda address: self.inside.covers(address) or is_own(address))
+        self.resets = ResetSender()
         stack.callback(self.resets.close)
+        self.neighbours = Neighbours(clock, check)
+        stack.callback(self.neighbours.close)
 
-    def for_engine(self, queue: QueueControl | None = None) -> Backend:
-        """The parts for an engine, with *queue* in place of our own if another process controls the queue."""
-        return Backend(self.conntrack, queue or self.queue, self.store, self.resets.answer)
+    def for_engine(
+        self, home: HomeServers, queue: QueueControl | None = None, users: Collection[int] = ()
+    ) -> Backend:
+        """The parts for an engine, with *queue* in place of our own if another process controls the queue.
+
+        home   exists once per daemon
+        users  those whose clients on this router are served
+        """
+        queue = queue or self.queue
+        resets, senders, send = self.resets.answer, self.neighbours, self.resets.send_packet
+        parts = (self.conntrack, queue, self.store, resets, home, senders, send)
+        return Backend(*parts, time.thread_time, LinuxLocalClients(users))
 
     def prepare(self) -> None:
         """Queue every flow again and make the state directory. Raises BackendError."""

@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol
 
+from nfreaim.host.events import STOPPING, noted
+
 log = logging.getLogger("nfreaim")
 
 _MOST_FAILURES: Final = 5  # of one part in a row; then the process ends, and is restarted
-_STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 
 TICK_S: Final = 1.0
 """Between two calls of the parts that let things expire."""
@@ -90,18 +92,24 @@ class Loop:
 
     signals  the socket on which the numbers of signals arrive
     report   called at SIGUSR1
+    reload   called at SIGHUP
 
     A part that fails is tried again. If it fails too often in a row the process ends, because a daemon
     without one of its parts does harm: pinholes would stay open. Without the process packets pass, and it is
     restarted.
     """
 
-    def __init__(self, signals: socket.socket, report: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        signals: socket.socket,
+        report: Callable[[], None],
+        reload: Callable[[], None] = lambda: None,
+    ) -> None:
         self.selector = selectors.DefaultSelector()
         self.stopped = False
         """Set to end the loop with this turn."""
         self._signals = signals
-        self._report = report
+        self._report, self._reload = report, reload
         self._chores: list[tuple[str, Chore]] = []  # a chore without a name ends the loop if it raises
         self._failures: dict[str, int] = {}
         self.selector.register(signals, selectors.EVENT_READ, self._signalled)
@@ -153,10 +161,13 @@ class Loop:
     def _signalled(self) -> None:
         for number in self._signals.recv(64):
             if number in _STOPPING:
-                log.info("stopping: %s", signal.Signals(number).name)
+                log.info("stopping: %s", signal.Signals(number).name, extra=noted(STOPPING))
                 self.stopped = True
                 return
-            self._report()
+            if number == signal.SIGHUP:
+                self._reload()
+            else:
+                self._report()
 
 
 @contextmanager
@@ -164,7 +175,7 @@ def stop_signals() -> Iterator[socket.socket]:
     """A socket on which the numbers of our signals arrive, one byte each; restores the handlers after it."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    numbers = (*_STOPPING, signal.SIGUSR1)
+    numbers = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1)
     found = {number: signal.getsignal(number) for number in numbers}
     earlier = signal.set_wakeup_fd(writer.fileno())
     try:
