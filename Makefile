@@ -8,10 +8,9 @@ STAMP      := $(VENV)/.stamp
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
 UNITDIR    ?= $(SYSCONFDIR)/systemd/system
-LIBDIR     := $(PREFIX)/lib/nfreaim
-CONFDIR    := $(SYSCONFDIR)/nfreaim
-UNITS      := nfreaim.service nfreaim-rules.service
-SYSTEMD    := $(wildcard /run/systemd/system)
+DESTDIR    ?=
+UNITS      := nfreaim.service nfreaim-rules.service nfreaim-close.service nfreaim-sets.service \
+              nfreaim-metrics.service nfreaim-textfile.service nfreaim-textfile.timer
 PIP        := -m pip -qq --disable-pip-version-check install --use-pep517
 PYTEST     := $(BIN)/python -m pytest -q
 
@@ -23,6 +22,13 @@ WAN    ?=
 PROTOCOLS ?=
 PORTS  ?=
 WORKERS ?=
+PYTHON ?=
+ABSENT ?=
+RESTART ?=
+FORCE  ?=
+# Optional libraries: EXTRAS=top,metrics for `nfreaim top` and `nfreaim metrics`. Without it those of before stay;
+# EXTRAS=none is without any.
+EXTRAS ?=
 # "LAN=br0 br1" and "LAN=br0,br1" both name two, and so do "PROTOCOLS=oscar irc" and "PROTOCOLS=oscar,irc". A number in
 # PROTOCOLS is one more port of the protocol before it: "oscar,irc:6667,6697". PORTS is the older spelling: those of the
 # default protocol.
@@ -38,11 +44,13 @@ ARGS   := $(foreach i,$(call each,$(LAN)),--lan $(i)) $(foreach i,$(call each,$(
           $(subst $(space)$(comma),$(comma),$(NAMED)) \
           $(foreach p,$(call each,$(PORTS)),--port $(p)) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: help venv demo test lint types unit coverage properties lab fuzz soak load bench run install uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit coverage lab attacks fuzz soak load bench docs pictures html man run install install-units uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
 	@echo '  make install LAN=br-lan WAN=eth0        install daemon, rules and systemd units'
+	@echo '      ABSENT=yes                          though an interface is not there yet'
+	@echo '      RESTART=1                           and restart the daemon that runs'
 	@echo '  make uninstall                          remove them; an edited configuration stays'
 	@echo '  make install-rules LAN=br-lan WAN=eth0  install the packet filter rules, until reboot'
 	@echo '  make remove-rules                       remove the packet filter rules without a trace'
@@ -50,18 +58,25 @@ help:
 	@echo '                                          with any of these that name LAN and WAN:'
 	@echo '      PROTOCOLS="oscar irc:6667,6697"     these protocols, on their usual ports or on those named'
 	@echo '      WORKERS=N                           so many processes read'
+	@echo '      EXTRAS=top,metrics,upstream         install: with the libraries of nfreaim top, metrics, and UPnP'
 	@echo '  make demo                               see it work, in network namespaces of its own'
+	@echo '  make demo MESSENGERS=all                the same, and a second table of further messengers'
 	@echo 'Developing:'
 	@echo '  make venv      build .venv with everything, .venv/bin/nfreaim included'
 	@echo '  make test      lint, types, unit, lab'
 	@echo '  make lint      ruff        make types   mypy --strict'
-	@echo '  make unit      unit, property and replay tests; no root needed. Its halves:'
-	@echo '  make coverage  unit, replay and playbook tests, and what they cover; make properties  property and fuzz tests'
+	@echo '  make unit      unit, replay, property and fuzz tests; no root needed'
+	@echo '  make coverage  how much of each package the unit and replay tests cover'
 	@echo '  make lab       tests in network namespaces; root'
+	@echo '  make attacks   every attack of tests/attacks, one after another; root, a quarter of an hour'
 	@echo '  make fuzz FUZZ_SECONDS=600 [FUZZ_TARGET=engine]      hostile input, made up by atheris'
 	@echo '  make soak      faults for SOAK_SECONDS=600 seconds, under load; root'
-	@echo '  make load      floods and crowds at full size; root, a minute'
+	@echo '  make load      floods and crowds at full size, and the attacks that are floods; root, three minutes'
 	@echo '  make bench     speed beside everything else one could use, as ratios; 15 minutes'
+	@echo '  make docs      all of the next three'
+	@echo '  make html      the documents as pages for a browser: build/html/index.html'
+	@echo '  make man       the manual pages nfreaim(8) and nfreaim.toml(5): build/man'
+	@echo '  make pictures  draw the pictures of docs/pictures anew; root, needs a browser'
 	@echo '  make clean     remove what was built'
 
 bootstrap:
@@ -77,9 +92,11 @@ $(STAMP): pyproject.toml | bootstrap
 	@$(BIN)/python $(PIP) -e '.[dev]'
 	@touch $@
 
+# MESSENGERS=all shows the second table, too; MESSENGERS=NAME,NAME that alone, and of it these.
+MESSENGERS ?=
 demo: $(STAMP)
 	@scripts/bootstrap demo
-	@$(BIN)/python -m demo
+	@$(BIN)/python -m demo $(foreach m,$(call each,$(MESSENGERS)),--messenger $(m))
 
 test: lint types unit lab
 
@@ -90,26 +107,29 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy --strict
 
-unit: coverage properties
+unit: $(STAMP)
+	@scripts/bootstrap test
+	$(PYTEST) -n auto --ignore=tests/lab tests
 
-# What is written for a case of its own is measured, which doubles its time; what makes its cases up is not.
+# Measuring doubles the time, so it is no part of `make test`. What makes its cases up is left out.
 coverage: $(STAMP)
 	@scripts/bootstrap test
 	$(PYTEST) -n auto --cov --cov-report= --ignore=tests/lab --ignore=tests/property --ignore=tests/fuzz tests
 	@$(BIN)/python scripts/branch_coverage.py
 
-properties: $(STAMP)
-	@scripts/bootstrap test
-	$(PYTEST) -n auto tests/property tests/fuzz
-
-# Two at a time: each test builds a network of its own and measures nothing.
+# Five at a time: each test builds a network of its own, measures nothing, and waits most of the time.
 lab: $(STAMP)
 	@scripts/bootstrap test
 	@if [ "$$(id -u)" = 0 ] || [ -n "$$NFREAIM_REQUIRE_LAB" ]; then \
-	    echo '$(PYTEST) -n 2 tests/lab'; $(PYTEST) -n 2 tests/lab; \
+	    echo '$(PYTEST) -n 5 tests/lab'; $(PYTEST) -n 5 tests/lab; \
 	else \
 	    echo 'The lab tests were NOT run: they need root (sudo make lab).'; \
 	fi
+
+# One at a time: they measure what other hosts feel of them. The short ones are lab tests, too.
+attacks: $(STAMP)
+	@scripts/bootstrap test
+	@$(BIN)/python -m tests.attacks.run
 
 # Unattended; what it finds is left in tests/fuzz/findings. atheris has no part in any other target.
 FUZZ_SECONDS ?= 600
@@ -125,7 +145,9 @@ soak: $(STAMP)
 
 # Floods, 20,000 sessions and 1,000 rendezvous, each beside a client that must not notice.
 load: $(STAMP)
+	@$(BIN)/python -m stress.memory
 	@$(BIN)/python -m stress.load
+	@$(BIN)/python -m tests.attacks.run flood
 
 # mitmproxy needs a virtual environment of its own: it pins what others pin otherwise. Left out where it does not install.
 bench: $(STAMP)
@@ -133,6 +155,20 @@ bench: $(STAMP)
 	@[ -e .bench-mitmproxy ] || { $(BIN)/python -m venv .bench-mitmproxy && .bench-mitmproxy/bin/python $(PIP) mitmproxy; } || true
 	@$(BIN)/python $(PIP) -e '.[dev,bench]'
 	@$(BIN)/python -m bench --json bench.json --picture docs/performance.svg
+
+# The pictures of the documents, each drawn of what really happens. A browser shows the page of `nfreaim report`.
+pictures: $(STAMP)
+	@scripts/bootstrap docs
+	@$(BIN)/python -m scripts.pictures
+
+docs: pictures html man
+
+# Sphinx reads the documents where they are (docs/conf.py); a warning, such as of a link to nowhere, is an error.
+SPHINX = $(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees
+html man: $(STAMP)
+	@$(BIN)/python -c 'import myst_parser' 2>/dev/null || $(BIN)/python $(PIP) -e '.[docs]'
+	@$(SPHINX) -b $@ . build/$@
+	@echo 'Written: build/$@'
 
 run: $(STAMP)
 	@$(BIN)/nfreaim run $(ARGS)
@@ -143,47 +179,19 @@ install-rules:
 remove-rules:
 	@rules/nfreaim-rules remove
 
-install: bootstrap
-	@umask 022; $$(scripts/bootstrap --python) -m venv --clear $(LIBDIR)
-	@umask 022; $(LIBDIR)/bin/python $(PIP) .
-	@install -d $(PREFIX)/sbin $(CONFDIR)
-	@ln -sfn $(LIBDIR)/bin/nfreaim $(PREFIX)/sbin/nfreaim
-	@install -m 755 rules/nfreaim-rules $(PREFIX)/sbin/nfreaim-rules
-	@[ -e $(CONFDIR)/nfreaim.toml ] || install -m 644 rules/nfreaim.toml $(CONFDIR)/nfreaim.toml
-ifneq ($(and $(LAN),$(WAN)),)
-	@echo 'NFREAIM_ARGS="$(strip $(ARGS))"' >$(CONFDIR)/rules.env
-endif
-ifneq ($(SYSTEMD),)
-	@install -d $(UNITDIR)
-	@for unit in $(UNITS); do \
-	    sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@SYSCONFDIR@|$(SYSCONFDIR)|g' rules/$$unit >$(UNITDIR)/$$unit; \
-	done
-	@id -u nfreaim >/dev/null 2>&1 || systemd-sysusers --inline 'u nfreaim - "nfreaim daemon"'
-	@systemctl daemon-reload
-	@if [ -e $(CONFDIR)/rules.env ]; then \
-	    echo 'Installed. Start it, now and at each boot: systemctl enable --now nfreaim-rules nfreaim'; \
-	else \
-	    echo 'Installed. Name the interfaces next: make install LAN=br-lan WAN=eth0'; \
-	fi
-else
-	@echo 'Installed, without systemd. Start it by: $(PREFIX)/sbin/nfreaim run --lan IF --wan IF'
-endif
+# scripts/install says what each of these means.
+INSTALL = PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' UNITDIR='$(UNITDIR)' DESTDIR='$(DESTDIR)' UNITS='$(UNITS)' \
+          LAN='$(LAN)' WAN='$(WAN)' ARGS='$(strip $(ARGS))' PYTHON='$(PYTHON)' EXTRAS='$(EXTRAS)' \
+          ABSENT='$(ABSENT)' RESTART='$(RESTART)' FORCE='$(FORCE)' scripts/install
+
+install:
+	@$(INSTALL) install
+
+install-units:
+	@$(INSTALL) units
 
 uninstall:
-ifneq ($(SYSTEMD),)
-	@for unit in $(UNITS); do \
-	    [ ! -e $(UNITDIR)/$$unit ] || systemctl disable --now $$unit || true; rm -f $(UNITDIR)/$$unit; \
-	done
-	@systemctl daemon-reload
-	@rm -rf /run/nfreaim
-	@if id -u nfreaim >/dev/null 2>&1; then userdel nfreaim; fi
-endif
-	@if [ "$$(readlink $(PREFIX)/sbin/nfreaim)" = $(LIBDIR)/bin/nfreaim ]; then rm -f $(PREFIX)/sbin/nfreaim; fi
-	@rm -f $(PREFIX)/sbin/nfreaim-rules $(CONFDIR)/rules.env
-	@if [ -e $(LIBDIR)/pyvenv.cfg ]; then rm -rf $(LIBDIR); fi
-	@if cmp -s rules/nfreaim.toml $(CONFDIR)/nfreaim.toml; then rm -f $(CONFDIR)/nfreaim.toml; \
-	elif [ -e $(CONFDIR)/nfreaim.toml ]; then echo 'Kept, because it was edited: $(CONFDIR)/nfreaim.toml'; fi
-	@if [ -d $(CONFDIR) ]; then rmdir --ignore-fail-on-non-empty $(CONFDIR); fi
+	@$(INSTALL) uninstall
 
 clean:
 	rm -rf $(VENV) .bench-mitmproxy build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

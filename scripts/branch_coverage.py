@@ -1,4 +1,4 @@
-"""Branch coverage by package, from what coverage.py wrote down: a part of `make unit`, alone `make coverage`.
+"""Branch coverage by package, from what coverage.py wrote down: `make coverage`.
 
 Prints a line for each package, and for those that must be covered what is missing. Exit status 1 if one of
 them is below its share. Lines and branches count alike, as in coverage.py's own total.
