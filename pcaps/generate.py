@@ -112,7 +112,7 @@ SYNTHETIC = (
     Case("cancel", scene=scenes.cancel),
     Case("split-in-address", scene=scenes.split_in_address),
     Case("split-in-port", scene=scenes.split_in_port),
-    Case("split-too-slow", scene=scenes.split_too_slow, step=0.2, ordered=True),
+    Case("split-too-slow", scene=scenes.split_too_slow, step=1.2, ordered=True),
     Case("snac-extra", scene=scenes.snac_extra),
     Case("imitation", scene=scenes.imitation),
     Case("services", scene=scenes.services),

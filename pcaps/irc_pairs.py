@@ -51,15 +51,18 @@ class Case:
 
 
 class Scene:
-    """Connections on one clock; *expected*: with the lines that must leave instead of those that come."""
+    """Connections on one clock, to *server* unless another is named; *expected*: with what must leave instead
+    of what comes.
+    """
 
-    def __init__(self, expected: bool) -> None:
+    def __init__(self, expected: bool, server: tuple[str, int] = SERVER) -> None:
         self.expected = expected
+        self.server = server
         self.frames: Frames = []
         self.time = _START
 
-    def connect(self, host: str, port: int) -> Connection:
-        return Connection(self, host, port)
+    def connect(self, host: str, port: int, server: tuple[str, int] | None = None) -> Connection:
+        return Connection(self, host, port, server or self.server)
 
     def sign_on(self, host: str, port: int, nick: bytes) -> Connection:
         """A client in the shortest form."""
@@ -72,9 +75,9 @@ class Scene:
 class Connection:
     """A connection to the server."""
 
-    def __init__(self, scene: Scene, host: str, port: int) -> None:
+    def __init__(self, scene: Scene, host: str, port: int, server: tuple[str, int]) -> None:
         self._scene = scene
-        self._tcp = Conversation((host, port), SERVER, step=0.002, timestamps=True)
+        self._tcp = Conversation((host, port), server, step=0.002, timestamps=True)
         self._play(self._tcp.open)
 
     def say(self, text: bytes, leaves: bytes = b"", cuts: tuple[int, ...] = ()) -> None:

@@ -164,12 +164,12 @@ def counter_proposals(scene: Scene) -> None:
 
 
 def cancel(scene: Scene) -> None:
-    """A cancelled and a declined proposal give their port back."""
+    """A cancelled proposal gives its port back to its own host alone, as it may be on its way still."""
     alice, amy = scene.sign_on(ALICE, 49009), scene.sign_on(AMY, 49009)
     alice.say(proposal("libpurple", ALICE, 5190), proposal("libpurple", ROUTER_A, 5190))
     alice.say(GOLDEN["cancel"])
-    amy.say(proposal("libpurple", AMY, 5190), proposal("libpurple", ROUTER_A, 5190))
-    amy.hear(GOLDEN["decline"])
+    amy.say(proposal("libpurple", AMY, 5190), proposal("libpurple", ROUTER_A, 40000))
+    amy.hear(GOLDEN["decline"].replace(b"alice1", b"carol1"))  # who was asked
     alice.say(
         proposal("libpurple-direct-im", ALICE, 5190),
         proposal("libpurple-direct-im", ROUTER_A, 5190),
@@ -231,11 +231,12 @@ def imitation(scene: Scene) -> None:
 
 
 def services(scene: Scene) -> None:
-    """Whatever is proposed: get file, talk, and a capability that nobody knows."""
+    """Get file, talk, and a capability that nobody knows, which is left alone."""
     alice = scene.sign_on(ALICE, 49015)
-    for number, capability in enumerate((GET_FILE, TALK, b"nfre" * 4)):
+    for number, capability in enumerate((GET_FILE, TALK)):
         sent = capability, number.to_bytes(8)
         alice.say(plain(*sent, ALICE, 6000 + number), plain(*sent, ROUTER_A, 6000 + number))
+    alice.say(plain(b"nfre" * 4, (2).to_bytes(8), ALICE, 6002))
     alice.close()
 
 
