@@ -52,6 +52,9 @@ class Nat(FakeNat):
         self.ever.append((inside, outside))
         return outside
 
+    def offered(self, expectation: Expectation) -> None:
+        """Its peer may come, and no pinhole is opened."""
+
     def withdraw(self, agreement: bytes, reason: str) -> None:
         self.agreed_on.pop(agreement, None)
 

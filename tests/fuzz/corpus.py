@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from nfreaim.capture import Capture
 from nfreaim.capture.link_layer import network_offset
+from nfreaim.core.address import reverse
 from nfreaim.core.tcp.segment import FIN, RST, SYN, Segment
-from tests.fuzz import damaged, peers
+from tests.fuzz import damaged, msn, pager, peers, stanzas
 from tests.fuzz.ends import ENDS
 from tests.fuzz.numbers import AS_THEY_ARE, WRONG
 from tests.fuzz.program import MAX_BYTES, Kind, Program, Step, moved, opened, send
@@ -31,7 +32,13 @@ GOLDEN: Final = golden_packets()
 REGRESSIONS: Final = Path(__file__).parent / "regressions"
 LONGEST: Final = 16384
 """Of what a fuzzer makes, in bytes: longer inputs only cost time."""
-OWN: Final[dict[str, Any]] = {"gate": peers, "records": damaged}
+OWN: Final[dict[str, Any]] = {
+    "gate": peers,
+    "records": damaged,
+    "msn": msn,
+    "stanzas": stanzas,
+    "pager": pager,
+}
 """Targets with a format of their own."""
 _CHUNK: Final = (160, 12000)  # steps and bytes of one part of a capture
 
@@ -111,6 +118,8 @@ def _accidents() -> Iterator[tuple[str, Program]]:
             for _ in range(4):
                 steps += [_after(2), send(0, 0, alive), send(0, 1, ack)]
         yield f"resumed-{died}", Program(0, (*steps, send(0, 0, own), again))
+    again_opened = [*signed_on(0), Step(Kind.OPEN, 0, 0, True, (7,)), *signed_on(0)[1:]]
+    yield "opened-again", Program(0, (*again_opened, send(0, 0, own)))
     redirect = naming(HOME)
     for window in (1, len(redirect) - 3, len(redirect), len(redirect) + 3):
         steps = [Step(Kind.WINDOW, 2, 0, False, (window,)), *signed_on(2), send(2, 0, alive)]
@@ -149,7 +158,7 @@ def _of_capture(path: Path) -> Iterator[tuple[str, Program]]:
         )
         if segment is None:
             continue
-        key, back = segment.key, segment.key[4:8] + segment.key[:4] + segment.key[10:12] + segment.key[8:10]
+        key, back = segment.key, reverse(segment.key)
         payload = segment.raw[segment.start :]
         if segment.flags & SYN and not segment.flags & 0x10:
             slots.pop(back, None)

@@ -18,7 +18,9 @@ from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST
 from nfreaim.helpers.oscar import OSCAR
 from tests.tcp.packets import PSH_ACK, packed, packet
-from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher, guarded_table
+from tests.unit.fake_firewall import FakeFirewall
+from tests.unit.fake_watcher import FakeWatcher
+from tests.unit.fakes import FakeKernel, guarded_table
 
 CLIENT, SERVER = Endpoint("203.0.113.20", 51000), Endpoint("10.0.0.9", 5190)
 KEY: Final = packed(CLIENT.address) + packed(SERVER.address) + bytes.fromhex("c7381446")

@@ -23,7 +23,17 @@ from typing import Final
 from tests.fuzz import corpus
 
 FINDINGS: Final = Path(__file__).parent / "findings"
-SHARES: Final = {"engine": 8, "gate": 2, "records": 1, "helper": 4, "flap": 2, "segment": 1}
+SHARES: Final = {
+    "engine": 8,
+    "gate": 2,
+    "records": 1,
+    "helper": 4,
+    "flap": 2,
+    "segment": 1,
+    "msn": 2,
+    "stanzas": 2,
+    "pager": 1,
+}
 """Of the time, for each target."""
 _RESTARTS: Final = 8  # of one process after findings
 _GRACE: Final = 180  # seconds that a process may take longer than it was told to

@@ -10,7 +10,8 @@ from nfreaim.core.tcp.segment import Segment
 from nfreaim.errors import Malformed
 from nfreaim.helpers.oscar import session
 from nfreaim.helpers.oscar.flap import MAX_FRAME, FlapReader, Frame
-from tests.fuzz import damaged
+from tests.fuzz import damaged, pager, stanzas
+from tests.fuzz import msn as msn_streams
 from tests.fuzz.conversation import Conversation
 from tests.fuzz.failures import silence
 from tests.fuzz.numbers import numbered
@@ -167,6 +168,12 @@ def records(data: bytes) -> None:
     damaged.play(data)
 
 
+def msn(data: bytes) -> None:
+    """A program's streams straight into the MSN helper."""
+    silence()
+    msn_streams.play(data)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "segment": segment,
     "flap": flap,
@@ -174,4 +181,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "engine": engine,
     "gate": gate,
     "records": records,
+    "pager": pager.play,
+    "msn": msn,
+    "stanzas": stanzas.play,
 }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nfreaim.core.engine import Engine
-from nfreaim.core.firewall import peer_gate
+from nfreaim.core.firewall import peer_gate, room
 from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.flow import Flow
@@ -24,6 +24,9 @@ from nfreaim.core.verdict import ACCEPT, Verdict
 from nfreaim.helpers.oscar import redirects
 from nfreaim.helpers.oscar.proposal import Proposal
 from nfreaim.helpers.oscar.session import OscarHelper
+from nfreaim.helpers.xmpp import stanzas as xmpp_stanzas
+from nfreaim.helpers.xmpp import streamhosts
+from nfreaim.helpers.yahoo.pager import _Offer
 from nfreaim.layers.oscar_messages import RdvTag
 from tests.fuzz import corpus, mutate
 from tests.fuzz.ends import ENDS
@@ -32,7 +35,17 @@ from tests.fuzz.targets import TARGETS
 from tests.fuzz.world import World
 from tests.oscar.signon import CLIENT_SIGNON
 
-MUTATIONS = {"segment": 1500, "flap": 100, "helper": 60, "engine": 60, "gate": 400, "records": 300}
+MUTATIONS = {
+    "segment": 1500,
+    "flap": 100,
+    "helper": 60,
+    "engine": 60,
+    "gate": 400,
+    "records": 300,
+    "pager": 300,
+    "msn": 400,
+    "stanzas": 400,
+}
 PARTS = 4
 REGRESSIONS = [(target, name) for target in TARGETS for name, _ in corpus.regressions(target)]
 
@@ -171,9 +184,10 @@ def pinholes_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def anybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = PinholeTable._check
+    check = room.check
     monkeypatch.setattr(
-        PinholeTable, "_check", lambda self, wanted, _: check(self, wanted, wanted.inside.address)
+        "nfreaim.core.firewall.table.check",
+        lambda wanted, _, *rest: check(wanted, wanted.inside.address, *rest),
     )
     monkeypatch.setattr("nfreaim.core.nat.FlowNat.inside", property(lambda _: ENDS[1][0]))
 
@@ -259,3 +273,26 @@ def test_a_gate_that_does_wrong_is_caught(monkeypatch: pytest.MonkeyPatch) -> No
             patch.setattr(peer_gate if name == "match" else PeerGate, name, wrong)
             with pytest.raises(AssertionError):
                 play("gate", corpus.seeds("gate"))
+
+
+def test_a_length_that_does_not_follow_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    edits = _Offer._edits
+    monkeypatch.setattr(_Offer, "_edits", lambda self, after: edits(self, after)[-1:])
+    with pytest.raises((AssertionError, ValueError)):
+        play("pager", corpus.seeds("pager"))
+
+
+def test_a_reader_of_stanzas_that_does_wrong_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def any_space(attributes: dict[bytes, Any], name: bytes, absent: bytes = b"") -> bytes:
+        payload = name == b"xmlns" and not absent
+        return xmpp_stanzas.BYTESTREAMS if payload else value(attributes, name, absent)
+
+    value, edits = xmpp_stanzas.value, streamhosts._edits
+    for module, name, wrong in (
+        (streamhosts, "_edits", lambda found, changes: edits(found, changes)[:1]),
+        (xmpp_stanzas, "value", any_space),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, wrong)
+            with pytest.raises(AssertionError):
+                play("stanzas", corpus.seeds("stanzas"))

@@ -10,7 +10,7 @@ from nfreaim.core.settings import EngineSettings
 from tests.golden import load
 from tests.property.profile import bounded
 from tests.tcp.packets import packed
-from tests.unit.fakes import CLIENT, OUTSIDE, SERVER
+from tests.unit.fakes import CLIENT, OUTSIDE, SERVER, WITHOUT_CUSTODY
 from tests.unit.oscar_fixtures import Router, Wire
 
 GOLDEN = load()
@@ -85,7 +85,7 @@ def test_any_segmentation_repetition_and_order_gives_the_stream_edited_frame_by_
 def test_whenever_the_rest_comes_each_message_leaves_edited_or_as_it_came(
     bursts: list[tuple[tuple[str, ...], int, bool]],
 ) -> None:
-    wire = Wire(Router(EngineSettings(hold=0.03))).sign_on()
+    wire = Wire(Router(WITHOUT_CUSTODY)).sign_on()
     base = len(wire.sent[0])
     messages: list[str] = []
     for client, step, late in bursts:

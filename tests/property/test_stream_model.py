@@ -50,6 +50,8 @@ def test_both_ends_receive_the_edited_bytes_whatever_the_network_does(part: int)
         "edits": 3000,
         "late": 300,
         "held": 1000,
+        "custodies": 500,
+        "told": 100,
         "gaps": 1000,
         "restarted": 200,
         "lost": 20,
@@ -63,6 +65,8 @@ def count(world: World, seen: Counter[str]) -> None:
     seen["edits"] += sum(map(len, world.script.made))
     seen["late"] += world.script.late
     seen["held"] += counters.held_packets
+    seen["custodies"] += counters.custodies
+    seen["told"] += sum(kept > 0 for kept in world.kept)
     seen["gaps"] += counters.gap_drops
     seen["refused"] += counters.refused_edits
     seen["restarted"] += world.restarted

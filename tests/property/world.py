@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from nfreaim.core.address import End as FlowEnd
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.offsets import Edit
 from nfreaim.core.verdict import Verdicts
 from tests.property.choices import Choices
@@ -19,11 +20,13 @@ from tests.property.tracker import Tracker
 from tests.script_helper import Plan, planned
 from tests.tcp.ends import FORGED, End, Judge, Manner
 from tests.tcp.packets import ACK, RST, SYN, Packet, mss, near, packed, packet
-from tests.unit.fakes import FakeFirewall, FakeKernel, FakeWatcher, guarded_table
+from tests.unit.fake_firewall import FakeFirewall
+from tests.unit.fake_watcher import FakeWatcher
+from tests.unit.fakes import FakeKernel, guarded_table
 
 CLIENT, SERVER = ("10.0.0.5", 40123), ("203.0.113.9", 5190)
 KEY = packed(CLIENT[0]) + packed(SERVER[0]) + CLIENT[1].to_bytes(2, "big") + SERVER[1].to_bytes(2, "big")
-ROUNDS = 80
+ROUNDS = 160
 MANNERS: tuple[Manner, ...] = ("cut", "refuse", "take")
 KEEP, LOSE = 1, 2  # what becomes of the records when the engine is started again
 
@@ -36,7 +39,8 @@ class Script(Plan):
         self.world = world
 
     def expects(self, edits: Sequence[Edit]) -> bool:
-        skewed = any(skews(edit) for edit in [*edits, *self.made[0], *self.made[1]])
+        kept = KEY in self.world.kernel.protected  # at least for the sake of bytes in custody
+        skewed = kept or any(skews(edit) for edit in [*edits, *self.made[0], *self.made[1]])
         if not self.world.resizes and any(map(skews, edits)):
             return False
         return not (skewed and self.world.kernel.broken)
@@ -54,6 +58,7 @@ class World:
         below = choices.below
         self.kernel, self.now = FakeKernel(), 1000.0
         kind = below(6)
+        self.hold = (0.03, 0.3, 8.0)[below(3)]
         self.server_inside, self.resizes = bool(kind & 1), 0 < kind < 5
         texts = [bytes(97 + (at + 7 * way) % 26 for at in range(below(60))) for way in (0, 1)]
         isn = [2**32 - 1 - below(80) if below(2) else below(2**32) for _ in range(2)]
@@ -73,19 +78,23 @@ class World:
         self.tokens: dict[int, tuple[int, bytes]] = {}
         self.token = 0
         self.restarted = self.lost = self.waited = False
+        self.kept = [0, 0]
         self.handled = 0
         places = self.fwd(0), self.fwd(1)
-        self.judges = (Judge(*places, True), Judge(*places[::-1], True))
+        kept = (lambda: self.kept[0], lambda: self.kept[1])
+        self.judges = (Judge(*places, True, *kept), Judge(*places[::-1], True, *kept[::-1]))
         for way, end in enumerate(self.ends):
             end.out = self.before[way].append
             end.window = self.ends[1 - way].limit
             end.patient = not below(3)
+            end.waits = below(3) == 1
 
     def _engine(self) -> Engine:
         watcher = FakeWatcher()
         table = guarded_table(PinholePolicy(), FakeFirewall(), watcher)
         spec = planned(self.script, frozenset(FlowEnd) if self.resizes else frozenset())
-        return Engine({SERVER[1]: spec}, table, self.kernel.backend, watcher)
+        settings = EngineSettings(hold=self.hold)
+        return Engine({SERVER[1]: spec}, table, self.kernel.backend, watcher, settings)
 
     def _plan(self, way: int) -> list[Edit]:
         below, edits, at = self.choices.below, list[Edit](), 0
@@ -183,6 +192,20 @@ class World:
                     self.story.append(f"    leaves  {self.told(way, out)}")
             elif self.story is not None:
                 self.story.append("    dropped")
+        self._note_kept()
+        while self.kernel.sent:
+            raw = self.kernel.sent.pop(0)
+            way = 0 if raw[12:24] == KEY else 1
+            if self.story is not None:
+                self.story.append(f"    sent    {self.told(way, raw)}")
+            if self.tracked(way, raw, inside=True):
+                self.behind[way].append(raw)
+
+    def _note_kept(self) -> None:
+        """How far the record on disk has what the ends were told has arrived."""
+        for way, stream in enumerate(self.kernel.protected.get(KEY, {}).get("streams", ())):
+            if custody := stream.get("custody"):
+                self.kept[way] = max(self.kept[way], custody["start"] + len(custody["data"]) // 2)
 
     def told(self, way: int, raw: bytes) -> str:
         """A packet in the notation of the playbooks."""
@@ -309,6 +332,8 @@ class World:
         if self.choices.one_in(8):
             self.ends[self.choices.below(2)].die()
         for _ in range(ROUNDS):
+            self.pump()
+            self.tick(0.02)
             self.pump()
             if all(end.done for end in self.ends):
                 break
