@@ -1,4 +1,4 @@
-"""Golden packets as data: packets.toml beside this file says where each comes from."""
+"""Golden packets as data: packets.toml (OSCAR) and the other files beside it say where each comes from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Golden:
 
     name: str
     description: str
-    protocol: str  # flap, ars, oft2, odc2
+    protocol: str  # flap, ars, oft2, odc2, ymsg
     direction: str  # C>S, S>C, peer, either
     provenance: str  # recorded, published, constructed
     data: bytes
@@ -22,9 +22,9 @@ class Golden:
 
 
 @cache
-def load() -> dict[str, Golden]:
-    """All golden packets by name, in the order of the file."""
-    text = Path(__file__).with_name("packets.toml").read_text(encoding="ascii")
+def load(file: str = "packets") -> dict[str, Golden]:
+    """All golden packets of a file by name, in its order."""
+    text = Path(__file__).with_name(f"{file}.toml").read_text(encoding="ascii")
     return {name: _golden(name, entry) for name, entry in tomllib.loads(text).items()}
 
 

@@ -114,7 +114,9 @@ def _of_inside_server(frame: bytes) -> Spans:
         yield from _hosts(frame, HEADER.size)
     kind, body = kind_of(frame), body_of(frame)
     if kind == snac.TO_CLIENT:
-        yield from _icbm(frame, body, SERVER, True)
+        yield from _icbm(frame, body, SERVER)
+    elif kind in (snac.BUDDY_ARRIVED, snac.USER_INFO):
+        yield from _to_inside_client(frame)
     elif kind in (snac.LOGIN_REPLY, snac.SERVICE_REDIRECT):
         yield from _hosts(frame, body)
     elif kind == snac.MIGRATION:
@@ -124,7 +126,7 @@ def _of_inside_server(frame: bytes) -> Spans:
 def _of_inside_client(frame: bytes) -> Spans:
     kind, body = kind_of(frame), body_of(frame)
     if kind == snac.TO_HOST:
-        yield from _icbm(frame, body, CLIENT, False)
+        yield from _icbm(frame, body, CLIENT)
     elif kind == snac.SET_STATUS:
         for tag, at, size in _tlvs(frame, body, len(frame)):
             yield from _direct(tag, at, size, False)
@@ -137,7 +139,7 @@ def _of_inside_client(frame: bytes) -> Spans:
 def _to_inside_client(frame: bytes) -> Spans:
     kind, at = kind_of(frame), body_of(frame)
     if kind == snac.TO_CLIENT:
-        yield from _icbm(frame, at, SERVER, False)
+        yield from _icbm(frame, at, SERVER)
     elif kind in (snac.BUDDY_ARRIVED, snac.USER_INFO, snac.SELF_INFO):
         while at < len(frame):
             spans, at = _user(frame, at, kind != snac.SELF_INFO)
@@ -192,24 +194,23 @@ def _user(frame: bytes, at: int, external: bool) -> tuple[list[tuple[int, int, F
     return spans, at if not count else len(frame)
 
 
-def _icbm(frame: bytes, body: int, way: int, server_inside: bool) -> Spans:
+def _icbm(frame: bytes, body: int, way: int) -> Spans:
     at = body + 10
     if at >= len(frame):
         return
     if way == SERVER:
         spans, at = _user(frame, at, True)
-        if not server_inside:
-            yield from spans
+        yield from spans
     else:
         at += 1 + frame[at]
     if frame[body + 8 : body + 10] != b"\0\2":
         return
     blocks = [(value, size) for tag, value, size in _tlvs(frame, at, len(frame)) if tag == 5]
     if len(blocks) == 1 and blocks[0][1] >= 26:
-        yield from _rendezvous(frame, *blocks[0], way, server_inside)
+        yield from _rendezvous(frame, *blocks[0])
 
 
-def _rendezvous(frame: bytes, at: int, size: int, way: int, server_inside: bool) -> Spans:
+def _rendezvous(frame: bytes, at: int, size: int) -> Spans:
     kind, capability = frame[at : at + 2], frame[at + 10 : at + 26]
     inner = list(_tlvs(frame, at + 26, at + size))
     if kind != b"\0\0" or any(tag == rdv.USE_RELAY for tag, _, _ in inner):
@@ -218,7 +219,7 @@ def _rendezvous(frame: bytes, at: int, size: int, way: int, server_inside: bool)
         width, name = _INNER.get(tag, (0, "ip"))
         if length and length == width:
             yield value, value + length, name
-        elif tag == rdv.SERVICE_DATA and not server_inside:
+        elif tag == rdv.SERVICE_DATA:
             if capability == rdv.REVERSE and length == icq.CALL_BACK.size:
                 yield value + 4, value + 8, "ip"
                 yield value + 8, value + 12, "little32"

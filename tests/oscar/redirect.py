@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tests.golden import load
 from tests.oscar.flap import resized
-from tests.oscar.snac import LOGIN_REPLY, MIGRATION, Kind, snac_frame
+from tests.oscar.snac import LOGIN, LOGIN_REPLY, MIGRATION, SERVICE_REQUEST, Kind, snac_frame
 from tests.oscar.tlv import tlv
 
 SERVER_NAME, COOKIE = 0x0005, 0x0006
@@ -38,5 +38,11 @@ def renamed(frame: bytes, old: bytes, new: bytes) -> bytes:
     return resized(frame[:6] + frame[6:].replace(tlv(SERVER_NAME, old), tlv(SERVER_NAME, new)))
 
 
+ASKED = {
+    "login-reply": snac_frame(LOGIN),
+    "service-redirect": snac_frame(SERVICE_REQUEST, b"\0\x18"),
+    "icq-flap-login-reply": b"",
+}
+"""What a client sends before the server answers with one of the golden ones; of the last one its sign-on."""
 AT_HOME = tuple(naming(HOME, name) for name in REDIRECTS)
 """The golden ones, of a server inside."""

@@ -18,8 +18,9 @@ HEADER = struct.Struct("!HHHI")
 Kind = tuple[int, int]
 """(family, subtype)"""
 FAMILY_LIST, SERVICE_REDIRECT, SELF_INFO = (1, 3), (1, 5), (1, 0x0F)
+SERVICE_REQUEST, LOGIN = (1, 4), (0x17, 2)
 MIGRATION, SET_STATUS = (1, 0x12), (1, 0x1E)
-USER_INFO, BUDDY_ARRIVED, LOGIN_REPLY = (2, 6), (3, 0x0B), (0x17, 3)
+USER_INFO, BUDDY_ARRIVED, BUDDY_DEPARTED, LOGIN_REPLY = (2, 6), (3, 0x0B), (3, 0x0C), (0x17, 3)
 ICBM_FAILED, TO_HOST, TO_CLIENT, CLIENT_ERROR = (4, 1), (4, 6), (4, 7), (4, 0x0B)
 
 

@@ -255,14 +255,22 @@ def narrow(frame: bytes, window: int) -> bytes:
     return frame[: len(ETHERNET)] + segment.changed(window=window).raw
 
 
+@pytest.mark.parametrize(
+    ("pause", "probe"),
+    [(20, (1006, b"bcdabcd", 5001)), (60, (1012, b"]", 5001))],
+    ids=["edit known", "forgotten"],
+)
 @either_end
-def test_probes_that_repeat_an_old_byte_still_stand_before_the_next_one(inside: str, tmp_path: Path) -> None:
+def test_probes_that_repeat_an_old_byte_still_stand_before_the_next_one(
+    inside: str, pause: int, probe: tuple[int, bytes, int], tmp_path: Path
+) -> None:
+    """A flow that is idle for a minute forgets edits that its receiver has acknowledged."""
     talk = Conversation(CLIENT, SERVER, step=0.001, seqs=(1000, 5000)).open()
     talk.send("client", b"[abcd]")
     probes = [tcp_frame(CLIENT, SERVER, 1006, 5001, ACK, data) for data in (b"", b"]")]
     answer = tcp_frame(SERVER, CLIENT, 5001, 1007, ACK)
     frames = talk.frames + [
-        (talk.time + 60 + n, frame) for n, frame in enumerate((probes[0], answer, probes[1]))
+        (talk.time + pause + n, frame) for n, frame in enumerate((probes[0], answer, probes[1]))
     ]
     frames.append((talk.time + 99, tcp_frame(CLIENT, SERVER, 1007, 5001, ACK | PSH, b"ok")))
     source = tmp_path / "in.pcap"
@@ -271,7 +279,7 @@ def test_probes_that_repeat_an_old_byte_still_stand_before_the_next_one(inside: 
     assert [(one.seq, one.payload, one.ack) for one in segments(frames_of(target))[-4:]] == [
         (1012, b"", 5001),
         (5001, b"", 1013),
-        (1006, b"bcdabcd", 5001),
+        probe,
         (1013, b"ok", 5001),
     ]
 

@@ -14,6 +14,7 @@ from nfreaim.core.greeting import match
 from nfreaim.core.tcp.segment import SYN, Segment
 from nfreaim.helpers.oscar.peer_greetings import Party, greetings
 from tests.golden import load
+from tests.lab import icq_peer
 from tests.oscar.messages import BASIC, SECOND, proposal
 from tests.oscar.tlv import tlv
 from tests.replay.played import SHARED
@@ -120,7 +121,7 @@ def test_each_proposal_expects_the_other_party(name: str, first: str) -> None:
     expected = wire.router.pinholes.expected(pinhole.inside)
     data = GOLDEN[first].data
     if first == "odc2-hello":
-        data = data[:12] + pinhole.agreement + data[20:]
+        data = data[:12] + GOLDEN[name].data[16:24] + data[20:]  # the cookie of the proposal
     assert match(data, expected) is True
     for other in {"oft2-prompt", "oft2-ack", "odc2-hello"} - {first}:
         assert match(GOLDEN[other].data, expected) is False
@@ -138,16 +139,53 @@ def test_proposals_whose_part_is_not_certain_expect_either() -> None:
         assert match(GOLDEN["oft2-ack"].data, expected) is True
 
 
-def test_link_that_will_be_tls_is_not_gated() -> None:
+HELLO = bytes.fromhex("16030100f8010000f40303")
+HTTP = b"GET / HTTP/1.1"
+
+
+def test_link_that_will_be_tls_begins_with_tls_which_proves_little() -> None:
     wire = wire_of()
     wire.client(proposal(BASIC + tlv(0x11, b"")))
     (pinhole,) = wire.router.firewall.pinholes
-    assert not pinhole.verify
+    assert pinhole.verify
+    assert pinhole.unverified == "tls"
+    expected = wire.router.pinholes.expected(pinhole.inside)
+    assert match(HELLO, expected) is True
+    for other in (HTTP, b"\x16\x03\x01\0\x20\x0b", b"SSH-2.0", GOLDEN["oft2-ack"].data):
+        assert match(other, expected) is False
     wire = wire_of()
     wire.server(proposal(BASIC.replace(bytes([10, 0, 0, 5]), bytes([198, 51, 100, 7])) + tlv(0x11, b""), 7))
     wire.client(proposal(BASIC + SECOND))  # the answer does not say it again
     (pinhole,) = wire.router.firewall.pinholes
-    assert not pinhole.verify
+    assert pinhole.verify
+    assert pinhole.unverified == "tls"
+    expected = wire.router.pinholes.expected(pinhole.inside)
+    assert match(HELLO, expected) is True
+    assert match(GOLDEN["oft2-prompt"].data, expected) is True
+    assert match(HTTP, expected) is False
+
+
+def test_link_that_will_be_tls_can_be_denied() -> None:
+    wire = wire_of(deny_services=frozenset({"tls"}))
+    wire.client(proposal(BASIC + tlv(0x11, b"")))
+    assert not wire.router.firewall.pinholes
+    wire.client(proposal(BASIC))
+    (pinhole,) = wire.router.firewall.pinholes
+    assert pinhole.unverified == ""
+
+
+@pytest.mark.parametrize("service", ["icq-direct", "icq-reverse", "icq-relay"])
+def test_icq_clients_begin_with_their_init_packet(service: str) -> None:
+    expected = greetings(service)
+    for version, size in ((8, 48), (7, 48), (6, 44), (4, 26), (10, 48)):
+        init = size.to_bytes(2, "little") + b"\xff" + version.to_bytes(2, "little") + bytes(size - 3)
+        assert match(init, expected) is True
+        assert match(init[:4], expected) is None
+    for other in (HTTP, HELLO, b"SSH-2.0-x", b"\0\0\0\x48", b"RFB 003", b"\xff\xfb\x01", b"0\0\xff\x0d\0"):
+        assert match(other, expected) is False
+    own = icq_peer.Self(100001, "10.0.0.5", "203.0.113.1", 4000, 77)
+    init = icq_peer.init_packet(own, 100002, 77)
+    assert match(len(init).to_bytes(2, "little") + init, expected) is True
 
 
 def test_gate_that_is_switched_off_marks_no_pinhole() -> None:
