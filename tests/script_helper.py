@@ -13,6 +13,7 @@ Anything else is no line of this protocol. A helper with a Plan reads no lines a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Final
@@ -193,7 +194,8 @@ class ScriptHelper:
         if direction is Direction.ORIGINAL:
             return []
         if not nat.server_inside:
-            nat.watch_server(named)
+            with suppress(Refused):
+                nat.watch_server(named)
             return []
         if not nat.is_home(named.address):
             return []
@@ -280,7 +282,7 @@ def script(
         load=lambda: make,
         services={"send-file": Service(), "direct-im": Service()},
         resizes=resizes,
-        counters=("redirects", "redirects_left"),
+        counters={"redirects": "redirects made", "redirects_left": "redirects left alone"},
     )
 
 

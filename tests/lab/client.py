@@ -18,7 +18,7 @@ import socket
 import struct
 import sys
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from tests.lab.link import FlapLink, WriteMode
 from tests.lab.negotiation import FIRST_PORT, Negotiation
@@ -30,7 +30,7 @@ from tests.oscar.profiles import PROFILES, Profile, objection
 from tests.oscar.rendezvous import Rendezvous
 from tests.oscar.signon import VERSION
 from tests.oscar.snac import Snac
-from tests.oscar.tlv import first_tlv, parse_tlvs, tlv, tlvs
+from tests.oscar.tlv import first_tlv, parse_tlvs, take_name8, tlv, tlvs
 
 VERSIONS = bytes.fromhex(  # families and versions libpurple announces in (01,17)
     "000b000100080001000a000100090001000100030002000100150001000400010013000400030001001000010018" + "0001"
@@ -67,6 +67,11 @@ def challenge_body(name: str) -> bytes:
     return tlvs([(0x0001, name.encode()), (0x004B, b""), (0x005A, b"")])
 
 
+def plain(name: str) -> str:
+    """A screen name as it is compared: without blanks and case."""
+    return name.replace(" ", "").lower()
+
+
 class Client:
     """One account at one client program."""
 
@@ -78,7 +83,7 @@ class Client:
         self.services: list[FlapLink] = []
         self.proposal_mode: WriteMode | None = None
         self.policy: dict[str, Any] = {"action": "accept", "delay": 0.0, "redirect": True}
-        self.negotiations: dict[bytes, Negotiation] = {}
+        self.negotiations: dict[tuple[bytes, str], Negotiation] = {}  # by cookie and the other party
         self.results: dict[bytes, asyncio.Future[dict[str, Any]]] = {}
         self.received: deque[Snac] = deque(maxlen=200)
         self._requests = itertools.count(1)
@@ -96,7 +101,7 @@ class Client:
     async def send_icbm(self, body: bytes, mode: WriteMode | None = None) -> None:
         """Send SNAC(04,06); a (04,01) that answers it ends the rendezvous it belongs to."""
         request = next(self._requests)
-        if negotiation := self.negotiations.get(body[:8]):
+        if negotiation := self._known(body[:8], take_name8(body[10:])[0]):
             self._of_request[request] = negotiation
         await self._on().send_snac(Snac(4, 6, body, request), mode)
 
@@ -201,7 +206,9 @@ class Client:
             block = message.rendezvous()
             if block is not None:
                 await self._rendezvous(message, block)
-        elif snac.kind == (4, 0x0B) and (declined := self.negotiations.get(snac.body[:8])):
+        elif snac.kind == (4, 0x0B) and (
+            declined := self._known(snac.body[:8], take_name8(snac.body[10:])[0])
+        ):
             declined.messages.put_nowait("declined by the other side")
         elif snac.kind == (4, 1) and (refused := self._of_request.get(snac.request)):
             refused.messages.put_nowait(f"server error {int.from_bytes(snac.body[:2])}")
@@ -210,7 +217,7 @@ class Client:
         wrong = (
             objection(message.cookie, block) if self.profile.strict and block.kind == rdv.PROPOSE else None
         )
-        known = self.negotiations.get(block.cookie)
+        known = self._known(block.cookie, message.name)
         if wrong is not None:
             await self.send_decline(message.name, message.cookie, 1)
             if known is None:
@@ -228,14 +235,22 @@ class Client:
 
     async def _answer(self, negotiation: Negotiation, block: Rendezvous) -> None:
         result = await negotiation.answer(block, self.policy["delay"])
-        self.negotiations.pop(negotiation.cookie, None)
+        self._over(negotiation)
         self._result(negotiation.cookie).set_result(result)
 
     def _negotiation(self, other: str, cookie: bytes, capability: bytes, **more: Any) -> Negotiation:
         more.setdefault("first_port", self.first_port)
         more.setdefault("proposal_mode", self.proposal_mode)
-        made = self.negotiations[cookie] = Negotiation(self, other, cookie, capability, **more)
+        made = Negotiation(self, other, cookie, capability, **more)
+        self.negotiations[cookie, plain(other)] = made
         return made
+
+    def _known(self, cookie: bytes, other: str) -> Negotiation | None:
+        """The negotiation of that cookie with that party: a stranger's messages concern none."""
+        return self.negotiations.get((cookie, plain(other)))
+
+    def _over(self, negotiation: Negotiation) -> None:
+        self.negotiations.pop((negotiation.cookie, plain(negotiation.other)), None)
 
     def _result(self, cookie: bytes) -> asyncio.Future[dict[str, Any]]:
         """The result of an incoming rendezvous; a cookie that comes again starts a new one."""
@@ -293,7 +308,7 @@ class Client:
             to, raw, service, data=data, patience=patience, file_name=file_name, **more
         )
         result = await proposed.propose()
-        self.negotiations.pop(raw, None)
+        self._over(proposed)
         return result
 
     async def do_wait(self, cookie: str, seconds: float = 30.0) -> dict[str, Any]:
@@ -310,7 +325,8 @@ class Client:
 
     async def do_cancel(self, cookie: str) -> None:
         """Withdraw a rendezvous under way."""
-        await self.negotiations[bytes.fromhex(cookie)].cancel()
+        (one,) = (each for (its, _), each in self.negotiations.items() if its == bytes.fromhex(cookie))
+        await one.cancel()
 
     async def do_decline(self, to: str, cookie: str, code: int = 1) -> None:
         """Refuse by (04,0B), whether or not such a rendezvous is known."""
@@ -344,7 +360,14 @@ class Client:
         return {"bodies": [snac.body.hex() for snac in self.received if snac.kind == (family, subtype)]}
 
 
-async def serve_orders(client: Client) -> None:
+class Obeys(Protocol):
+    """A stand-in of whatever protocol."""
+
+    async def command(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Carry out one order; what came of it."""
+
+
+async def serve_orders(client: Obeys) -> None:
     """Carry out what comes on stdin until it closes."""
     tasks: set[asyncio.Task[None]] = set()
 

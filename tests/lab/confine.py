@@ -16,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nfreaim.host.netfilter.names import OWN_GROUP
 from tests.reachable import REPO, doors
 
 UNIT = REPO / "rules" / "nfreaim.service"
@@ -43,7 +44,11 @@ def settings(unit: Path = UNIT) -> dict[str, list[str]]:
 def confined(*words: str, capabilities: tuple[str, ...] | None = None) -> list[str]:
     """The command line that runs *words* as the unit says, on a router; or with these *capabilities*."""
     unit = settings()
-    assert (unit["User"], unit["Group"], unit["SupplementaryGroups"]) == (["nfreaim"], ["nfreaim"], ["root"])
+    assert (unit["User"], unit["Group"], unit["SupplementaryGroups"]) == (
+        ["nfreaim"],
+        ["nfreaim"],
+        ["root nfreaim-own"],
+    )
     held = unit["AmbientCapabilities"][0].split() if capabilities is None else capabilities
     assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"]
     mask = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in held)])
@@ -67,7 +72,7 @@ def confined(*words: str, capabilities: tuple[str, ...] | None = None) -> list[s
         "setpriv",
         f"--reuid={USER}",
         f"--regid={USER}",
-        f"--groups={GROUP_ROOT}",
+        f"--groups={GROUP_ROOT},{OWN_GROUP}",
         f"--inh-caps={mask}",
         f"--ambient-caps={mask}",
         f"--bounding-set={mask}",

@@ -2,7 +2,8 @@
 
 A dialect makes the bytes of one direction, and puts each edited unit back into the form that was sent, so
 that both ends can hash the same bytes. ``OSCAR``: FLAP frames, among them redirects of a server. ``IRC``:
-lines, among them DCC offers, in both directions.
+lines, among them DCC offers, in both directions. ``MSN``: messages of a switchboard, among them answers in
+P2P frames that say where their sender listens, in both directions.
 """
 
 from __future__ import annotations
@@ -12,11 +13,17 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
+from tests.msn.commands import command, commands_of
+from tests.msn.fields import Message, get, text
+from tests.msn.p2p import P2P, Frame, Header
+from tests.msn.slp import RESPONSE, Addresses, Dialogue, Slp, transport_response
 from tests.oscar.flap import FLAP_SNAC, flap
 from tests.oscar.signon import hello
 from tests.oscar.snac import Snac
 from tests.oscar.tlv import first_tlv, parse_tlvs, tlvs
 
+_GUID: Final = "{0216231B-E9E8-1F16-E7CD-90118D43EF66}"
+_ANSWERING: Final = Dialogue("alice@lab.test", "bob@lab.test", _GUID, _GUID)
 _STAMP: Final = struct.Struct("!d")
 
 
@@ -135,12 +142,7 @@ class _Irc:
         return f":bob!b@example PRIVMSG alice :\x01DCC SEND {stamp!r} {named} 30000\x01\r\n".encode()
 
     def pieces(self, unit: bytes) -> Iterator[bytes]:
-        chance = random.Random(unit)
-        low = 0
-        while low < len(unit):
-            high = low + chance.choice((1, 2, 3, 5, 40))
-            yield unit[low:high]
-            low = high
+        return _cut(unit)
 
     def split(self, data: bytes) -> tuple[bytes, bytes] | None:
         line, end, rest = data.partition(b"\n")
@@ -158,6 +160,64 @@ class _Irc:
         return Unit(unit, stamp, False if told == named else None)
 
 
+class _Msn:
+    smallest, waits = 1, True
+
+    def opening(self, serves: bool) -> list[bytes]:
+        return [b"USR 1 OK alice@lab.test alice\r\n" if serves else b"USR 1 alice@lab.test token\r\n"]
+
+    def opened(self, seen: bytes) -> bool:
+        return seen.endswith(b"\n")
+
+    def unit(self, number: int, stamp: float, body: bytes) -> bytes:
+        # Either end's line has as many words: a server names the sender where a client has a number.
+        return command("MSG", number, "U", payload=text(f"{stamp!r} {body.hex()}").encode()).encode()
+
+    def announcement(self, number: int, stamp: float, named: str) -> bytes:
+        address, port = named.split(":")
+        fields = transport_response(Addresses(address, int(port)), _GUID)
+        said = _ANSWERING.answer(RESPONSE, (*fields, ("Stamp", repr(stamp)))).encode()
+        header = Header(message=number, total=len(said), size=len(said), ack=number)
+        return command(
+            "MSG", number, "D", payload=Frame("bob@lab.test", header, said).message().encode()
+        ).encode()
+
+    def pieces(self, unit: bytes) -> Iterator[bytes]:
+        return _cut(unit)
+
+    def split(self, data: bytes) -> tuple[bytes, bytes] | None:
+        line, end, rest = data.partition(b"\r\n")
+        if not end:
+            return None
+        size = int(line.rpartition(b" ")[2]) if line.startswith(b"MSG ") else 0
+        return (line + end + rest[:size], rest[size:]) if len(rest) >= size else None
+
+    def received(self, unit: bytes, named: str, becomes: str) -> Unit:
+        (one,) = commands_of(unit, from_client=True)
+        if one.payload is None:
+            return Unit(unit, counts=False)
+        message = Message.decode(one.payload)
+        if message.content_type != P2P:
+            return Unit(unit, float(message.body.partition(b" ")[0]))
+        said = Slp.decode(Frame.of(message).data)
+        stamp = float(get(said.body, "Stamp") or 0)
+        told = ["{}:{}".format(*pair) for pair in Addresses.pairs(said.body)]
+        if told == [becomes] and unit == self.announcement(int(one.transaction), stamp, becomes):
+            return Unit(self.announcement(int(one.transaction), stamp, named), stamp, True)
+        return Unit(unit, stamp, False if told == [named] else None)
+
+
+def _cut(unit: bytes) -> Iterator[bytes]:
+    """A unit in pieces of any size, mostly short."""
+    chance = random.Random(unit)
+    low = 0
+    while low < len(unit):
+        high = low + chance.choice((1, 2, 3, 5, 40))
+        yield unit[low:high]
+        low = high
+
+
 OSCAR: Final[Dialect] = _Oscar()
 IRC: Final[Dialect] = _Irc()
-DIALECTS: Final = {"oscar": OSCAR, "irc": IRC}
+MSN: Final[Dialect] = _Msn()
+DIALECTS: Final = {"oscar": OSCAR, "irc": IRC, "msn": MSN}

@@ -7,6 +7,7 @@ from outside dropped without an answer. Nothing here knows nfreaim's chains.
 from __future__ import annotations
 
 import re
+import sys
 
 _IPTABLES = """\
 *filter
@@ -55,6 +56,11 @@ table inet router {
 RULES = {"legacy": _IPTABLES, "nft": _IPTABLES, "native-nft": _NATIVE}
 LOAD = {"legacy": "iptables-legacy-restore", "nft": "iptables-nft-restore", "native-nft": "nft -f -"}
 
+_HAS_QUEUES = """
+import sys
+from nfreaim.host.netfilter import queue_stats
+sys.exit(0 if queue_stats.available() else "the kernel has no such module")
+"""
 PROBES = (
     ((*"iptables-legacy -t nat -A POSTROUTING -j MASQUERADE".split(),), "iptables-legacy NAT"),
     ((*"iptables-nft -t nat -A POSTROUTING -j MASQUERADE".split(),), "iptables-nft NAT"),
@@ -64,7 +70,7 @@ PROBES = (
     ),
     ((*"iptables-legacy -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT".split(),), "conntrack match"),
     ((*"ipset create probe hash:ip,port,ip timeout 60".split(),), "ipset"),
-    (("cat", "/proc/net/netfilter/nfnetlink_queue"), "nfnetlink_queue"),
+    ((sys.executable, "-c", _HAS_QUEUES), "nfnetlink_queue"),
 )
 
 DUMP = """

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 from tests.lab.net import Lab, LabError
+from tests.lab.standin import by_user
 from tests.lab.stream import Plan
 
 WAYS_TO_WRITE: Final[dict[str, dict[str, Any]]] = {
@@ -26,11 +27,10 @@ WAYS_TO_WRITE: Final[dict[str, dict[str, Any]]] = {
 class End:
     """One end, as a process on a node."""
 
-    def __init__(self, lab: Lab, node: str, plan: Plan) -> None:
+    def __init__(self, lab: Lab, node: str, plan: Plan, user: int = 0) -> None:
         self.log = lab.log_file(f"stream-{node}")
-        self.process: subprocess.Popen[bytes] = lab.spawn(
-            node, sys.executable, "-m", "tests.lab.stream", json.dumps(asdict(plan)), pipes=True, log=self.log
-        )
+        start = [*by_user(user), sys.executable, "-m", "tests.lab.stream", json.dumps(asdict(plan))]
+        self.process: subprocess.Popen[bytes] = lab.spawn(node, *start, pipes=True, log=self.log)
         self.ready = self._line(30.0)
 
     def result(self, seconds: float) -> dict[str, Any]:
@@ -52,11 +52,11 @@ class End:
 
 
 class Flow:
-    """A connection: the server on one node, then the client on another."""
+    """A connection: the server on one node, then the client on another, which *user* runs."""
 
-    def __init__(self, lab: Lab, server: tuple[str, Plan], client: tuple[str, Plan]) -> None:
+    def __init__(self, lab: Lab, server: tuple[str, Plan], client: tuple[str, Plan], user: int = 0) -> None:
         self.server = End(lab, *server)
-        self.client = End(lab, *client)
+        self.client = End(lab, *client, user)
 
     def results(self, seconds: float = 90.0) -> tuple[dict[str, Any], dict[str, Any]]:
         """(server, client) when both are done."""

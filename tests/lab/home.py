@@ -22,20 +22,22 @@ def forward(
     inside: str = HOME,
     hairpin: bool = False,
     port: int = 5190,
+    to_port: int = 0,
 ) -> None:
-    """Forward *port* of *outside* (default: the router's WAN address) to *inside*.
+    """Forward *port* of *outside* (default: the router's WAN address) to *to_port* (or the same) of *inside*.
 
     *hairpin* lets inside clients use the outside address, too: they are masqueraded towards the server.
     """
     outside = outside or WAN[router]
+    to_port = to_port or port
     variant = lab.variants[router]
     if variant == "native-nft":
         came = "" if hairpin else 'iifname "wan" '
         commands = [
             "add chain inet router prerouting { type nat hook prerouting priority dstnat; }",
             f"add rule inet router prerouting {came}ip daddr {outside} tcp dport {port}"
-            f" dnat ip to {inside}:{port}",
-            f'add rule inet router forward iifname "wan" ip daddr {inside} tcp dport {port} accept',
+            f" dnat ip to {inside}:{to_port}",
+            f'add rule inet router forward iifname "wan" ip daddr {inside} tcp dport {to_port} accept',
         ]
         if hairpin:
             commands.append(
@@ -47,8 +49,8 @@ def forward(
     came = "" if hairpin else "-i wan "
     rules = [
         f"-t nat -A PREROUTING {came}-d {outside} -p tcp --dport {port}"
-        f" -j DNAT --to-destination {inside}:{port}",
-        f"-A FORWARD -i wan -d {inside} -p tcp --dport {port} -j ACCEPT",
+        f" -j DNAT --to-destination {inside}:{to_port}",
+        f"-A FORWARD -i wan -d {inside} -p tcp --dport {to_port} -j ACCEPT",
     ]
     if hairpin:
         rules.append(
@@ -59,14 +61,14 @@ def forward(
         lab.run(router, f"iptables-{variant}", *rule.split())
 
 
-def open_port(lab: Lab, router: str = "A", outside: str | None = None) -> None:
-    """Let the outside connect to port 5190 of the router itself, at its address *outside* (default: WAN)."""
+def open_port(lab: Lab, router: str = "A", outside: str | None = None, port: int = 5190) -> None:
+    """Let the outside connect to *port* of the router itself, at its address *outside* (default: WAN)."""
     outside = outside or WAN[router]
     if lab.variants[router] == "native-nft":
-        rule = f'add rule inet router input iifname "wan" ip daddr {outside} tcp dport 5190 accept'
+        rule = f'add rule inet router input iifname "wan" ip daddr {outside} tcp dport {port} accept'
         lab.run(router, "nft", *rule.split())
     else:
-        rule = f"-A INPUT -i wan -d {outside} -p tcp --dport 5190 -j ACCEPT"
+        rule = f"-A INPUT -i wan -d {outside} -p tcp --dport {port} -j ACCEPT"
         lab.run(router, f"iptables-{lab.variants[router]}", *rule.split())
 
 

@@ -98,8 +98,8 @@ class IcqClient(Client):
                 return port
         raise OSError("no free port")
 
-    async def _publish(self, port: int, kind: int = 4) -> None:
-        address = ip4(self.own_address) if port else bytes(4)
+    async def _publish(self, port: int, kind: int = 4, address_of: str = "") -> None:
+        address = ip4(address_of or self.own_address) if port else bytes(4)
         info = icq.direct(address, port, kind, self.cookie)
         seen = self._seen_self
         await self._send(1, 0x1E, icq.set_status(info))
@@ -210,9 +210,9 @@ class IcqClient(Client):
         block = Rendezvous(rdv.PROPOSE, cookie, service, inner).encode()
         await self.send_icbm(icbm_to_server(cookie, RENDEZVOUS, to, tlv(ICBM_RDV, block)))
 
-    async def do_publish(self, port: int | None = None, kind: int = 4) -> None:
-        """Say again where it listens; port 0 says that it does not."""
-        await self._publish(self.port if port is None else port, kind)
+    async def do_publish(self, port: int | None = None, kind: int = 4, address: str = "") -> None:
+        """Say again where it listens; port 0 says that it does not. *address*: a lie."""
+        await self._publish(self.port if port is None else port, kind, address)
 
     async def do_await_call(self, uin: str, seconds: float = 12.0) -> dict[str, Any]:
         """The next call of that UIN."""

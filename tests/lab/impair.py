@@ -17,7 +17,7 @@ from tests.lab.net import BEHIND, CORE, LAN, WAN, Lab
 
 _SIOCETHTOOL = 0x8946
 _TX_CHECKSUM, _TSO, _GSO, _GRO = 0x17, 0x1F, 0x24, 0x2C  # linux/ethtool.h, ETHTOOL_S...
-_PORT = "-p tcp -m multiport --ports 443,5190,6667"
+_PORT = "-p tcp -m multiport --ports 443,1864,5190,6667"
 
 
 def offloads_off(lab: Lab) -> None:
@@ -58,8 +58,17 @@ def sack(lab: Lab, on: bool) -> None:
 
 def count_invalid(lab: Lab, router: str = "A") -> None:
     """From now on count what connection tracking calls INVALID."""
+    _count(lab, router, "-I")
+
+
+def count_no_longer(lab: Lab, router: str = "A") -> None:
+    """Take the counters of ``count_invalid`` away."""
+    _count(lab, router, "-D")
+
+
+def _count(lab: Lab, router: str, how: str) -> None:
     for chain in ("PREROUTING", "OUTPUT"):
-        rule = f"-t mangle -I {chain} {_PORT} -m conntrack --ctstate INVALID"
+        rule = f"-t mangle {how} {chain} {_PORT} -m conntrack --ctstate INVALID"
         lab.run(router, "iptables-legacy", *rule.split())
 
 

@@ -18,6 +18,8 @@ from typing import Any
 from tests.oscar.flap import FLAP_SNAC, FlapReader, flap
 from tests.oscar.snac import Snac
 
+RING = 512
+
 
 @dataclass
 class WriteMode:
@@ -26,8 +28,9 @@ class WriteMode:
     ``whole``: one write per frame; ``oos``: 1+1+2+2+n bytes, as open-oscar-server v0.24.0 writes;
     ``coalesced``: frames that are ready within 5 ms go out in one write; ``random``: cut anywhere,
     reproducibly by *seed*; ``bytes``: one byte per write; ``cut``: at the offsets *cuts* from the frame's
-    first byte. *pause* seconds are waited between the pieces of a frame. *nagle* turns Nagle's algorithm on
-    for the rest of the connection.
+    first byte; ``ring``: as libpurple, whose ring buffer of 512 bytes cuts a frame that crosses a multiple of
+    512 bytes sent on the connection. *pause* seconds are waited between the pieces of a frame. *nagle* turns
+    Nagle's algorithm on for the rest of the connection.
     """
 
     name: str = "whole"
@@ -38,7 +41,7 @@ class WriteMode:
     _random: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.name not in ("whole", "oos", "coalesced", "random", "bytes", "cut"):
+        if self.name not in ("whole", "oos", "coalesced", "random", "bytes", "cut", "ring"):
             raise ValueError(f"unknown write mode {self.name!r}")
         self._random = random.Random(self.seed)
 
@@ -49,11 +52,13 @@ class WriteMode:
         given["cuts"] = tuple(given.get("cuts", ()))
         return cls(**given)
 
-    def pieces(self, frame: bytes) -> list[bytes]:
-        """The frame, cut."""
+    def pieces(self, frame: bytes, sent: int = 0) -> list[bytes]:
+        """The frame, cut. *sent*: bytes that the connection has sent before."""
         cuts: Iterable[int] = self.cuts if self.name == "cut" else ()
         if self.name == "oos":
             cuts = (1, 2, 4, 6)
+        elif self.name == "ring":
+            cuts = range(-sent % RING, len(frame), RING)
         elif self.name == "bytes":
             cuts = range(1, len(frame))
         elif self.name == "random":
@@ -77,6 +82,7 @@ class FlapLink:
         self.writer = writer
         self.sequence = sequence
         self.mode = mode or WriteMode()
+        self.sent = 0
         self._lock = asyncio.Lock()  # a frame sent in pieces with pauses must not be interleaved with another
         self._waiting = b""
         self._socket = writer.get_extra_info("socket")
@@ -98,6 +104,7 @@ class FlapLink:
         async with self._lock:
             frame = flap(channel, self.sequence, data)
             self.sequence = (self.sequence + 1) & 0x7FFF
+            before, self.sent = self.sent, self.sent + len(frame)
             if mode.name == "coalesced":
                 self._waiting += frame
                 asyncio.get_running_loop().call_later(0.005, self._flush)
@@ -105,7 +112,7 @@ class FlapLink:
             self._flush()
             if mode.nagle:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
-            for number, piece in enumerate(mode.pieces(frame)):
+            for number, piece in enumerate(mode.pieces(frame, before)):
                 if number and mode.pause:
                     await asyncio.sleep(mode.pause)
                 self.writer.write(piece)

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
@@ -119,6 +120,7 @@ class Lab:
         self.dir = Path()  # logs and the routers' /run; made with the lab and removed with it
         self.keep_logs: Path | None = None  # where to copy the logs before that
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._ends = contextlib.ExitStack()
         self._logs = itertools.count(1)
         self._lock = threading.RLock()
         self._closed = False
@@ -145,6 +147,7 @@ class Lab:
         thread."""
         with self._lock:
             self._closed = True
+            self._ends.close()
             for process in self._processes:
                 if process.poll() is None:
                     process.terminate()
@@ -171,6 +174,12 @@ class Lab:
                     for log in self.dir.glob("*.log"):
                         shutil.copy(log, self.keep_logs)
                 shutil.rmtree(self.dir, ignore_errors=True)
+
+    def at_close(self, end: Callable[[], None]) -> None:
+        """Call *end* when the lab is closed, before its processes end: for what this process does in it."""
+        with self._lock:
+            self._check_open()
+            self._ends.callback(end)
 
     def ns(self, node: str) -> str:
         """Name of the namespace of a node: A, B, inet, server, alice, amy, bob, carol, hsrv."""
@@ -286,7 +295,10 @@ class Lab:
 
         def cable(node: str, device: str, address: str, to: str, bridge: str, gateway: str) -> None:
             port = f"p-{node}"
-            links.append(f"link add {device} netns {ns(node)} type veth peer name {port} netns {ns(to)}")
+            # Named afterwards: some kernels refuse a name that the caller's own namespace has, such as eth0.
+            new = f"v-{node}"
+            links.append(f"link add {new} netns {ns(node)} type veth peer name {port} netns {ns(to)}")
+            inside[node].append(f"link set {new} name {device}")
             inside[to] += [f"link set {port} master {bridge}", f"link set {port} up"]
             inside[node] += [f"address add {address}/24 dev {device}", f"link set {device} up"]
             inside[node] += [f"route add default via {gateway}"]

@@ -90,6 +90,32 @@ async def receive_file(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     return Exchange(received=digest(data))
 
 
+def _exactly(caller: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = caller.recv(size - len(data))
+        if not more:
+            raise PeerError("the connection ended")
+        data += more
+    return data
+
+
+def begin_to_receive(caller: socket.socket, cookie: bytes) -> OftHeader:
+    """The receiver's part up to its first message, over a connection that this process has made."""
+    start = _exactly(caller, 6)
+    prompt = OftHeader.decode(start + _exactly(caller, int.from_bytes(start[4:6]) - 6))
+    caller.sendall(oft_header(ACK, cookie, prompt.size, prompt.checksum, prompt.name))
+    return prompt
+
+
+def receive_the_rest(caller: socket.socket, cookie: bytes, prompt: OftHeader) -> str:
+    """The same from there on; the file's SHA-256."""
+    data = _exactly(caller, prompt.size)
+    checksum = oft_checksum(data)
+    caller.sendall(oft_header(DONE, cookie, prompt.size, prompt.checksum, prompt.name, len(data), checksum))
+    return digest(data)
+
+
 async def receive_over(caller: socket.socket, cookie: bytes) -> str:
     """A file over a connection that this process has made; its SHA-256."""
     reader, writer = await asyncio.open_connection(sock=caller)

@@ -22,7 +22,6 @@ from tests.oscar.snac import Snac
 
 T = TypeVar("T")
 
-QUEUE = 5190
 INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
 HOG = """
 import sys
@@ -69,8 +68,8 @@ class Scene:
     ) -> list[Client]:
         """Clients, signed on: (node, screen name) and, if it matters, the first port to listen on."""
         made = [Client(self.lab, one[0], one[1], profile, *one[2:]) for one in who]
-        for client in made:
-            client.wait_ready()
+        for end in (server, *made):
+            end.wait_ready()
         for waiting in [client.start("sign_on", server=server.address) for client in made]:
             answer = waiting.result(40)
             assert answer["ok"], answer
@@ -95,8 +94,8 @@ class Scene:
         return next((pinhole for pinhole in self.pinholes() if pinhole.inside == inside), None)
 
     def queued(self, router: str = "A") -> int:
-        """Packets ever queued."""
-        return self.lab.queue_state(router).get(QUEUE, 0)
+        """Packets ever queued, in all queues."""
+        return sum(self.lab.queue_state(router).values())
 
     def offloaded(self, router: str = "A") -> list[str]:
         """Members of the set of flows that skip the queue, without their time-outs."""
@@ -109,11 +108,13 @@ class Scene:
         return self.daemons[router]
 
 
-def start(lab: Lab, router: str, settings: str = "", wait: bool = True) -> Daemon:
-    """Start nfreaim with a configuration file of these *settings* (TOML)."""
+def start(
+    lab: Lab, router: str, settings: str = "", wait: bool = True, options: tuple[str, ...] = ()
+) -> Daemon:
+    """Start nfreaim with a configuration file of these *settings* (TOML), and further *options*."""
     path = lab.log_file(f"settings-{router}").with_suffix(".toml")
     path.write_text(settings)
-    return lab.start_alg(router, ("--config", str(path)), wait)
+    return lab.start_alg(router, ("--config", str(path), *options), wait)
 
 
 @contextmanager

@@ -146,6 +146,7 @@ class Server:
         finally:
             if session is not None and self.sessions.get(normal_name(session.name)) is session:
                 del self.sessions[normal_name(session.name)]
+                await self._take_leave(session)
             await link.close()
 
     async def _service_sign_on(self, link: FlapLink, data: bytes) -> Session | None:
@@ -218,6 +219,12 @@ class Server:
         for other in list(self.sessions.values()):
             if session.icq and session.online and other.icq and other.online and other is not session:
                 await self._tell(other.link, 0x03, 0x0B, session.info(self.mode))
+
+    async def _take_leave(self, session: Session) -> None:
+        """Tell everybody with a UIN that this one is gone."""
+        for other in list(self.sessions.values()):
+            if session.icq and session.online and other.icq and other.online:
+                await self._tell(other.link, 0x03, 0x0C, user_info(session.name, tlv(0x0001, b"\0\x40")))
 
     async def _flap_log_in(self, link: FlapLink, given: list[Tlv]) -> None:
         """Credentials in the first frame: the answer is the content of (17,03) in FLAP 4, without a SNAC."""

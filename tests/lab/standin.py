@@ -17,15 +17,19 @@ from tests.lab.net import SERVER, Lab, LabError
 Result = dict[str, Any]
 
 
+def by_user(user: int) -> list[str]:
+    """The beginning of a command line that is run by the user with this number."""
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+
+
 class StandIn:
     """A process that answers each JSON line with one that has the same ``id``."""
 
-    def __init__(self, lab: Lab, node: str, module: str, *args: str) -> None:
+    def __init__(self, lab: Lab, node: str, module: str, *args: str, user: int = 0) -> None:
         self.what = f"{module} on {node}"
         self.log = lab.log_file(f"{module}-{node}")
-        self.process: subprocess.Popen[bytes] = lab.spawn(
-            node, sys.executable, "-m", f"tests.lab.{module}", *args, pipes=True, log=self.log
-        )
+        start = [*by_user(user), sys.executable, "-m", f"tests.lab.{module}", *args]
+        self.process: subprocess.Popen[bytes] = lab.spawn(node, *start, pipes=True, log=self.log)
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Result]] = {}
@@ -109,14 +113,20 @@ class Server(StandIn):
 
 
 class Client(StandIn):
-    """A stand-in client with one account, e.g. ``Client(lab, "alice", "alice1")``."""
+    """A stand-in client with one account, e.g. ``Client(lab, "alice", "alice1")``, run by *user*."""
 
     def __init__(
-        self, lab: Lab, node: str, name: str, profile: str = "libpurple", first_port: int = 5190
+        self,
+        lab: Lab,
+        node: str,
+        name: str,
+        profile: str = "libpurple",
+        first_port: int = 5190,
+        user: int = 0,
     ) -> None:
         self.name = name
         args = ["--name", name, "--profile", profile, "--first-port", str(first_port)]
-        super().__init__(lab, node, "client", *args)
+        super().__init__(lab, node, "client", *args, user=user)
 
     def sign_on(self, server: Server | str, services: bool = False) -> None:
         """Sign on and stay on; waits for a server that is still starting."""

@@ -1,8 +1,8 @@
 """Edits that change lengths in connections of inside clients: real TCP stacks, loss, and kill -9.
 
 The connections are IRC's, whose DCC offers name addresses as decimal numbers: 10.0.0.5 has nine digits,
-203.0.113.1 ten. The client's offers grow on their way out; the server's, which name the same pinhole, shrink
-on their way in.
+203.0.113.1 ten. alice's offers grow on their way out; the server's, which name a pinhole of amy's, shrink on
+their way in.
 """
 
 from __future__ import annotations
@@ -16,36 +16,32 @@ import pytest
 
 from tests.lab import impair
 from tests.lab.flows import WAYS_TO_WRITE, Flow
-from tests.lab.net import Lab
+from tests.lab.irc_offers import AMYS_INSIDE, AMYS_OUTSIDE, amy_offers, number_of, waiting
+from tests.lab.net import ADDRESS, WAN, Lab
 from tests.lab.stream import Plan
 
 ROUNDS = 20
 EDITS = 20
 SERVER = "203.0.113.9:6667"
 PORT = 5500
-INSIDE, OUTSIDE = f"167772165 {PORT}", f"3405803777 {PORT}"  # 10.0.0.5 and 203.0.113.1
+INSIDE, OUTSIDE = (f"{number_of(address)} {PORT}" for address in (ADDRESS["alice"], WAN["A"]))
 PROTOCOLS = ("--protocol", "oscar", "--protocol", "irc:6667")
 INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", *PROTOCOLS)
 
 
 def irc_flow(lab: Lab, plan: Plan) -> Flow:
-    """A connection of alice to a server outside; both ends announce the listener that she has."""
+    """A connection of alice to a server outside; she announces her listener, the server amy's."""
     both = replace(plan, dialect="irc")
-    serving = replace(both, listen=SERVER, named=OUTSIDE, expects=(INSIDE, OUTSIDE))
-    calling = replace(both, connect=SERVER, named=INSIDE, expects=(OUTSIDE, INSIDE), seed=2)
+    serving = replace(both, listen=SERVER, named=AMYS_OUTSIDE, expects=(INSIDE, OUTSIDE))
+    calling = replace(both, connect=SERVER, named=INSIDE, expects=(AMYS_OUTSIDE, AMYS_INSIDE), seed=2)
     return Flow(lab, ("server", serving), ("alice", calling))
-
-
-def waiting(lab: Lab) -> set[str]:
-    """The connections that would wait for a daemon."""
-    listed = lab.run("A", "ipset", "list", "nfreaim_skew").stdout.partition("Members:\n")[2]
-    return {line.split()[0] for line in listed.splitlines()}
 
 
 def test_an_offer_grows_and_shrinks_and_every_other_byte_arrives() -> None:
     with Lab() as lab:
         daemon = lab.start_alg("A", PROTOCOLS)
         impair.count_invalid(lab)
+        amy_offers(lab, daemon)
         server, client = irc_flow(lab, Plan(frames=80, redirects=2 * EDITS, pause=0.005)).exact()
         assert server["rewritten"] == 2 * EDITS, server
         assert client["rewritten"] > 0, client
@@ -64,11 +60,14 @@ def test_a_connection_without_an_offer_does_not_wait_for_a_daemon() -> None:
         flow.exact()
 
 
+@pytest.mark.timeout(400)
 def test_twenty_kills_in_a_row_change_no_byte_and_offers_go_on_being_edited() -> None:
     with Lab() as lab:
         lab.run("A", *INSTALL)
         impair.count_invalid(lab)
         daemon = lab.start_alg("A", PROTOCOLS)
+        amy_offers(lab, daemon)
+        edited = 0
         for number in range(ROUNDS):
             before = waiting(lab)
             plan = Plan(frames=40, redirects=20, pause=0.02, largest=100, write="halves", inner=0.005)
@@ -81,7 +80,8 @@ def test_twenty_kills_in_a_row_change_no_byte_and_offers_go_on_being_edited() ->
             daemon.kill()
             daemon = lab.start_alg("A", PROTOCOLS)
             server, _ = flow.exact()
-            assert server["rewritten"] > 0, "it was not edited: the round proves nothing"
+            edited += server["rewritten"] > 0
+        assert edited > ROUNDS // 2, "most were not edited: the rounds prove nothing"
         assert impair.invalid(lab) == 0
         assert daemon.stop() == 0
 
@@ -91,9 +91,11 @@ def test_a_connection_that_was_restored_gets_its_first_such_edit_after_the_resta
         lab.run("A", *INSTALL)
         impair.count_invalid(lab)
         daemon = lab.start_alg("A", PROTOCOLS)
-        flow = irc_flow(lab, Plan(frames=60, late=10, pause=0.05))
+        amy_offers(lab, daemon)
+        before = waiting(lab)
+        flow = irc_flow(lab, Plan(frames=120, late=10, pause=0.05))
         time.sleep(1.0)
-        assert not waiting(lab)
+        assert waiting(lab) == before
         daemon.kill()
         daemon = lab.start_alg("A", PROTOCOLS)
         server, client = flow.exact()
@@ -108,7 +110,7 @@ def lossy(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with Lab() as lab:
         if request.param != 1460:
             impair.small_segments(lab, request.param)
-        lab.start_alg("A", PROTOCOLS)
+        amy_offers(lab, lab.start_alg("A", PROTOCOLS))
         impair.count_invalid(lab)
         impair.lose(lab, 5)
         yield lab

@@ -16,7 +16,7 @@ from tests.lab.stream import Plan
 
 # A native firewall accepts pinholes only by a line of its own; `nfreaim check` prints it.
 NATIVE_ACCEPT = (
-    "insert rule inet router forward ct mark and 0x200000 == 0x200000 ct status dnat accept".split()
+    "insert rule inet router forward ct mark and 0x2000000 == 0x2000000 ct status dnat accept".split()
 )
 PAIRS = (("bob", "alice"), ("alice", "bob"), ("alice", "carol"), ("carol", "alice"), ("alice", "amy"))
 INSIDE = ("alice", "amy")
@@ -108,7 +108,7 @@ def test_hairpin_clients_are_left_to_the_kernel() -> None:
             client.wait_ready()
             client.sign_on(f"{WAN['A']}:5190", services=True)
         assert Transfer(clients["alice"], clients["amy"], "file").outcome().ok
-        assert lab.queue_state("A") == {5190: 0}, "their packets have no business in the queue"
+        assert not any(lab.queue_state("A").values()), "their packets have no business in the queue"
         assert daemon.stop() == 0
 
 
@@ -185,11 +185,11 @@ def test_redirect_to_another_port_is_followed_and_other_ports_are_not_touched() 
             client.wait_ready()
         alice = clients["alice"]
         alice.sign_on(split)  # she was told so by her user, not by a server that we read
-        assert lab.queue_state("A") == {5190: 0}
+        assert not any(lab.queue_state("A").values())
         for client in clients.values():
             client.sign_on(server)
         members = lab.run("A", "ipset", "list", "nfreaim_srv").stdout
-        entry = rf'^{SERVER},tcp:5191,10.0.0.5 timeout 7[12]\d\d comment "nfreaim oscar"$'
+        entry = rf'^{SERVER},tcp:5191,10.0.0.5 timeout 1[5-8]\d comment "nfreaim oscar"$'
         assert re.search(entry, members, re.MULTILINE), members
         assert Transfer(alice, clients["bob"], "file").outcome().first_attempt
         assert daemon.stop() == 0

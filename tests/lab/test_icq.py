@@ -9,16 +9,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.lab.icq_scene import UINS, status
+from tests.lab.namespace import socket_in
 from tests.lab.net import Lab
 from tests.lab.scene import eventually
 from tests.lab.standin import IcqClient, Server, icq_call
 
-UINS = {
-    "alice": ("100003", "xor"),
-    "amy": ("100006", "md5"),
-    "bob": ("100020", "md5"),
-    "carol": ("100007", "xor"),
-}
 FORWARD = """
 [[forward]]
 host = "10.0.0.5"
@@ -38,12 +34,6 @@ def online(lab: Lab, *hosts: str, mode: str = "oos", **write: object) -> Iterato
     yield clients
 
 
-def status(lab: Lab, router: str = "A") -> list[str]:
-    """The lines of ``nfreaim status`` about pinholes and forwards."""
-    text = lab.run(router, sys.executable, "-m", "nfreaim", "status").stdout
-    return [line for line in text.splitlines() if line.startswith(("pinhole ", "forward "))]
-
-
 def config(lab: Lab, text: str) -> tuple[str, str]:
     path = lab.log_file("config").with_suffix(".toml")
     path.write_text(text)
@@ -55,7 +45,7 @@ def config(lab: Lab, text: str) -> tuple[str, str]:
 def test_every_kind_between_every_pair(mode: str, variant: str) -> None:
     with Lab(variant, "nft") as lab:  # type: ignore[arg-type]
         if variant == "native-nft":
-            accept = "ct mark and 0x200000 == 0x200000 ct status dnat accept"
+            accept = "ct mark and 0x2000000 == 0x2000000 ct status dnat accept"
             lab.run("A", "nft", "insert", "rule", "inet", "router", "forward", *accept.split())
         daemons = [lab.start_alg("A"), lab.start_alg("B")]
         with online(lab, "alice", "amy", "bob", "carol", mode=mode) as clients:
@@ -97,7 +87,7 @@ def test_a_published_port_is_listed_moved_hidden_and_closed_with_its_connection(
             (line,) = status(lab)
             assert re.fullmatch(
                 r"pinhole 203\.0\.113\.1:4000 -> 10\.0\.0\.5:4000 for icq-direct of 10\.0\.0\.5:\d+, "
-                r"while connected, open for \d+ s, oscar",
+                r"while connected, oscar",
                 line,
             ), line
             alice.call("publish", port=4050)
@@ -124,9 +114,7 @@ def test_a_session_survives_a_crash_and_ends_with_its_connection() -> None:
             first.kill()
             assert icq_call(clients["bob"], clients["alice"]).ok, "nobody is needed for what is open"
             second = lab.start_alg("A")
-            assert {line.partition(", open")[0] for line in status(lab)} == {
-                line.partition(", open")[0] for line in before
-            }
+            assert set(status(lab)) == set(before)
             assert icq_call(clients["bob"], clients["alice"]).ok
             clients["alice"].call("sign_off")
             second.wait_log("pinhole closed: 203.0.113.1:4000 -> 10.0.0.5:4000: signed off")
@@ -196,7 +184,7 @@ def test_forwards_lead_to_their_host_and_are_gone_with_the_daemon(variant: str) 
         lab.run("A", "sh", "-c", "rules/nfreaim-rules install --lan lan --wan wan")
         before = lab.firewall_rules("A")
         daemon = lab.start_alg("A", config(lab, FORWARD))
-        assert status(lab) == ["forward 4000-4009 -> 10.0.0.5, as configured"]
+        assert status(lab) == ["forward 4000-4009 -> 10.0.0.5"]
         for port, heard in (("4003", "forwarded"), ("4010", "TimeoutError")):
             listening = lab.spawn("alice", sys.executable, "-c", LISTEN, port, pipes=True)
             assert listening.stdout is not None
@@ -222,9 +210,24 @@ def test_forwards_that_a_crash_left_follow_the_new_configuration() -> None:
         assert len(status(lab)) == 1
         other = FORWARD.replace("10.0.0.5", "10.0.0.6").replace("4000-4009", "4005")
         daemon = lab.start_alg("A", config(lab, other))
-        assert status(lab) == ["forward 4005 -> 10.0.0.6, as configured"]
+        assert status(lab) == ["forward 4005 -> 10.0.0.6"]
         daemon.kill()
         daemon = lab.start_alg("A")
         assert status(lab) == []
         assert daemon.stop() == 0
         assert lab.firewall_rules("A") == before
+
+
+def test_stranger_at_a_published_port_is_reset_unless_it_begins_like_a_client() -> None:
+    with Lab() as lab:
+        daemon = lab.start_alg("A")
+        with online(lab, "alice", "bob") as clients:
+            with socket_in(lab, "server") as stranger:
+                stranger.settimeout(5.0)
+                stranger.connect(("203.0.113.1", 4000))
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                with pytest.raises(ConnectionResetError):
+                    stranger.recv(1)
+            daemon.wait_log("peer refused: 203.0.113.9:")
+            for how in ("dial", "ask_back", "chat"):
+                assert icq_call(clients["bob"], clients["alice"], how).ok, how

@@ -38,22 +38,28 @@ def online(lab: Lab, *hosts: str, ports: str = "") -> dict[str, IrcClient]:
     return clients
 
 
-def offer(sender: IrcClient, receiver: IrcClient, kind: str) -> Outcome:
+def offer(sender: IrcClient, receiver: IrcClient, kind: str, patience: float = 30.0) -> Outcome:
     """A file or a chat from one to the other."""
     if kind == "chat":
-        return sender.chat(receiver)
+        return sender.chat(receiver, patience)
     # A name for each, so that nothing is resumed or mistaken.
-    return sender.send(receiver, f"{sender.nick}-{receiver.nick}-{KINDS[kind]}", os.urandom(SIZE))
+    name = f"{sender.nick}-{receiver.nick}-{KINDS[kind]}"
+    return sender.send(receiver, name, os.urandom(SIZE), patience)
 
 
-def outcomes(clients: dict[str, IrcClient]) -> dict[tuple[str, str, str], Outcome]:
-    """Every pair and kind, side by side; but two clients have one chat at a time, whoever began it."""
+def outcomes(clients: dict[str, IrcClient], patience: float = 6.0) -> dict[tuple[str, str, str], Outcome]:
+    """Every pair and kind, side by side; but two clients have one chat at a time, whoever began it.
+
+    patience  seconds until an offer counts as failed
+    """
     first = [(*pair, kind) for pair in PAIRS for kind in KINDS if kind != "chat" or pair < pair[::-1]]
     second = [(*pair, kind) for pair in PAIRS for kind in KINDS if (*pair, kind) not in first]
     with ThreadPoolExecutor(len(first)) as pool:
 
         def made(rows: list[tuple[str, str, str]]) -> dict[tuple[str, str, str], Outcome]:
-            running = {row: pool.submit(offer, clients[row[0]], clients[row[1]], row[2]) for row in rows}
+            running = {
+                row: pool.submit(offer, clients[row[0]], clients[row[1]], row[2], patience) for row in rows
+            }
             return {row: future.result() for row, future in running.items()}
 
         return made(first) | made(second)
@@ -74,7 +80,7 @@ def plain() -> Iterator[dict[tuple[str, str, str], Outcome]]:
 @pytest.fixture(scope="module")
 def served() -> Iterator[dict[tuple[str, str, str], Outcome]]:
     with scene("A", "B", settings=SETTINGS, variants=("legacy", "nft")) as made:
-        yield outcomes(online(made.lab, *HOSTS))
+        yield outcomes(online(made.lab, *HOSTS), patience=30.0)
         for daemon in made.daemons.values():
             assert daemon.stop() == 0
             assert "failed_flows" not in daemon.log_text()

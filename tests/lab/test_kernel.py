@@ -24,10 +24,21 @@ ALONE = (
     "followed_servers_are_taken_over_with_client_and_protocol",
     "pinholes_of_a_version_that_knew_one_protocol_are_its",
 )
+LEASES = (
+    "short_time_outs_are_renewed_and_nothing_else_changes",
+    "what_nobody_renews_ends_by_itself",
+    "what_others_removed_is_told",
+    "entries_of_the_version_before_become_short",
+    "a_thousand_are_renewed_in_slices",
+)
+OF_SENDERS = (
+    "neighbours_are_told_apart",
+    "handshakes_are_told_from_connections_met_midstream",
+)
 
 
-def run(lab: Lab, router: str, name: str, *arguments: str) -> None:
-    print(lab.run(router, sys.executable, "-m", "tests.lab.on_router", name, *arguments).stdout)
+def run(lab: Lab, router: str, name: str, *arguments: str, module: str = "on_router") -> None:
+    print(lab.run(router, sys.executable, "-m", f"tests.lab.{module}", name, *arguments).stdout)
 
 
 @pytest.mark.parametrize("name", ALONE)
@@ -35,6 +46,30 @@ def test_with_rules_installed(name: str) -> None:
     with Lab() as lab:
         lab.run("A", *INSTALL)
         run(lab, "A", name)
+
+
+@pytest.mark.parametrize("name", LEASES)
+def test_time_outs_of_pinholes(name: str) -> None:
+    with Lab() as lab:
+        lab.run("A", *INSTALL)
+        run(lab, "A", name, module="leases_on_router")
+
+
+@pytest.mark.parametrize("name", OF_SENDERS)
+def test_of_senders_and_handshakes(name: str) -> None:
+    with Lab() as lab:
+        lab.run("A", *INSTALL)
+        run(lab, "A", name, module="on_router_senders")
+
+
+def test_a_queue_that_is_being_bound() -> None:
+    with Lab() as lab:
+        run(
+            lab,
+            "A",
+            "packets_that_come_while_it_is_bound_wait_for_its_first_turn",
+            module="queue_on_router",
+        )
 
 
 def test_without_rules() -> None:

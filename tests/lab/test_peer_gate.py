@@ -37,7 +37,7 @@ STRANGERS = {
     "another cookie": peer.odc_frame(b"4711472\0", "Bobby Tables", flags=peer.CONFIRM),
     "64 KiB in one packet": HTTP + bytes(65536),
 }
-UNVERIFIED, PINHOLE = 0x400000, 0x200000
+UNVERIFIED, PINHOLE = 0x4000000, 0x2000000
 
 
 @dataclass

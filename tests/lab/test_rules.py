@@ -11,6 +11,7 @@ import pytest
 from tests.lab.router import SCRIPT, Router
 
 ARGS = ("--lan", "lan", "--wan", "wan")
+OWN = "-p tcp -m owner --gid-owner 28262 --suppl-groups"
 OSCAR = '-m comment --comment "nfreaim oscar"'
 
 
@@ -46,7 +47,7 @@ def test_accept_stands_first_in_every_firewall_in_use_and_in_no_other(
 ) -> None:
     router.load(*variants)
     router.rules("install", *ARGS)
-    accept = ["-m connmark --mark 0x200000/0x200000 -m conntrack --ctstate DNAT -j ACCEPT"]
+    accept = ["-m connmark --mark 0x2000000/0x2000000 -m conntrack --ctstate DNAT -j ACCEPT"]
     for variant in ("legacy", "nft"):
         save = f"iptables-{variant}-save"
         if variant in variants:
@@ -91,26 +92,35 @@ def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(ro
         "-i lan -p tcp -m set --match-set nfreaim_srv dst,dst,src -j NFREAIM",
         "-i lan -p tcp -m multiport --sports 443,5190 -j NFREAIM_SERVER",
     ]
+    assert router.chain(save, "mangle", "PREROUTING") == [
+        "-i wan -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
+        " -m set --match-set nfreaim_shut dst,dst -j NFREAIM_ENTRY",
+        "-i wan -p tcp -m connmark --mark 0x2000000/0xa000000 -j NFREAIM_ENTRY",
+        "-p tcp -m connmark --mark 0x2000000/0x2000000 -m mark --mark 0x2000000/0x2000000"
+        " -j NFREAIM_RESTORED",
+    ]
     assert router.chain(save, "mangle", "FORWARD") == [
         clamp,
-        "-p tcp -m connmark --mark 0x600000/0x600000 -j NFREAIM_GATE",
+        "-p tcp -m connmark --mark 0x6000000/0x6000000 -j NFREAIM_GATE",
     ]
     assert router.chain(save, "mangle", "POSTROUTING") == [
-        "-p tcp -m mark --mark 0x800000/0x800000 -j NFREAIM_VERIFIED",
+        "-p tcp -m mark --mark 0x10000000/0x10000000 -m connmark --mark 0x6000000/0x6000000"
+        " -j NFREAIM_VERIFIED",
         "-p icmp -j ACCEPT",
+        f"{OWN} -j NFREAIM_OWN",
         "-o lan -p tcp -m multiport --sports 443,5190 -j NFREAIM",
         "-o lan -p tcp -m set --match-set nfreaim_srv src,src,dst -j NFREAIM",
         "-o lan -p tcp -m multiport --dports 443,5190 -j NFREAIM_SERVER",
     ]
     assert router.chain(save, "raw", "OUTPUT") == [
-        "-p tcp -m mark --mark 0x80000/0x80000 -j NFREAIM_OWN",
+        f"{OWN} -j NFREAIM_OWN",
         "-o wan -p tcp -m multiport --sports 443,5190 -j NFREAIM_SERVER",
     ]
     assert router.chain(save, "mangle", "INPUT") == [
         "-i wan -p tcp -m multiport --dports 443,5190 -j NFREAIM_SERVER"
     ]
     nat = router.chain(save, "nat", "PREROUTING")
-    assert nat[1:] == ["-i wan -p tcp -m addrtype --dst-type LOCAL -j NFREAIM"]
+    assert nat[1:] == ["-i wan -p tcp -j NFREAIM"]
     assert "--dport 80" in nat[0]
 
 
@@ -128,11 +138,20 @@ def test_new_arguments_replace_the_old_ones(router: Router) -> None:
     for table in ("raw", "mangle"):
         for chain in ("NFREAIM", "NFREAIM_SERVER"):
             rules = router.chain(save, table, chain)
-            assert rules[-1] == "-j NFQUEUE --queue-num 8 --queue-bypass"
+            assert rules[-1].endswith("-j NFQUEUE --queue-num 40 --queue-bypass")
             assert [rule for rule in rules if rule.endswith("--queue-num 8")], "nothing fails closed"
-    gate = router.chain(save, "mangle", "NFREAIM_GATE")
-    assert gate == ["-j NFQUEUE --queue-num 8 --queue-bypass"]
-    assert router.chain(save, "mangle", "NFREAIM_VERIFIED") == ["-j CONNMARK --set-xmark 0x0/0x400000"]
+    foreign, *gate = router.chain(save, "mangle", "NFREAIM_GATE")
+    assert foreign == "-m mark --mark 0x10000000/0x10000000 -j MARK --set-xmark 0x0/0x10000000"
+    *spared, _, _, _, _, _ = gate
+    assert [rule.rpartition(" ")[2] for rule in spared] == ["RETURN", "RETURN"]
+    assert all("--ctdir ORIGINAL -m bpf" in rule for rule in spared)
+    queued = "-j NFQUEUE --queue-num 72 --queue-bypass"
+    assert [rule.endswith(queued) for rule in gate] == [False, False, False, False, True, False, True]
+    assert gate[-1] == queued
+    assert router.chain(save, "mangle", "NFREAIM_VERIFIED") == [
+        "-j CONNMARK --set-xmark 0x0/0x4000000",
+        "-j MARK --set-xmark 0x0/0x10000000",
+    ]
 
 
 def test_accept_leaves_a_firewall_that_went_out_of_use(router: Router) -> None:
@@ -189,8 +208,8 @@ def test_nat_chain_reads_the_set_of_pinholes_and_never_counts(router: Router) ->
     match = "--match-set nfreaim_pin dst,dst,src ! --update-counters"
     whole = [
         f"-m set ! {match} -j RETURN",
-        "-j CONNMARK --set-xmark 0x200000/0x200000",
-        f"-m set {match} --packets-eq 1 -j CONNMARK --set-xmark 0x400000/0x400000",
+        "-j CONNMARK --set-xmark 0x3000000/0x3000000",
+        f"-m set {match} --packets-eq 1 -j CONNMARK --set-xmark 0x4000000/0x4000000",
     ]
     assert router.chain("iptables-legacy-save", "nat", "NFREAIM") == whole
     router.shell("iptables-legacy -t nat -F NFREAIM")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import re
@@ -11,7 +10,7 @@ import pytest
 
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SECOND_SERVER, WAN
-from tests.lab.peer import receive_over
+from tests.lab.peer import begin_to_receive, receive_the_rest
 from tests.lab.scanner import scan
 from tests.lab.scene import SeenPinhole, announced, eventually, opened, scene
 from tests.lab.standin import Transfer
@@ -21,7 +20,7 @@ EVERYBODY = SeenPinhole(f"{OUTSIDE}:5200", "10.0.0.5:5200")
 
 
 def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_it() -> None:
-    with scene(settings="[pinholes]\nclaim_grace = 120\nverify_peers = false\n") as made:
+    with scene(settings="[pinholes]\nclaim_grace = 120\n") as made:
         lab = made.lab
         bob, alice = made.clients(made.server(), ("bob", "bob"), ("alice", "alice", 5200))
         bob.call("policy", action="ignore")
@@ -32,9 +31,11 @@ def test_scan_of_all_ports_finds_the_one_only_while_it_is_open_and_never_takes_i
         assert "claimed" not in made.daemon.log_text()
         with socket_in(lab, "bob") as caller:
             caller.connect((OUTSIDE, 5200))
+            cookie = bytes.fromhex(transfer.cookie)
+            prompt = begin_to_receive(caller, cookie)
             eventually(lambda: made.pinholes() == {EVERYBODY._replace(peer=ADDRESS["bob"])})
             assert scan(lab, "server", SECOND_SERVER) == set(), "during the transfer"
-            received = asyncio.run(receive_over(caller, bytes.fromhex(transfer.cookie)))
+            received = receive_the_rest(caller, cookie, prompt)
         assert received == hashlib.sha256(random.Random(7).randbytes(3_000_000)).hexdigest()
         with socket_in(lab, "server") as stranger:
             stranger.settimeout(1.0)

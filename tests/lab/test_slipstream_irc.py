@@ -9,22 +9,18 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import struct
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from tests.lab.browser import conversation, converse, hostile_listener, smuggle, upload
 from tests.lab.capture import Capture
 from tests.lab.impair import offloads_off
 from tests.lab.irc_client import IrcClient
 from tests.lab.irc_server import PORT, IrcServer
-from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS
 from tests.lab.scene import Scene, eventually, scene
-from tests.lab.slipstream import same
 from tests.lab.sockets import exactly
 
 WANTED = 6000  # what the attacks want to have opened
@@ -35,9 +31,6 @@ WELCOME = b":irc.example.test 001 alice :Welcome\r\n:irc.example.test 376 alice 
 SETTINGS = (
     'protocols = ["oscar", "irc"]\n[pinholes]\nrate_per_host = 10000\nper_flow = 1000\nper_host = 1000\n'
 )
-SIZE = 8000  # of an upload, in bytes
-# Any four bytes of it tell where in the upload they stand.
-RULER = b"".join(struct.pack("!BBH", 0xFE, 0xFD, at // 4) for at in range(0, SIZE, 4))
 
 
 @dataclass
@@ -64,17 +57,7 @@ class Target:
 
     def listen(self) -> socket.socket:
         """The hostile server's socket on bob."""
-        listener = socket_in(self.made.lab, "bob")
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-        listener.bind((ADDRESS["bob"], PORT))
-        listener.listen(8)
-        return listener
-
-    def segments(self, since: int) -> list[bytes]:
-        """What each segment towards the hostile server carried, of those behind number *since* of the air."""
-        packets = self.air.packets[since:]
-        return [p.payload for p in packets if not p.leaving and p.ports[1] == PORT and p.payload]
+        return hostile_listener(self.made.lab, PORT)
 
 
 @pytest.fixture(scope="module")
@@ -93,40 +76,6 @@ def target() -> Iterator[Target]:
         assert "failed_flows" not in made.daemon.log_text()
 
 
-def upload(target: Target, listener: socket.socket, words: list[str], early: bool) -> None:
-    """Let curl on alice make a request, which a welcome follows; *early*: one comes before it, too."""
-    options = "-s -S --http0.9 --noproxy * --max-time 20 -H Expect: --output -".split()
-    url = f"http://{ADDRESS['bob']}:{PORT}/upload"
-    browser = target.made.lab.spawn("alice", "curl", *options, *words, url, pipes=True)
-    stuck = threading.Timer(25.0, browser.kill)
-    stuck.start()
-    try:
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(20.0)
-            if early:
-                connection.sendall(WELCOME)
-            request = b""
-            while not ended(request):
-                request += connection.recv(65536)
-            connection.sendall(WELCOME)
-            connection.shutdown(socket.SHUT_WR)
-            out, _ = browser.communicate()
-    finally:
-        stuck.cancel()
-    assert same(out, WELCOME * (1 + early))
-
-
-def ended(request: bytes) -> bool:
-    """Whether this is all of a request."""
-    head, behind, body = request.partition(b"\r\n\r\n")
-    if not behind:
-        return False
-    if b"chunked" in head:
-        return body.endswith(b"\r\n0\r\n\r\n")
-    return len(body) >= int(head.lower().split(b"content-length:")[1].split()[0])
-
-
 @pytest.mark.parametrize("early", [False, True], ids=["client first", "server first"])
 @pytest.mark.parametrize(
     "how",
@@ -139,22 +88,12 @@ def ended(request: bytes) -> bool:
     ids=" ".join,
 )
 def test_upload_with_a_session_in_every_segment(target: Target, how: list[str], early: bool) -> None:
-    path = Path(target.made.lab.dir) / "upload.bin"
-    words = ["--data-binary", f"@{path}", *how]
     with target.attack(), target.listen() as listener:
-        path.write_bytes(RULER)
-        mark = len(target.air.packets)
-        upload(target, listener, words, early)
-        eventually(lambda: sum(map(len, target.segments(mark))) >= SIZE)
-        starts = {RULER.find(data[:8]) for data in target.segments(mark)} - {-1}
-        assert starts, "no segment begins amid the upload"
-        crafted = bytearray(RULER)
-        for at in sorted(starts):
-            crafted[at : at + len(SESSION)] = SESSION
-        path.write_bytes(crafted[:SIZE])
-        mark = len(target.air.packets)
-        upload(target, listener, words, early)
-        eventually(lambda: any(data.startswith(SIGN_ON) for data in target.segments(mark)))
+
+        def send(words: list[str]) -> None:
+            upload(target.made.lab, listener, [*words, *how], WELCOME, early)
+
+        smuggle(target.made.lab, target.air, SESSION, send, PORT)
 
 
 SPEECHES = {
@@ -174,40 +113,18 @@ SPEECHES = {
 @pytest.mark.parametrize("server_first", [False, True], ids=["client first", "server first"])
 @pytest.mark.parametrize("pieces", SPEECHES.values(), ids=SPEECHES)
 def test_session_within_another_protocol(target: Target, pieces: list[bytes], server_first: bool) -> None:
-    with target.attack(), target.listen() as listener, socket_in(target.made.lab, "alice") as client:
-        client.connect((ADDRESS["bob"], PORT))
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(10.0)
-            if server_first:
-                connection.sendall(WELCOME)
-                assert exactly(client, len(WELCOME)) == WELCOME
-            for piece in [
-                *pieces,
-                OFFER,
-            ]:  # each has arrived before the next one leaves: a segment of its own
-                client.sendall(piece)
-                assert same(exactly(connection, len(piece)), piece)
-                connection.sendall(WELCOME)
-                assert same(exactly(client, len(WELCOME)), WELCOME)
+    with target.attack(), target.listen() as listener:
+        talk = [(piece, WELCOME) for piece in [*pieces, OFFER]]
+        converse(target.made.lab, listener, talk, WELCOME if server_first else b"")
 
 
 def test_the_same_bytes_on_a_connection_of_their_own_do_open_a_pinhole(target: Target) -> None:
     """What a program, but no page, can do to its own host; if it did not, all of this would prove nothing."""
     wanted = f"{ADDRESS['alice']}:{WANTED + 1}"
     offer = OFFER.replace(b"%d" % WANTED, b"%d" % (WANTED + 1))
-    with target.attack(), target.listen() as listener, socket_in(target.made.lab, "alice") as client:
-        client.connect((ADDRESS["bob"], PORT))
-        connection, _ = listener.accept()
-        with connection:
-            connection.settimeout(10.0)
-            client.sendall(SIGN_ON)
-            assert exactly(connection, len(SIGN_ON)) == SIGN_ON
-            connection.sendall(WELCOME)
-            assert exactly(client, len(WELCOME)) == WELCOME
+    with target.attack(), target.listen() as listener:
+        with conversation(target.made.lab, listener, [(SIGN_ON, WELCOME)]) as (client, server):
             client.sendall(offer)
-            assert exactly(connection, len(offer) + 1) == offer.replace(b"167772165", b"3405803777")
+            assert exactly(server, len(offer) + 1) == offer.replace(b"167772165", b"3405803777")
             assert target.made.pinhole_of(wanted)
-        client.close()
         eventually(lambda: not target.made.pinhole_of(wanted))

@@ -11,49 +11,14 @@ from typing import Any
 import pytest
 
 from tests.lab.capture import Capture, Passed
+from tests.lab.cuts import check_edited, cuts_of, frame
 from tests.lab.net import ADDRESS
 from tests.lab.scene import Scene, announced, eventually, scene
-from tests.lab.standin import Client, Transfer
+from tests.lab.standin import Transfer
 from tests.oscar import rendezvous as rdv
-from tests.oscar.flap import flap
-from tests.oscar.profiles import PROFILES, Offer
-from tests.oscar.snac import Snac
 from tests.oscar.values import ip4
 
-OUTSIDE = "203.0.113.1"
 PATIENT = "hold_ms = 1000\n"  # where time is not the point, a busy machine must not matter
-
-
-def frame(to: str, profile: str = "libpurple") -> bytes:
-    """The FLAP of a proposal, as long as the real one and with the same bytes around the addresses."""
-    offer = Offer(b"1234567\0", rdv.DIRECT_IM, ADDRESS["alice"], 5190)
-    return flap(2, 0, Snac(4, 6, PROFILES[profile].proposal(to, offer), 1).encode())
-
-
-def cuts_of(to: str, profile: str) -> dict[str, dict[str, Any]]:
-    """Where to cut, by what is hit."""
-    whole = frame(to, profile)
-    address = whole.index(ip4(ADDRESS["alice"]))
-    again = whole.index(ip4(ADDRESS["alice"]), address + 4)
-    port = whole.index(b"\x00\x05\x00\x02\x14\x46") + 4
-    every = list(range(1, len(whole), 7))
-    return {
-        "inside the first address": {"cuts": [address + 1]},
-        "inside the second address": {"cuts": [again + 3]},
-        "between the bytes of the port": {"cuts": [port + 1]},
-        "in the header": {"cuts": [3]},
-        "behind the last address": {"cuts": [port + 2, len(whole) - 1]},
-        "with small pauses": {"cuts": [3, 12, address - 2, address + 2, again + 2, port + 1], "pause": 0.002},
-        "every seven bytes": {"cuts": every},
-        "byte by byte": {"name": "bytes"},
-    }
-
-
-def check_edited(transfer: Transfer, other: Client) -> None:
-    outcome = transfer.outcome()
-    assert outcome.first_attempt, outcome
-    block = announced(other, transfer.cookie)
-    assert {block.address(kind) for kind in (rdv.RDV_IP, rdv.REQUESTER_IP)} == {OUTSIDE}
 
 
 @pytest.mark.parametrize("profile", ["libpurple", "winaim"])
@@ -96,16 +61,14 @@ def captured(made: Scene) -> Iterator[tuple[Capture, Capture]]:
         yield inside, outside
 
 
-@pytest.mark.parametrize("nagle", [False, True], ids=["pause", "nagle"])
-def test_rest_that_comes_too_late_leaves_all_as_it_was_and_nothing_open(nagle: bool) -> None:
+def test_rest_that_comes_too_late_leaves_all_as_it_was_and_nothing_open() -> None:
     address = frame("carol").index(ip4(ADDRESS["alice"]))
-    write: dict[str, Any] = {"name": "cut", "cuts": [address + 2]}
-    write |= {"nagle": True, "pause": 0.001} if nagle else {"pause": 0.3}
+    write: dict[str, Any] = {"name": "cut", "cuts": [address + 2], "pause": 1.5}
     with scene() as made:
         alice, carol = made.clients(made.server("aol", write="whole"), ("alice", "alice"), ("carol", "carol"))
         carol.call("policy", action="ignore")
         with captured(made) as (inside, outside):
-            transfer = Transfer(alice, carol, "im", write=write, patience=1)
+            transfer = Transfer(alice, carol, "im", write=write, patience=2)
             block = announced(carol, transfer.cookie)
         assert block.address(rdv.RDV_IP) == ADDRESS["alice"]
         assert block.number(rdv.PORT) == 5190
@@ -113,7 +76,7 @@ def test_rest_that_comes_too_late_leaves_all_as_it_was_and_nothing_open(nagle: b
         assert "its addresses had left before its end came" in made.daemon.log_text()
         delays = list(sent_and_left(transfer, inside, outside))
         print(f"longest delay {max(delays) * 1000:.1f} ms")
-        assert max(delays) < 1.0
+        assert max(delays) < 2.0
         # The connection is read on: the next one, whole, is served.
         carol.call("policy", action="accept")
         check_edited(Transfer(alice, carol, "im"), carol)
@@ -207,7 +170,8 @@ def test_daemon_that_ends_while_it_holds_a_packet_loses_nothing(crash: bool) -> 
         before = made.queued()
         eventually(lambda: made.queued() > before)
         if crash:
-            made.daemon.kill()  # the kernel drops what waited; its sender repeats it
+            made.daemon.kill()  # the kernel drops what waited; its sender, or the next daemon, repeats it
+            made.restart()
         else:
             assert made.daemon.stop() == 0
             assert "held_packets=1" in made.daemon.log_text()
