@@ -7,8 +7,8 @@ memory is bounded. Nothing here is mocked above the seam of the core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 from typing import Self
@@ -16,12 +16,12 @@ from typing import Self
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import Backend, Followed, Record
 from nfreaim.core.engine import Engine
-from nfreaim.core.firewall.pinhole import Firewall, Observer, Pinhole
+from nfreaim.core.firewall.pinhole import Firewall, Observer
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.flow import Flow
 from nfreaim.core.guarded import GuardedFirewall, GuardedObserver
-from nfreaim.core.helper import Helper, HelperSpec, Report
+from nfreaim.core.helper import Helper, HelperSpec
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict, Verdicts
@@ -29,10 +29,17 @@ from nfreaim.errors import BackendError
 from tests.script_helper import HELLO, ScriptHelper, offer, script
 from tests.tcp.judge import same_place
 from tests.tcp.packets import PSH_ACK, Packet, checksum_error, near, packed, packet
+from tests.unit.fake_firewall import FakeFirewall
+from tests.unit.fake_senders import FakeSenders
+from tests.unit.fake_watcher import FakeWatcher
 
 CLIENT = Endpoint("10.0.0.5", 40123)
 SERVER = Endpoint("203.0.113.9", 5190)
 OUTSIDE = "203.0.113.1"
+HOLD = 0.030
+"""Seconds, after which all that is held leaves."""
+WITHOUT_CUSTODY = EngineSettings(hold=HOLD, patience=math.inf)
+"""Of most tests: no end acknowledges anything here by itself."""
 
 
 def guarded_table(policy: PinholePolicy, firewall: Firewall, observer: Observer) -> PinholeTable:
@@ -40,80 +47,47 @@ def guarded_table(policy: PinholePolicy, firewall: Firewall, observer: Observer)
     return PinholeTable(policy, GuardedFirewall(firewall), GuardedObserver(observer))
 
 
-class FakeFirewall:
-    """Holds pinholes in a list. Set `refuse_add`, `refuse_remove`, `taken` to make it difficult.
-
-    changes   how often something was put or dropped
-    prepared  the hosts that were announced to it
-    """
-
-    def __init__(self) -> None:
-        self.pinholes: list[Pinhole] = []
-        self.taken: set[Endpoint] = set()
-        self.refuse_add: bool | Callable[[Pinhole], bool] = False
-        self.refuse_remove: bool | Callable[[Pinhole], bool] = False
-        self.changes = self.upkeeps = 0
-        self.prepared: list[str] = []
-
-    def open(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
-        assert pinhole != earlier, "the kernel is asked for what it has"
-        self._refuse(self.refuse_add, pinhole)
-        assert earlier is None or earlier in self.pinholes, "what is replaced was never there"
-        self.changes += 1
-        self.pinholes = [*(old for old in self.pinholes if old != earlier), pinhole]
-        outside = [pinhole.outside for pinhole in self.pinholes]
-        assert len(set(outside)) == len(outside), "two pinholes share an outside endpoint"
-
-    def close(self, pinhole: Pinhole) -> None:
-        self._refuse(self.refuse_remove, pinhole)
-        self.changes += 1
-        self.pinholes = [old for old in self.pinholes if old != pinhole]
-
-    def prepare(self, host: str) -> None:
-        self.prepared.append(host)
-
-    def upkeep(self) -> None:
-        self.upkeeps += 1
-
-    @staticmethod
-    def _refuse(wish: bool | Callable[[Pinhole], bool], pinhole: Pinhole) -> None:
-        if wish is True or (callable(wish) and wish(pinhole)):
-            raise BackendError("resource temporarily unavailable")
-
-    def list(self) -> list[Pinhole]:
-        return list(self.pinholes)
-
-    def busy(self, outside: Endpoint) -> bool:
-        return outside in self.taken
-
-
 class FakeKernel:
     """Connection tracking that knows one outside address; every flow lives unless it is in `dead` (its entry
-    says that it has ended) or `flushed` (there is no entry)."""
+    says that it has ended) or `flushed` (there is no entry). What it met midstream is in `picked_up`, and
+    what came through pinholes in `peers`."""
 
     def __init__(self) -> None:
         self.outside = OUTSIDE
         self.dead: set[FlowId] = set()
         self.flushed: set[FlowId] = set()
+        self.picked_up: set[FlowId] = set()
+        self.peers: set[FlowId] = set()
+        self.senders = FakeSenders()
         self.offloaded: list[FlowId] = []
+        self.known: dict[FlowId, int] = {}
         self.reached_at = Endpoint(OUTSIDE, 5190)
         self.networks = [IPv4Network("10.0.0.0/24")]
+        self.isolated: set[str] = set()  # hosts that may meet no other
         self.diverted: list[Endpoint] = []
         self.followed: list[Followed] = []
+        self.server_set: set[Followed] = set()
         self.protected: dict[bytes, Record] = {}
         self.resets: list[Segment] = []
+        self.sent: list[bytes] = []  # packets of the daemon's own
         self.kept: dict[bytes, Record] = {}
         self.noted: dict[bytes, bytes] = {}
         self.broken = False
+        self.distrusted: dict[str, str] = {}  # by host: why no server may name it
+        self.met_flows: list[FlowId] = []
+        self.forwards: dict[Endpoint, int] = {}
 
     @property
     def backend(self) -> Backend:
         """This, in all its parts."""
-        return Backend(self, self, self, self.reset)
+        return Backend(self, self, self, self.reset, self, self.senders, self.sent.append)
 
     def outside_address(self, flow: FlowId) -> str:
         self._fail_if_broken()
         return self.outside
+
+    def handshake_seen(self, flow: FlowId) -> bool:
+        return self.alive(flow) and flow not in self.picked_up
 
     def alive(self, flow: FlowId) -> bool:
         self._fail_if_broken()
@@ -123,6 +97,10 @@ class FakeKernel:
         self._fail_if_broken()
         return flow in self.dead
 
+    def by_pinhole(self, flow: FlowId) -> bool:
+        self._fail_if_broken()
+        return flow in self.peers
+
     def offload(self, flow: FlowId) -> None:
         self._fail_if_broken()
         self.offloaded.append(flow)
@@ -131,6 +109,14 @@ class FakeKernel:
         self._fail_if_broken()
         self.offloaded.remove(flow)
 
+    def know(self, flow: FlowId) -> None:
+        self._fail_if_broken()
+        self.known[flow] = self.known.get(flow, 0) + 1
+
+    def forget(self, flow: FlowId) -> None:
+        self._fail_if_broken()
+        self.known.pop(flow, None)
+
     def reached(self, flow: FlowId) -> Endpoint:
         self._fail_if_broken()
         return self.reached_at
@@ -138,10 +124,29 @@ class FakeKernel:
     def is_inside_host(self, address: str) -> bool:
         return any(IPv4Address(address) in network for network in self.networks)
 
+    def may_meet(self, one: str, other: str) -> bool:
+        return not {one, other} & self.isolated
+
+    def met(self, flow: FlowId) -> None:
+        self.met_flows.append(flow)
+
+    def why_not(self, flow: FlowId, reached: Endpoint, host: str) -> str | None:
+        self._fail_if_broken()
+        return self.distrusted.get(host)
+
+    def port_of(self, server: Endpoint, address: str) -> int | None:
+        self._fail_if_broken()
+        return self.forwards.get(server)
+
     def queue_server(self, followed: Followed) -> None:
         self._fail_if_broken()
         self.diverted.append(followed.server)
         self.followed.append(followed)
+        self.server_set.add(followed)
+
+    def unqueue_server(self, followed: Followed) -> None:
+        self._fail_if_broken()
+        self.server_set.discard(followed)
 
     def protect(self, key: bytes, record: Record) -> None:
         self._fail_if_broken()
@@ -173,28 +178,6 @@ class FakeKernel:
             raise BackendError("netlink is gone")
 
 
-@dataclass
-class FakeWatcher:
-    """Writes down what it is told."""
-
-    opens: list[Pinhole] = field(default_factory=list)
-    claims: list[tuple[Pinhole, str]] = field(default_factory=list)
-    closes: list[tuple[Pinhole, str]] = field(default_factory=list)
-    reports: list[Report] = field(default_factory=list)
-
-    def opened(self, pinhole: Pinhole) -> None:
-        self.opens.append(pinhole)
-
-    def claimed(self, pinhole: Pinhole, peer: str) -> None:
-        self.claims.append((pinhole, peer))
-
-    def closed(self, pinhole: Pinhole, reason: str) -> None:
-        self.closes.append((pinhole, reason))
-
-    def reported(self, flow: FlowId, protocol: str, report: Report) -> None:
-        self.reports.append(report)
-
-
 class Router:
     """An engine with its fakes: `router.engine`, `.pinholes`, `.firewall`, `.kernel`, `.watcher`."""
 
@@ -207,6 +190,7 @@ class Router:
         self.firewall, self.kernel, self.watcher = FakeFirewall(), FakeKernel(), FakeWatcher()
         self.pinholes = guarded_table(policy or PinholePolicy(), self.firewall, self.watcher)
         served = {SERVER.port: spec or script()}
+        settings = settings or WITHOUT_CUSTODY
         self.engine = Engine(served, self.pinholes, self.kernel.backend, self.watcher, settings)
         self.now = 1000.0
         self.open_tokens: dict[int, tuple[Wire, bytes]] = {}

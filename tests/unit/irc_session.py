@@ -121,7 +121,7 @@ class ScriptedNat:
     inside: Endpoint = _CLIENT_END
     outside: Endpoint = _SERVER_END
 
-    def established(self) -> None:
+    def established(self, session: bool = False) -> None:
         self.ready += 1
 
     def expect(self, expectation: Expectation) -> Endpoint:
@@ -132,6 +132,9 @@ class ScriptedNat:
         outside = Endpoint(OUTSIDE, self.moved.get(port, port))
         self.pinholes[outside] = expectation.inside
         return outside
+
+    def offered(self, expectation: Expectation) -> None:
+        """Its peer may come, and no pinhole is opened."""
 
     def withdraw(self, agreement: bytes, reason: str) -> None:
         raise AssertionError("IRC has no way to end one agreement")
@@ -158,6 +161,9 @@ class ScriptedNat:
     def reached(self) -> Endpoint:
         raise Refused("the client is inside")
 
+    def outside_of(self, server: Endpoint) -> Endpoint:
+        raise Refused("no rule forwards it")
+
     def is_home(self, host: str) -> bool:
         return False
 
@@ -166,6 +172,9 @@ class ScriptedNat:
 
     def set_buffered(self, size: int) -> None:
         self.buffered = size
+
+    def may_read(self, direction: Direction) -> bool:
+        return True
 
     def editable(self, direction: Direction, start: int) -> bool:
         return start >= self.left[direction]

@@ -33,11 +33,11 @@ def beside(wire: Wire) -> Wire:
     return Wire(wire.router, client=AMY).sign_on()
 
 
-def reasons(wire: Wire) -> list[str]:
+def reasons(wire: fakes.Wire) -> list[str]:
     return [report.reason for report in wire.router.watcher.reports]
 
 
-def ends(wire: Wire) -> list[str]:
+def ends(wire: fakes.Wire) -> list[str]:
     return [reason for _, reason in wire.router.watcher.closes]
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.counters import Counters
-from nfreaim.core.firewall.peer_gate import GateLimits, PeerGate
+from nfreaim.core.firewall.peer_gate import PeerGate
+from nfreaim.core.firewall.waiting import GateLimits
 from nfreaim.core.greeting import Greeting
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.verdict import Verdict
@@ -30,6 +31,7 @@ class FakeGatehouse:
     expecting: dict[Endpoint, tuple[Greeting, ...]] = field(default_factory=dict)
     resets: list[tuple[bytes, int, int]] = field(default_factory=list)
     bad: list[tuple[FlowId, str]] = field(default_factory=list)
+    claims: list[FlowId] = field(default_factory=list)
 
     def expected(self, inside: Endpoint) -> tuple[Greeting, ...]:
         return self.expecting.get(inside, ())
@@ -42,6 +44,9 @@ class FakeGatehouse:
 
     def refused(self, connection: FlowId, reason: str) -> None:
         self.bad.append((connection, reason))
+
+    def claimed(self, connection: FlowId, now: float) -> None:
+        self.claims.append(connection)
 
 
 class Gate:

@@ -33,6 +33,7 @@ class FakeNat:
     kept: int = 0
     agreements: list[bytes] = field(default_factory=list)
     withdrawn: list[str] = field(default_factory=list)
+    offers: list[Expectation] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
 
     @property
@@ -48,6 +49,9 @@ class FakeNat:
             raise Refused("connection tracking does not know the flow")
         return self.reached_at
 
+    def outside_of(self, server: Endpoint) -> Endpoint:
+        raise Refused("no rule forwards it")
+
     def is_home(self, host: str) -> bool:
         return host in self.names or host.startswith(("10.", "192.168."))
 
@@ -60,11 +64,14 @@ class FakeNat:
         self.expected[expectation.agreement] = expectation
         return Endpoint(self.reached().address, self.port or expectation.inside.port)
 
+    def offered(self, expectation: Expectation) -> None:
+        self.offers.append(expectation)
+
     def withdraw(self, agreement: bytes, reason: str) -> None:
         if self.expected.pop(agreement, None):
             self.withdrawn.append(reason)
 
-    def established(self) -> None:
+    def established(self, session: bool = False) -> None:
         """Nothing to prepare."""
 
     def withdraw_all(self, reason: str) -> None:
@@ -88,6 +95,9 @@ class FakeNat:
 
     def set_buffered(self, size: int) -> None:
         self.kept = size
+
+    def may_read(self, direction: Direction) -> bool:
+        return True
 
     def editable(self, direction: Direction, start: int) -> bool:
         return start >= self.left[direction]

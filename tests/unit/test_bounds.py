@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nfreaim.core.address import Endpoint
 from nfreaim.core.flow_table import FlowLimits, Quota
 from nfreaim.core.settings import EngineSettings
@@ -60,6 +62,7 @@ def test_a_handshake_amid_a_flood_is_recognised() -> None:
     for port in range(1, 500):
         another(router, 99, port).inject(0, -1, flags=SYN)
     wire.inject(1, -1, flags=SYN | 0x10)
+    wire.inject(0, 0, flags=0x10)
     assert router.engine.counters.flows == 1
 
 
@@ -112,3 +115,13 @@ def test_ledger_gives_up_the_share_that_was_unchanged_longest() -> None:
     assert ledger.total == 2
     ledger.set("d", 20)
     assert ledger.surplus() == ["c"]
+
+
+@pytest.mark.parametrize("engines", [1, 2, 3, 16])
+def test_several_engines_remember_no_more_together_than_one(engines: int) -> None:
+    whole, part = EngineSettings(), EngineSettings().share(engines)
+    assert part.hold_packets * engines <= whole.hold_packets
+    for name in ("flows", "skewed", "half_open", "half_read", "edits"):
+        assert 0 < getattr(part.limits, name) * engines <= getattr(whole.limits, name), name
+    assert part.limits.skewed_per_host <= part.limits.skewed
+    assert (part == whole) is (engines == 1)

@@ -1,87 +1,30 @@
 """`nfreaim check`: what it concludes from addresses, rulesets and saved rules. No root."""
 
+import json
 import re
-from typing import Any
 
 import pytest
 
-from nfreaim.host.check import doctor, kernel_features
-from nfreaim.host.check.answer import Check, Checks
+from nfreaim.config import Config
+from nfreaim.host.check import doctor, doctor_command, kernel_features, self_test
+from nfreaim.host.check.answer import GROUPS, Check, Checks
 from nfreaim.host.check.kernel_features import FEATURES
-from nfreaim.host.check.networks import unreachable
 from nfreaim.host.check.packet_filter import behind_jump
-from nfreaim.host.netfilter.names import PINHOLE_MARK
 from nfreaim.host.netfilter.nftables import Obstacle, Ruleset
 from nfreaim.host.rules import script
-from nfreaim.host.rules.script import Settings
+from tests.unit.nft_rules import ACCEPT, BIT, DNAT, DROP, MARK, OTHER_MARK, SSH, Rule, by, ruleset, state
 
-NOWHERE = Settings(("nosuchlan0",), ("nosuchwan0",), {"oscar": (5190,)}, 5190)
-
-Rule = list[dict[str, Any]]
-
-# Statements as nft 1.0.6 prints them with -j.
-MARK: dict[str, Any] = {
-    "match": {"op": "==", "left": {"&": [{"ct": {"key": "mark"}}, PINHOLE_MARK]}, "right": PINHOLE_MARK}
-}
-OTHER_MARK: dict[str, Any] = {
-    "match": {"op": "==", "left": {"&": [{"ct": {"key": "mark"}}, 0x300000]}, "right": PINHOLE_MARK}
-}
-DNAT: dict[str, Any] = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
-SSH: dict[str, Any] = {
-    "match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 22}
-}
-ACCEPT: dict[str, Any] = {"accept": None}
-DROP: dict[str, Any] = {"drop": None}
-
-
-def state(*names: str) -> dict[str, Any]:
-    return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": list(names)}}
-
-
-def by(*names: str) -> dict[str, Any]:
-    return {"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": {"set": list(names)}}}
-
-
-def ruleset(
-    *rules: Rule, policy: str = "drop", family: str = "inet", others: dict[str, list[Rule]] | None = None
-) -> Ruleset:
-    """One table with a base chain `forward` and plain chains `others`."""
-    place = {"family": family, "table": "t"}
-    base = {**place, "name": "forward", "type": "filter", "hook": "forward", "prio": 0, "policy": policy}
-    objects: list[dict[str, Any]] = [{"metainfo": {}}, {"chain": base}]
-    objects += [{"rule": {**place, "chain": "forward", "expr": rule}} for rule in rules]
-    for name, content in (others or {}).items():
-        objects.append({"chain": {**place, "name": name}})
-        objects += [{"rule": {**place, "chain": name, "expr": rule}} for rule in content]
-    return Ruleset({"nftables": objects})
+NOWHERE = Config(lan=("nosuchlan0",), wan=("nosuchwan0",))
 
 
 def obstacles(rules: Ruleset, wan: tuple[str, ...] = ("eth0",)) -> list[Obstacle]:
     return list(rules.obstacles(wan))
 
 
-@pytest.mark.parametrize(
-    ("address", "kind"),
-    [
-        ("10.1.2.3", "private"),
-        ("172.31.255.255", "private"),
-        ("172.32.0.0", None),
-        ("192.168.0.1", "private"),
-        ("100.64.0.1", "carrier-grade NAT"),
-        ("100.128.0.1", None),
-        ("169.254.9.9", "link-local"),
-        ("203.0.113.1", None),
-        ("8.8.8.8", None),
-    ],
-)
-def test_double_nat_is_seen_in_the_outside_address(address: str, kind: str | None) -> None:
-    assert unreachable(address) == kind
-
-
 def test_policy_drop_without_our_accept_is_certain() -> None:
     found = obstacles(ruleset([state("established", "related"), ACCEPT], [SSH, ACCEPT]))
-    assert found == [Obstacle("inet", "t", "forward", certain=True)]
-    line = "nft insert rule inet t forward ct mark and 0x200000 == 0x200000 ct status dnat accept"
+    assert found == [Obstacle("inet", "t", "forward", certain=True, mark=BIT)]
+    line = "nft insert rule inet t forward ct mark and 0x2000000 == 0x2000000 ct status dnat accept"
     assert found[0].remedy == line
 
 
@@ -186,20 +129,59 @@ COMMIT
 
 
 def test_every_failure_names_a_remedy(capsys: pytest.CaptureFixture[str]) -> None:
-    status = doctor.main(NOWHERE)
+    status = doctor_command.main(NOWHERE)
     lines = capsys.readouterr().out.splitlines()
     assert status == 1
     assert any(line.startswith("FAIL interface nosuchlan0 does not exist -> ") for line in lines)
     for line in lines:
-        assert re.fullmatch(r"ok   [^>]*|(FAIL|warn) .+ -> .+", line), line
+        assert re.fullmatch(r"[a-z]+:|ok   [^>]*|(FAIL|warn|hint) .+ -> .+", line), line
 
 
 def test_exit_status_counts_failures_and_no_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    only = [Check("ok", "good"), Check("warn", "so so", "improve")]
+    only = [Check("ok", "good", group="machine"), Check("warn", "so so", "improve", "network")]
     monkeypatch.setattr(doctor, "run_checks", lambda *_: only)
-    assert doctor.main(NOWHERE) == 0
-    monkeypatch.setattr(doctor, "run_checks", lambda *_: [*only, Check("FAIL", "bad", "repair")])
-    assert doctor.main(NOWHERE) == 1
+    assert doctor_command.main(NOWHERE) == 0
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: [*only, Check("FAIL", "bad", "repair", "firewall")])
+    assert doctor_command.main(NOWHERE) == 1
+
+
+def test_older_spellings_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: [])
+    assert doctor_command.main(Config(notices=("write it so",))) == 0
+    assert capsys.readouterr().out.splitlines() == ["protocols:", "warn write it so"]
+
+
+def test_the_self_test_runs_only_if_asked_for_and_fails_the_check(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "run_checks", lambda *_: [])
+    monkeypatch.setattr(
+        self_test, "self_test", lambda config: iter([Check("FAIL", config.lan[0], "mend it")])
+    )
+    assert doctor_command.main(NOWHERE) == 0
+    assert capsys.readouterr().out.strip() == ""
+    assert doctor_command.main(NOWHERE, self_test=True) == 1
+    assert capsys.readouterr().out.splitlines() == ["self-test:", "FAIL nosuchlan0 -> mend it"]
+
+
+def test_findings_stand_in_their_groups_also_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    doctor_command.main(NOWHERE)
+    text = capsys.readouterr().out.splitlines()
+    headings = [line[:-1] for line in text if line in {f"{group}:" for group in GROUPS}]
+    assert headings == [group for group in GROUPS if group in headings]
+    assert {"machine", "network"} <= {*headings}
+    status = doctor_command.main(NOWHERE, as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document.keys() == {"failed", "findings"}
+    assert (status, document["failed"]) == (1, True)
+    assert all(one.keys() == {"group", "status", "text", "remedy"} for one in document["findings"])
+    assert {one["group"] for one in document["findings"]} == {*headings}
+    missing = "interface nosuchlan0 does not exist"
+    (found,) = [one for one in document["findings"] if one["text"] == missing]
+    assert (found["group"], found["status"]) == ("network", "FAIL")
+    assert found["remedy"]
 
 
 def test_a_probe_that_breaks_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ from nfreaim import config
 from nfreaim.cli import main
 from nfreaim.config import Config, load, parse
 from nfreaim.core.firewall.policy import DENIED_PORTS
-from nfreaim.core.settings import EngineSettings
+from nfreaim.core.settings import EngineSettings, HomeServer
 from nfreaim.errors import ConfigError
+from nfreaim.kernel_helpers import Assignment
+from nfreaim.marks import Marks
 from nfreaim.old_spellings import MOVED, Key
 
 SHIPPED = Path(__file__).resolve().parents[2] / "rules" / "nfreaim.toml"
@@ -41,7 +43,42 @@ def policy(**settings: Any) -> Config:
         ("hold_ms = 0", Config(engine=EngineSettings(hold=0.0))),
         ('status_socket = "/run/a/b"', Config(status_socket=Path("/run/a/b"))),
         ('status_group = "adm"', Config(status_group="adm")),
+        ('metrics_listen = "127.0.0.1:9919"', Config(metrics_listen=("127.0.0.1", 9919))),
+        ('metrics_listen = ""', Config()),
+        ("history = false", Config(history=False)),
+        ('history_dir = "/a/b"', Config(history_dir=Path("/a/b"))),
+        ('[log]\nformat = "json"', Config(log_format="json")),
+        ("home_servers = []", Config()),
+        (
+            'home_servers = ["10.0.0.9", "10.0.0.8:5190"]',
+            Config(home_servers=(HomeServer("10.0.0.9"), HomeServer("10.0.0.8", 5190))),
+        ),
+        ('home_server_users = ["ann", 1001, "1002"]', Config(home_server_users=("ann", "1001", "1002"))),
+        (
+            'kernel_helpers = { sip = [5060, "203.0.113.9:5070"], ftp = ["21"] }',
+            Config(
+                kernel_helpers=(
+                    Assignment("ftp", "tcp", (21,)),
+                    Assignment("sip", "udp", (5060,)),
+                    Assignment("sip", "udp", (5070,), "203.0.113.9"),
+                )
+            ),
+        ),
+        ("kernel_helpers = {}", Config()),
+        ('local_clients = ["root", 1001, "1001"]', Config(local_clients=(0, 1001))),
+        (
+            'native_accept = ["inet filter forward", "ip my-table into.lan"]',
+            Config(native_accept=("inet filter forward", "ip my-table into.lan")),
+        ),
+        ("mark_mask = 0x40\nconnmark_mask = 0xff00", Config(marks=Marks.of(0x40, 0xF00))),
+        ("check_senders = false", Config(check_senders=False)),
+        ('check_senders = ["br-lan"]', Config(check_senders=("br-lan",))),
         ('outside_address = "198.51.100.7"', policy(announce="198.51.100.7")),
+        ('outside_address = "Home.example."', policy(announce="home.example")),
+        ('upstream = "pcp"', policy(upstream="pcp")),
+        ('upstream = "off"\noutside_address = "198.51.100.7"', policy(announce="198.51.100.7")),
+        ('[pinholes]\nports = ["4096-4097", "8192-8193"]', policy(ports=(4096, 4097, 8192, 8193))),
+        ("[pinholes]\nstrict = true", policy(strict=True)),
         ("[pinholes]\nlifetime = 1", policy(lifetime=1)),
         ("[pinholes]\nlifetime = 1.5", policy(lifetime=1.5)),
         ("[pinholes]\nclaim_grace = 0", policy(claim_grace=0)),
@@ -53,10 +90,16 @@ def policy(**settings: Any) -> Config:
         ('[services]\nallow = ["Send-File"]', policy(allow_services=frozenset({"send-file"}))),
         ("[services]\nallow = []", policy()),
         ('[services]\ndeny = ["talk"]', policy(deny_services=frozenset({"talk"}))),
+        ('[services]\ndeny = ["dcc-send", "TLS"]', policy(deny_services=frozenset({"dcc-send", "tls"}))),
         (
-            '[services]\ndeny = ["09461343-4C7F-11D1-8222-444553540000"]',
-            policy(deny_services=frozenset({"094613434c7f11d18222444553540000"})),
+            '[services]\ndeny = ["09461323-4C7F-11D1-8222-444553540000", "094613244c7f11d18222444553540000"]',
+            policy(deny_services=frozenset({"aim-1323", "aim-1324"})),
         ),
+        (
+            '[services]\ndeny = ["748F2421628711D18222444553540000", "AIM-1325"]',
+            policy(deny_services=frozenset({"748f2421-6287-11d1-8222-444553540000", "aim-1325"})),
+        ),
+        ('[services]\nalso = ["Nobody-Knows"]', policy(also_services=frozenset({"nobody-knows"}))),
         ('[log]\nlevel = "debug"', Config(log_level="debug")),
         ("[pinholes]\n[services]\n[log]\n", Config()),
     ],
@@ -68,8 +111,22 @@ def test_value_arrives_where_it_is_used(text: str, expected: Config) -> None:
 BAD: list[tuple[str, list[str], str]] = [
     (
         "lan",
-        ['"br0"', "[]", "[1]", '["a b"]', '["sixteen-letters."]', '[""]', '["ppp+"]'],
+        ['"br0"', "[]", "[1]", '["a b"]', '["sixteen-letters."]', '[""]', '["p+p"]'],
         "interface names",
+    ),
+    (
+        "native_accept",
+        [
+            '"inet t c"',
+            "[1]",
+            '["forward"]',
+            '["t c"]',
+            '["bridge t c"]',
+            '["inet t c d"]',
+            '["inet t {c}"]',
+            '["ip filter FORWARD"]',
+        ],
+        'each with family (inet or ip) and table, such as ["inet filter forward"]',
     ),
     ("wan", ['"eth0"', "[]", '["eth0", 1]', '["a/b"]'], "interface names"),
     (
@@ -80,8 +137,42 @@ BAD: list[tuple[str, list[str], str]] = [
     ("queue", ["-1", "65536", '"1"', "1.0", "true"], "a whole number from 0 to 65535"),
     ("workers", ["0", "17", '"2"', "1.0", "true"], "a whole number from 1 to 16"),
     ("hold_ms", ["-1", "1001", "0.5", '"30"', "false"], "a whole number from 0 to 1000"),
-    ("outside_address", ['"1.2.3"', '"::1"', "16909060", '"host.example"', '""'], "an IPv4 address"),
+    (
+        "outside_address",
+        ['"1.2.3"', '"::1"', "16909060", '"router"', '"a b.example"', '"1.2.3.4.5"', '""'],
+        "an IPv4 address or the name of a host",
+    ),
+    ("upstream", ['"on"', "true", '"UPnP"', '""'], 'one of "off", "auto", "upnp", "pcp"'),
     ("server_names", ['"home.example"', "[1]", '["a b"]', '[""]'], "a list of host names"),
+    (
+        "home_servers",
+        [
+            '"10.0.0.9"',
+            "[1]",
+            '["home.example"]',
+            '["10.0.0"]',
+            '["10.0.0.9:"]',
+            '["10.0.0.9:0"]',
+            '["10.0.0.9:65536"]',
+            '["10.0.0.0/24"]',
+            '["10.0.0.09"]',
+            '["::1"]',
+        ],
+        'a list of inside addresses, each with a port or without, such as ["10.0.0.9", "10.0.0.8:5190"]',
+    ),
+    (
+        "kernel_helpers",
+        [
+            *("[]", "{ sip = 5060 }", "{ sip = [] }", "{ sip = [0] }", '{ sip = ["pc.lan:5060"] }'),
+            *('{ sip = ["10.0.0.9:"] }', "{ sip = [true] }", "{ sip-tcp = [5060] }", "{ SIP = [5060] }"),
+            "{ sip = " + str([*range(1, 17)]) + " }",
+        ],
+        "a table of helpers of the kernel",
+    ),
+    ("home_server_users", ['"ann"', "[true]", "[-1]", '[""]', '["a b"]', "[1.5]"], "a list of users"),
+    ("local_clients", ['"root"', "[true]", '["a b"]', "[4294967295]"], "a list of users"),
+    ("mark_mask", ["-1", '"0x40"', "true", "0x100000000"], "a mask of bits, such as 0x10000000"),
+    ("connmark_mask", ["0", "1.5", "[1]"], "a mask of bits, such as 0xf000000"),
     ("state_dir", ['"run/nfreaim"', "1", '""'], "an absolute path"),
     ("status_socket", ['"status"', "1", '""'], "an absolute path"),
     ("status_group", ["1", '"a b"', '"-adm"', '"adm:x"', '["adm"]'], "the name of a group"),
@@ -90,13 +181,19 @@ BAD: list[tuple[str, list[str], str]] = [
     (
         "protocols",
         ['"oscar"', "[]", "[1]", '["msnp"]', '["OSCAR"]'],
-        'a list of one or more of "oscar", "irc"',
+        'a list of one or more of "oscar", "irc", "msn", "xmpp", "yahoo"',
     ),
     ("oscar.ports", ["5190", "[]", "[0]", f"{[1] * 16}"], "1 to 15 port numbers"),
     ("oscar.icq_direct", ['"yes"', "[]", '["home"]'], '"on", "off" or a list of inside addresses'),
     ("oscar.icq_per_host", ["0", "1025", '"4"'], "a whole number from 1 to 1024"),
+    ("yahoo.ports", ["5050", "[]"], "1 to 15 port numbers"),
+    ("yahoo.web_hosts", ['"on"', '"10.0.0.5"', '["home"]', "[1]"], "a list of inside addresses"),
     ("irc.ports", ["6667", "[]", "[65536]"], "1 to 15 port numbers"),
+    ("msn.ports", ["1863", "[]", "[65536]"], "1 to 15 port numbers"),
+    ("xmpp.ports", ["5222", "[]", "[65536]"], "1 to 15 port numbers"),
     ("pinholes.icq_per_host", ["0", "1025", '"4"'], "a whole number from 1 to 1024"),
+    ("check_senders", ["1", '"eth0"', "[1]", '["eth0 "]'], "true, false or a list of interface names"),
+    ("isolated_lans", ["1", '"eth0"', "[1]", '["eth0 "]'], "true, false or a list of interface names"),
     ("pinholes.verify_peers", ["0", '"true"', "[true]"], "true or false"),
     ("pinholes.rate_per_host", ["0", "100001", "1.5"], "a whole number from 1 to 100000"),
     ("pinholes.rate_total", ["0", "1000001", "1.5"], "a whole number from 1 to 1000000"),
@@ -114,16 +211,37 @@ BAD: list[tuple[str, list[str], str]] = [
             '"1-2-3"',
             '" 4000-5000"',
             "[4000, 5000]",
+            "[]",
+            '["4000-4001", "4001-4002"]',
+            '["4000-4001", "80-81"]',
         ],
         "a range within 1024-65535",
     ),
+    ("pinholes.strict", ["1", '"true"'], "true or false"),
     ("pinholes.per_flow", ["0", "1025", "1.5"], "a whole number from 1 to 1024"),
     ("pinholes.per_host", ["0", "1025"], "a whole number from 1 to 1024"),
     ("pinholes.total", ["0", "16385"], "a whole number from 1 to 16384"),
     ("pinholes.deny_ports", ["5900", "[0]", '["5900"]'], "a list of port numbers"),
-    ("services.allow", ['"send-file"', "[1]", '[""]', '["send file"]'], "a list of service names"),
-    ("services.deny", ['"talk"', '["-talk"]'], "a list of service names"),
+    (
+        "services.allow",
+        ['"send-file"', "[1]", '[""]', '["send file"]', '["nobody-knows"]'],
+        "a list of names of services: send-file, ",
+    ),
+    (
+        "services.deny",
+        ['"talk"', '["-talk"]', '["send-fil"]', '["aim-13245"]', '["direct-im", "talks"]'],
+        "a list of names of services: send-file, ",
+    ),
+    ("services.also", ['"talk"', '["-talk"]'], "a list of service names"),
     ("log.level", ['"loud"', "1", '["info"]'], "one of debug, info, warning, error"),
+    ("log.format", ['"xml"', "1"], "one of text, json"),
+    (
+        "metrics_listen",
+        ['"127.0.0.1"', '":9919"', '"9919"', '"[::1]:9919"', '"127.0.0.1:0"', '"localhost:9919"', "9919"],
+        "an address and a port",
+    ),
+    ("history", ["1", '"off"'], "true or false"),
+    ("history_dir", ['"var/lib"', "true"], "an absolute path"),
 ]
 
 
@@ -236,9 +354,43 @@ def test_two_protocols_on_one_port_are_refused_by_name() -> None:
         parse('protocols = ["oscar", "irc"]\n[irc]\nports = [6667, 5190]', "f")
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("kernel_helpers = { irc = [6667] }\nprotocols = ['irc']", "port 6667 of irc is one of protocol irc"),
+        ("kernel_helpers = { ftp = [5190] }", "port 5190 of ftp is one of protocol oscar"),
+        ("kernel_helpers = { ftp = [21], pptp = [21] }", "tcp port 21 is given to ftp and pptp"),
+        ("kernel_helpers = { ftp = ['10.1.1.1:21'], pptp = [21] }", "tcp port 21 is given to ftp and pptp"),
+    ],
+)
+def test_a_port_has_one_reader(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse(text, "f")
+
+
+def test_a_port_of_the_other_transport_is_no_reader() -> None:
+    assert parse("kernel_helpers = { sip = [5190] }", "f").kernel_helpers[0].transport == "udp"
+    with pytest.raises(ConfigError, match="port 6667 of irc"):
+        parse("kernel_helpers = { irc = [6667] }", "f").serving({"irc": (6667,)})
+
+
 def test_other_protocols_bring_their_own_limits() -> None:
     both = parse('[oscar]\nicq_direct = "off"\n[pinholes]\ntotal = 9', "f")
     without = both.serving({"irc": (6667,)})
     assert (without.ports, without.pinholes.total) == ({"irc": (6667,)}, 9)
     assert (without.pinholes.caps, without.pinholes.only_for) == ({}, {})
     assert without.serving({"oscar": (5190,)}) == both
+
+
+def test_user_that_this_machine_does_not_have_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse('local_clients = ["root", "no-such-user"]', "f")
+    assert str(caught.value) == (
+        "f: local_clients: this machine has no user no-such-user; write a name that `getent passwd` shows, or"
+        " a number"
+    )
+
+
+def test_a_router_in_front_forwards_everything_or_is_asked_for_ports_not_both() -> None:
+    with pytest.raises(ConfigError, match=r"file: outside_address says .*; leave one of them out"):
+        parse('outside_address = "198.51.100.7"\nupstream = "auto"', "file")

@@ -14,9 +14,10 @@ pytest.importorskip("pyroute2")
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.conntrack import LinuxConntrack, _question
-from nfreaim.host.netfilter.conntrack_events import Connection, connection_of
+from nfreaim.host.netfilter.conntrack_events import Ends, ends_of
 from nfreaim.host.netfilter.ipset import NetworkSet
 from nfreaim.host.netfilter.names import LAN_SET
+from nfreaim.host.netfilter.zones import Zones, zones_in
 
 FLOW = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
 _ERROR = 2  # type of a netlink message that has an errno
@@ -70,8 +71,45 @@ def test_event_that_begins_with_something_else_is_read_all_the_same(first: bytes
     whole = _question(FLOW)
     event = whole[:20] + first + whole[20:]
     event = struct.pack("=I", len(event)) + event[4:]
-    assert connection_of(event) == Connection(FLOW.server, FLOW.client.address)
+    assert ends_of(event) == Ends(FLOW.server, FLOW.client)
 
 
 def test_event_that_names_no_ends_is_nobodys() -> None:
-    assert connection_of(struct.pack("=IHHII", 20, 0x0100, 0, 0, 0) + bytes(4)) is None
+    assert ends_of(struct.pack("=IHHII", 20, 0x0100, 0, 0, 0) + bytes(4)) is None
+
+
+def test_event_names_the_ports_of_both_ends() -> None:
+    whole = _question(FLOW)
+    assert ends_of(whole) == Ends(FLOW.server, FLOW.client)
+    event = whole[:20] + struct.pack("=HHI", 8, 8, 0x200000) + whole[20:]
+    assert ends_of(struct.pack("=I", len(event)) + event[4:]) == Ends(FLOW.server, FLOW.client)
+
+
+def test_zones_are_read_from_entries_of_either_kind() -> None:
+    ends = struct.pack("=HHHxx", 6, 2, 4000) + struct.pack("=HHHxx", 6, 3, 5190)
+    whole = struct.pack("=HH2sxx", 6, 18, b"\0\7")
+    directed = struct.pack("=HH2sxx", 6, 3, b"\1\2")
+    assert zones_in(ends) == []
+    assert zones_in(ends + struct.pack("=HH", 52, 0x8002) + ends + whole) == [7]
+    assert zones_in(ends + directed + struct.pack("=HH", 52, 0x8002) + ends) == [0x102]
+
+
+def test_searches_for_zones_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads all entries, and a packet waits meanwhile; anybody can send what nobody knows."""
+    now = [100.0]
+    zones = Zones(lambda: now[0])
+    dumps: list[float] = []
+
+    def dump(question: bytearray) -> list[bytes]:
+        dumps.append(now[0])
+        now[0] += 0.1
+        return [struct.pack("=HH2sxx", 6, 18, b"\0\7")]
+
+    monkeypatch.setattr(zones._netlink, "dump", dump)
+    assert zones.search() == (7,)
+    assert zones.known == (0, 7)
+    for _ in range(10_000):
+        assert zones.search() == ()
+        now[0] += 0.1
+    zones.close()
+    assert 10 < len(dumps) <= 3 + 1000 / 50

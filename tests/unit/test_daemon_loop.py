@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict
 
 pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
+from nfreaim.host import daemon
 from nfreaim.host.loop import Every, Loop, clock, stop_signals
-from nfreaim.host.netfilter.names import SKEWED_MARK
-from nfreaim.host.netfilter.packet_queue import PacketQueue
-from nfreaim.host.report.journal import QuietFormatter
+from nfreaim.host.netfilter.packet_queue import GateQueue, PacketQueue, SkewedFlows
+from nfreaim.host.report.log_output import QuietFormatter
+from nfreaim.host.rules.script import Settings
 from nfreaim.host.rules.watch import Watch
 
 
@@ -27,8 +30,8 @@ class Packet:
 
     hook = 0
 
-    def __init__(self, mark: int = 0, stubborn: bool = False) -> None:
-        self.mark, self.stubborn = mark, stubborn
+    def __init__(self, data: bytes = b"data", mark: int = 0, stubborn: bool = False) -> None:
+        self.data, self.mark, self.stubborn = data, mark, stubborn
         self.verdicts: list[str] = []
 
     def get_mark(self) -> int:
@@ -38,7 +41,7 @@ class Packet:
         self.mark = mark
 
     def get_payload(self) -> bytes:
-        return b"data"
+        return self.data
 
     def set_payload(self, data: bytes) -> None:
         if self.stubborn:
@@ -50,7 +53,11 @@ class Packet:
     def drop(self) -> None:
         self.verdicts.append("drop")
 
+    def repeat(self) -> None:
+        self.verdicts.append("repeat")
 
+
+INPUT, FORWARD, POSTROUTING = 1, 2, 4  # linux/netfilter.h
 SECRET = "what somebody wrote to somebody"
 
 
@@ -123,8 +130,9 @@ def test_what_is_done_every_second_is_not_done_twice_in_one() -> None:
 
 
 def test_each_packet_gets_one_verdict_whatever_the_engine_does(caplog: pytest.LogCaptureFixture) -> None:
-    queue = PacketQueue(5190, Broken(), lambda: 1.0)
-    plain, skewed = [Packet() for _ in range(3)], [Packet(SKEWED_MARK) for _ in range(3)]
+    skew = SkewedFlows(lambda raw: raw == b"skewed", ())
+    queue = PacketQueue(5190, Broken(), lambda: 1.0, skewed=skew)
+    plain, skewed = [Packet() for _ in range(3)], [Packet(b"skewed") for _ in range(3)]
     for packet in plain + skewed:
         queue._handle(packet)
     assert [packet.verdicts for packet in plain] == [["accept"]] * 3
@@ -155,6 +163,57 @@ def test_a_verdict_that_fails_keeps_no_other_packet_waiting() -> None:
     assert [packet.verdicts for packet in packets] == [["accept"], ["drop"], ["accept"], ["drop"]]
 
 
+class Gate:
+    """A peer gate that gives one verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+
+    def process(self, *_: Any) -> Verdict:
+        return self._verdict
+
+
+@pytest.mark.parametrize(
+    ("hook", "release", "mark", "verdict"),
+    [
+        (FORWARD, True, 0xDEAD0011, "accept"),
+        (FORWARD, False, 0xDEAD0001, "accept"),
+        (INPUT, False, 0xDEAD0001, "accept"),
+        (POSTROUTING, False, 0xDEAD0001, "accept"),
+        (POSTROUTING, True, 0xDEAD0011, "repeat"),  # the rule for the mark is at the head of this chain
+    ],
+)
+def test_a_verdict_keeps_what_others_have_marked(hook: int, release: bool, mark: int, verdict: str) -> None:
+    gate = GateQueue(cast(PeerGate, Gate(Verdict(True, release=release))), 0x10)
+    queue = PacketQueue(5190, Broken(), lambda: 1.0, gate)
+    packet = Packet(mark=0xDEAD0001)
+    packet.hook = hook
+    queue._handle(packet)
+    assert (packet.verdicts, packet.mark) == ([verdict], mark)
+
+
+def test_an_edited_packet_has_no_mark_of_ours() -> None:
+    """It is routed next, and in raw OUTPUT another mark would have the kernel route it anew."""
+    packet = Packet(mark=0xDEAD0001)
+    queue = PacketQueue(5190, Broken(), lambda: 1.0)
+    queue.send_verdicts([(packet, Verdict(True, b"edit"))])
+    assert (packet.verdicts, packet.mark) == (["accept"], 0xDEAD0001)
+
+
+def test_the_set_is_asked_only_where_the_engine_needs_the_answer() -> None:
+    key = bytes(range(12))
+    plain, syn = (bytes(12) + key + bytes(9) + bytes([flags]) + bytes(6) for flags in (0x10, 0x02))
+    asked: list[bytes] = []
+
+    def has(raw: bytes) -> bool:
+        asked.append(raw)
+        return True
+
+    skew = SkewedFlows(has, {key})
+    assert [skew.asks_for(raw) for raw in (plain, syn, bytes(40), b"short")] == [False, True, True, True]
+    assert asked == [syn, bytes(40), b"short"]
+
+
 def test_somebody_who_keeps_removing_the_rules_is_followed_less_and_less_often() -> None:
     watch = object.__new__(Watch)
     watch._row, watch._restored, watch._restore_at = 0, 0.0, 0.0
@@ -168,3 +227,37 @@ def test_somebody_who_keeps_removing_the_rules_is_followed_less_and_less_often()
     watch._now += 700.0
     watch._postpone()
     assert watch._restore_at == watch._now
+
+
+def test_the_interfaces_that_the_daemon_is_told_are_those_of_the_rules_and_exist(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    installed = Settings(("lo",), ("nosuch0",), {"oscar": (5190,)}, 5190)
+    for wanted in (installed, replace(installed, wan=("nosuch1",)), replace(installed, lan=(), wan=())):
+        caplog.clear()
+        daemon._tell_of_interfaces(installed, wanted)
+        said = [record.getMessage() for record in caplog.records]
+        if not wanted.wan:
+            assert said == [], "it was told none"
+            continue
+        assert f"no interface {wanted.wan[0]} exists (yet): is the name right?" in said
+        differ = "the rules are for --wan nosuch0, which counts, and not for nosuch1"
+        assert any(differ in line for line in said) is (wanted != installed)
+
+
+def test_a_hangup_asks_to_read_the_settings_again_and_the_loop_goes_on() -> None:
+    done: list[str] = []
+    with stop_signals() as signals:
+        turning = Loop(signals, lambda: done.append("report"), lambda: done.append("reload"))
+
+        def enough() -> None:
+            done.append("chore")
+            if done.count("chore") == 1:
+                os.kill(os.getpid(), signal.SIGHUP)
+            elif "reload" in done:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        turning.chore("enough", Every(lambda: 0.001, enough))
+        turning.run()
+    assert done.count("reload") == 1
+    assert "report" not in done

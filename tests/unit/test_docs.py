@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from itertools import chain
 from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
-PAGES = sorted(chain(REPO.glob("*.md"), (REPO / "docs").glob("*.md"), (REPO / "pcaps").rglob("*.md")))
+from nfreaim.core.counters import meanings
+from nfreaim.helpers import HELPERS
+from nfreaim.host.events import KINDS
+from tests.documents import PAGES, REPO
+
 STORY = REPO / "docs" / "design.md"
 LONGEST_STORY = 12_500  # bytes
 
@@ -78,3 +80,24 @@ def test_every_page_is_linked_from_another() -> None:
 
 def test_the_story_stays_short() -> None:
     assert len(STORY.read_bytes()) <= LONGEST_STORY
+
+
+def test_the_tables_of_counters_and_events_are_those_of_the_program() -> None:
+    status = (REPO / "docs" / "status.md").read_text()
+    part = status[status.index("## Counters") : status.index("## JSON")]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", part, re.MULTILINE)) == meanings(HELPERS)
+    events = re.findall(
+        r"^\| `([\w-]+)` \| `([0-9a-f]{32})` \| (.+?) \|",
+        (REPO / "docs" / "history.md").read_text(),
+        re.MULTILINE,
+    )
+    assert events == [tuple(kind) for kind in KINDS]
+
+
+def test_every_metric_but_the_counters_is_in_its_page() -> None:
+    source = (REPO / "nfreaim" / "show" / "exposition.py").read_text()
+    named = set(re.findall(r'Family\(\s*"(nfreaim_\w+)"', source))
+    named |= {f"nfreaim_{name}" for name in re.findall(r'_gauge\(\s*"(\w+)"', source)}
+    assert len(named) > 12
+    page = (REPO / "docs" / "metrics.md").read_text()
+    assert sorted(name for name in named if f"`{name}`" not in page and f"`{name}_total`" not in page) == []

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from nfreaim.core.address import Endpoint
-from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN
 from tests.script_helper import HELLO, TEXT, offer
 from tests.tcp.packets import packet
-from tests.unit.fakes import CLIENT, SERVER, Router, Wire
+from tests.unit.fakes import CLIENT, SERVER, WITHOUT_CUSTODY, Router, Wire
 from tests.unit.offers import EDITED, FIRST, PROPOSAL, RECEIVED, RELAY, SECOND, SECOND_EDITED, of
 
 PAIRS = {
@@ -287,7 +287,7 @@ def test_what_is_complete_leaves_while_the_next_message_is_held(wire: Wire) -> N
 
 def test_too_many_held_bytes_let_everything_leave_as_it_came() -> None:
     long = offer(behind=6000)
-    wire = Wire(Router(EngineSettings(hold_bytes=2000))).sign_on()
+    wire = Wire(Router(replace(WITHOUT_CUSTODY, hold_bytes=2000))).sign_on()
     at = len(wire.sent[0])
     wire.client(long[:3000], range(100, 3000, 100))
     assert wire.c2s[at:] == long[:3000]
@@ -297,7 +297,7 @@ def test_too_many_held_bytes_let_everything_leave_as_it_came() -> None:
 
 
 def test_too_many_held_packets_let_one_stream_go_and_leave_the_others(wire: Wire) -> None:
-    router = Router(EngineSettings(hold_packets=10))
+    router = Router(replace(WITHOUT_CUSTODY, hold_packets=10))
     one = Wire(router).sign_on()
     two = Wire(router, client=Endpoint("10.0.0.6", 40123)).sign_on()
     one.client(PROPOSAL[: FIRST + 6], range(FIRST + 1, FIRST + 6))

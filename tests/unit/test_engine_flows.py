@@ -36,6 +36,9 @@ def test_a_new_connection_between_the_same_ends_starts_afresh(wire: Wire) -> Non
     again.inject(0, -1, flags=SYN)
     assert len(wire.router.pinholes) == 1  # a SYN alone proves nothing
     again.inject(1, -1, flags=SYN | ACK)
+    again.inject(0, 0, flags=ACK)
+    assert len(wire.router.pinholes) == 1  # nor does an ACK before connection tracking has seen it
+    again.inject(0, 0, flags=ACK)
     assert not wire.router.open_tokens
     assert wire.router.watcher.closes[-1][1] == "control connection replaced"
     again.sign_on()
@@ -58,8 +61,8 @@ def test_retransmitted_syns_and_answers_begin_one_flow() -> None:
     wire = Wire()
     for way, flags in ((0, SYN), (0, SYN), (1, SYN | ACK), (0, SYN), (1, SYN | ACK), (1, SYN | ACK)):
         assert next(iter(wire.inject(way, -1, flags=flags).values())).accept
-    assert wire.router.engine.counters.flows == 1
     assert wire.sign_on().client(PROPOSAL) == EDITED
+    assert wire.router.engine.counters.flows == 1
 
 
 def test_data_in_the_handshake_passes_and_the_flow_is_left_alone() -> None:

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from nfreaim.core.address import End
 from nfreaim.core.engine import Engine
 from nfreaim.core.tcp.segment import ACK, FIN, PSH, RST, SYN, URG
-from tests.script_helper import TEXT, ScriptHelper
+from tests.script_helper import TEXT, ScriptHelper, script
 from tests.tcp.packets import packet
-from tests.unit.fakes import Wire
+from tests.unit.fakes import Router, Wire
 from tests.unit.offers import PROPOSAL
+
+_FIXED: frozenset[End] = frozenset()
 
 
 def altered(random_: random.Random, data: bytes) -> bytes:
@@ -29,23 +32,26 @@ def altered(random_: random.Random, data: bytes) -> bytes:
     return bytes(made)
 
 
-def signed_on() -> tuple[Wire, Engine]:
-    wire = Wire().sign_on()
+def signed_on(resizes: frozenset[End] = _FIXED) -> tuple[Wire, Engine]:
+    wire = Wire(Router(spec=script(resizes=resizes))).sign_on()
+    for stream in wire.stored.streams:
+        stream.scale = 2
     return wire, wire.router.engine
 
 
-def without_fast_path() -> tuple[Wire, Engine]:
-    wire, engine = signed_on()
+def without_fast_path(resizes: frozenset[End] = _FIXED) -> tuple[Wire, Engine]:
+    wire, engine = signed_on(resizes)
     engine.passes = lambda raw, from_inside, now: False
     return wire, engine
 
 
 def state(engine: Engine) -> object:
     counters = replace(engine.counters)
-    flows = [
-        (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.life, not s.flow.reading.reads)
+    flows: list[object] = [
+        (s.next, s.expected, s.gap, len(s.held), s.flow.seen, s.flow.life, s.acked, s.edge)
         for s in engine.flows.streams.values()
     ]
+    flows += [flow.reading.reads for flow in engine.flows]
     helpers = [flow.reading.helper for flow in engine.flows]
     positions = [helper.positions() for helper in helpers if isinstance(helper, ScriptHelper)]
     return counters, flows, positions, list(engine._kept.moved)
@@ -54,17 +60,18 @@ def state(engine: Engine) -> object:
 FLAGS = (ACK, ACK | PSH, ACK | PSH, ACK | FIN, RST, ACK | RST, SYN, ACK | URG, 0, ACK | 0x40)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int) -> None:
+@pytest.mark.parametrize("resizes", [_FIXED, frozenset(End)], ids=["fixed", "may-grow"])
+@pytest.mark.parametrize("seed", range(10))
+def test_an_engine_with_the_fast_path_answers_as_one_without(seed: int, resizes: frozenset[End]) -> None:
     random_ = random.Random(seed)
-    (wire, fast), (_, slow) = signed_on(), without_fast_path()
+    (wire, fast), (_, slow) = signed_on(resizes), without_fast_path(resizes)
     for token in range(400):
         if not fast.flows.streams or random_.random() < 0.01:
-            (wire, fast), (_, slow) = signed_on(), without_fast_path()
+            (wire, fast), (_, slow) = signed_on(resizes), without_fast_path(resizes)
         way = random_.randrange(2)
         stream = next(iter(fast.flows)).streams[way] if len(fast.flows) else None
         if stream is None or not stream.flow.reading.reads:
-            (wire, fast), (_, slow) = signed_on(), without_fast_path()
+            (wire, fast), (_, slow) = signed_on(resizes), without_fast_path(resizes)
             continue
         plain = random_.random() < 0.7
         data = random_.choice((b"", TEXT, TEXT, PROPOSAL))

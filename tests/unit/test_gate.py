@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.address import FlowId, reverse
-from nfreaim.core.firewall.peer_gate import GateLimits
+from nfreaim.core.firewall.waiting import GateLimits
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, URG, Segment
 from nfreaim.core.verdict import ACCEPT, DROP
 from nfreaim.helpers.oscar.peer_greetings import Party, greetings
@@ -26,6 +26,21 @@ def test_greeting_that_was_promised_is_released_when_it_has_arrived() -> None:
     assert link.inside().release
     assert link.world.counters.peers_verified == 1
     assert link.received == odc() + b"more"
+
+
+def test_connection_that_ends_as_it_is_released_claims_its_pinhole() -> None:
+    """Connection tracking announces none of these as one that was just established."""
+    by_host, by_peer, none = Link(port=1), Link(port=2), Link(port=3)
+    for link in (by_host, by_peer, none):
+        link.handshake()
+        assert link.outside(0, odc(), ack=False) == ACCEPT
+    assert by_host.inside(FIN | ACK).release
+    assert by_peer.outside(76, flags=FIN | ACK, ack=False) == ACCEPT
+    assert by_peer.inside().release
+    assert none.inside().release
+    assert by_host.world.house.claims == [FlowId(by_host.peer, LISTENER)]
+    assert by_peer.world.house.claims == [FlowId(by_peer.peer, LISTENER)]
+    assert none.world.house.claims == []
 
 
 @pytest.mark.parametrize(
@@ -247,7 +262,7 @@ def test_first_word_fits_the_part_that_the_peer_has(
 
 
 def test_services_whose_first_bytes_nobody_knows_are_not_gated() -> None:
-    for service in ("talk", "games", "icq-direct", "icq-reverse", "icq-relay", "0" * 32):
+    for service in ("talk", "games", "0" * 32):
         assert greetings(service, COOKIE) == ()
 
 
@@ -308,23 +323,6 @@ def test_connection_that_was_forgotten_is_refused_when_it_speaks() -> None:
     link.world.gate.unwatched(link.world.now)
     other = Link(link.world, 40001)
     assert other.outside(0, HTTP, ack=False) == ACCEPT
-
-
-def test_flood_of_calls_forgets_no_connection_that_waits() -> None:
-    gate = Gate(GateLimits(waiting=4, others=4))
-    link = Link(gate).handshake()
-    silent = [Link(gate, 41000 + number).handshake() for number in range(3)]
-    for number in range(20):
-        assert Link(gate, 42000 + number).outside(-1, flags=SYN, ack=False) == ACCEPT
-    turned_away = Link(gate, 43000)
-    turned_away.outside(-1, flags=SYN, ack=False)
-    assert turned_away.inside(SYN | ACK) == DROP
-    assert len(gate.gate) == 8
-    link.outside(0, odc())
-    assert link.released
-    assert turned_away.inside(SYN | ACK) == ACCEPT
-    silent[0].outside(0, HTTP)
-    assert silent[0].reset_inside
 
 
 def test_connection_that_was_closed_makes_room() -> None:

@@ -61,8 +61,19 @@ def test_a_published_port_that_another_host_holds_outside() -> None:
 def test_a_published_address_that_is_not_the_client_s_own_is_left(name: str) -> None:
     wire = wire_of()
     assert wire.client(GOLDEN[name]) == GOLDEN[name]
-    assert reasons(wire) == ["not the sender's own address"]
+    assert [reason.partition(":")[0] for reason in reasons(wire)] == ["not the sender's own address"]
     assert not wire.router.firewall.changes
+
+
+@pytest.mark.parametrize("port", [4001, 40000], ids=["the same port", "another port"])
+def test_a_published_outside_address_is_as_good_as_the_inside_one(port: int) -> None:
+    wire = wire_of()
+    if port != 4001:
+        wire.router.firewall.taken = {Endpoint(OUTSIDE, 4001)}
+    assert wire.client(publishing(direct(OUT))) == publishing(direct(OUT, port=port))
+    assert reasons(wire) == ["own outside address"]
+    (pinhole,) = wire.router.firewall.pinholes
+    assert (pinhole.inside, pinhole.outside.port) == (Endpoint("10.0.0.5", 4001), port)
 
 
 @pytest.mark.parametrize(
@@ -234,11 +245,13 @@ def test_located_user_and_the_tlvs_behind_its_info() -> None:
     assert beside(wire).server(came) == snac_frame(USER_INFO, user(tlv(0xC, direct(OWN))) + behind)
 
 
-def test_a_client_learns_its_external_address_from_its_own_info() -> None:
+def test_a_client_is_not_told_its_own_inside_endpoint() -> None:
+    """It tells its peers what it is told: its external address, and where it is published."""
     wire = wire_of()
     wire.client(STATUS)
     came = snac_frame(SELF_INFO, user(tlv(0xC, direct(OUT)), tlv(0xA, OUT)))
-    assert wire.server(came) == snac_frame(SELF_INFO, user(tlv(0xC, direct(OWN)), tlv(0xA, OUT)))
+    assert wire.server(came) == came
+    assert beside(wire).server(came) != came
 
 
 @pytest.mark.parametrize("channel", [1, 4])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nfreaim.core.address import Endpoint
 from tests.oscar.icbm import client_error
 from tests.oscar.icq import (
     CHAT,
@@ -23,6 +24,7 @@ from tests.oscar.snac import CLIENT_ERROR, TO_CLIENT, snac_frame
 from tests.oscar.tlv import tlv
 from tests.oscar.values import put
 from tests.tcp.packets import packed
+from tests.unit.fakes import OUTSIDE
 from tests.unit.oscar_wires import beside, ends, moved_wire, reasons, wire_of
 
 BARE = bytes(4)  # user info without TLVs
@@ -61,15 +63,23 @@ def test_a_reverse_request_for_the_published_port_shares_its_pinhole() -> None:
             "does not name one port",
         ),
         (put(REVERSE, (81, packed("10.0.0.6"))), "not the sender's own address"),
-        (put(REVERSE, (81, OUT)), "not the sender's own address"),
         (put(REVERSE, (85, b"\x50\0\0\0"), (94, b"\x50\0\0\0")), "port 80 is not one to open"),
     ],
 )
 def test_a_reverse_request_that_is_left_says_why(frame: bytes, reason: str) -> None:
     wire = wire_of()
     assert wire.client(frame) == frame
-    assert reasons(wire) == [reason]
+    assert [text.partition(":")[0] for text in reasons(wire)] == [reason]
     assert not wire.router.firewall.changes
+
+
+def test_a_reverse_request_that_names_the_outside_address() -> None:
+    wire, plain = wire_of(), wire_of()
+    for one in (wire, plain):
+        one.router.firewall.taken = {Endpoint(OUTSIDE, 4001)}
+    changed = plain.client(REVERSE)
+    assert wire.client(put(REVERSE, (81, OUT))) == changed
+    assert reasons(wire) == ["own outside address"]
 
 
 def test_a_reverse_request_that_comes_from_the_own_network() -> None:
@@ -100,6 +110,16 @@ def test_a_refused_reverse_request_closes_its_pinhole() -> None:
         + REVERSE[98:104]
     )
     wire.server(snac_frame(CLIENT_ERROR, refusal))
+    assert ends(wire) == ["declined"]
+
+
+def test_a_stranger_refuses_no_reverse_request() -> None:
+    wire = wire_of()
+    wire.client(REVERSE)
+    for way in (wire.server, wire.client):
+        way(snac_frame(CLIENT_ERROR, client_error(REVERSE[16:24], b"100005", b"\0\2\0\1")))
+    assert not ends(wire)
+    wire.server(snac_frame(CLIENT_ERROR, client_error(REVERSE[16:24], b"10 0004", b"\0\2\0\1")))
     assert ends(wire) == ["declined"]
 
 
@@ -212,7 +232,7 @@ def test_a_chat_whose_port_had_to_change(message: object, plugin: bool, twice: b
         wire = moved_wire()
         assert wire.client(frame, [cut]) == message(chat_request(40001, plugin=plugin, twice=twice)), cut
         (pinhole,) = wire.router.firewall.pinholes
-        assert (pinhole.inside.port, pinhole.service, pinhole.agreement) == (4010, "icq-relay", b"COOKIE7\0")
+        assert (pinhole.inside.port, pinhole.service) == (4010, "icq-relay")
 
 
 def test_an_answer_in_a_client_error_is_no_refusal_but_a_refusal_in_it_is() -> None:

@@ -102,6 +102,13 @@ def test_outside_address_that_the_client_has_learnt_gets_its_pinhole() -> None:
     assert session.say(SENT.replace(b"5500", b"5501")) == SENT.replace(b"5500", b"40001")
     assert [expectation.inside.port for expectation in session.nat.expected] == [5500, 5501]
     assert session.reasons() == ["own outside address"] * 2
+    # A rule of somebody else's may forward these already, and to another port inside.
+    assert [each.announced for each in session.nat.expected] == [
+        Endpoint(OUTSIDE, 5500),
+        Endpoint(OUTSIDE, 5501),
+    ]
+    session.say(SEND)
+    assert session.nat.expected[-1].announced is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +125,7 @@ def test_outside_address_that_the_client_has_learnt_gets_its_pinhole() -> None:
 def test_offer_that_is_left_alone_says_why(line: bytes, refusal: str, reason: str) -> None:
     session = Session(ScriptedNat(refusal=refusal)).signed_on()
     assert session.say(line) == line
-    assert session.reasons() == [reason]
+    assert [text.partition(": it announces")[0] for text in session.reasons()] == [reason]
     assert session.nat.expected == []
     assert session.nat.counts == {"proposals": 1, "left": 1}
 
@@ -265,6 +272,28 @@ def test_answers_that_are_not_to_that_offer_stay(line: bytes) -> None:
     session.say(SEND)
     assert session.hear(line) == line
     assert len(session.nat.reports) == 1
+
+
+@pytest.mark.parametrize("resumer", [b"bob", b"robert"])
+@pytest.mark.parametrize(
+    ("line", "known"),
+    [
+        (b":bob!b@host NICK :robert\r\n", b"robert"),
+        (b":Bob!b@host nick Robert\r\n", b"robert"),
+        (b":bob!b@host QUIT :gone\r\n", b""),
+        (b":carol!c@host NICK :robert\r\n", b"bob"),
+        (b":bob!b@host PRIVMSG alice :NICK robert\r\n", b"bob"),
+        (b":bob!b@host NICK\r\n", b""),
+    ],
+)
+def test_who_takes_the_nick_of_the_one_that_was_offered_to_gets_no_answer(
+    line: bytes, known: bytes, resumer: bytes
+) -> None:
+    session = Session(ScriptedNat(moved={5500: 40001})).signed_on()
+    session.say(SEND)
+    session.hear(line)
+    resume = relayed(dcc(b"RESUME file.bin 40001 1000", b"alice"), resumer)
+    assert session.hear(resume) == (resume.replace(b"40001", b"5500") if known == resumer else resume)
 
 
 def test_client_that_offers_without_end_is_remembered_in_part() -> None:

@@ -191,6 +191,7 @@ def test_others_that_sign_off_close_nothing(line: bytes) -> None:
     session.hear(line)
     session.say(b"PRIVMSG bob :ERROR\r\n")
     session.hear(b":bob PRIVMSG alice :ERROR\r\n")
+    session.hear(b":bob!b@host ERROR :Closing connection\r\n")
     assert session.nat.over == []
 
 

@@ -199,8 +199,8 @@ def test_not_even_if_it_names_the_server_s_address_as_its_own() -> None:
     ("way", "message", "reason"),
     [
         (1, relayed(b"", kind=1), "cancelled"),
-        (0, answered(1), "cancelled"),
-        (0, answered(1, b"Alice 1"), "cancelled"),
+        (0, answered(1), "declined"),
+        (0, answered(1, b"Alice 1"), "declined"),
         (0, declined(b"alice1"), "declined"),
         (0, declined(b"ALICE1"), "declined"),
         (1, declined(b"alice1"), "declined"),

@@ -13,7 +13,11 @@ import pytest
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.helper import Report
-from nfreaim.host.report.journal import Journal, QuietFormatter
+from nfreaim.host.report.journal import Journal
+from nfreaim.host.report.log_output import QuietFormatter
+from tests.oscar.messages import proposal
+from tests.oscar.tlv import tlv
+from tests.unit.oscar_wires import wire_of
 
 SECRET = b"markedtext\xff"
 
@@ -75,3 +79,30 @@ def test_what_comes_again_and_again_is_for_those_who_look_closer(caplog: pytest.
     Journal().reported(ALICE, "one", report)
     Journal().reported(ALICE, "one", replace(report, action="left", direction="in", routine=False))
     assert caplog.messages == []
+
+
+def test_what_announces_no_port_is_no_failure_to_tell_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Each invitation, icon and add-in is such a proposal."""
+    caplog.set_level(logging.INFO)
+    wire = wire_of()
+    wire.client(proposal(tlv(2, b"\x0a\0\0\5") + tlv(3, b"\x0a\0\0\5")))
+    (report,) = wire.router.watcher.reports
+    assert (report.action, report.reason, report.routine) == ("left", "announces no port", True)
+    Journal().reported(ALICE, "oscar", report)
+    assert caplog.messages == []
+    Journal().reported(ALICE, "oscar", replace(report, routine=False))
+    assert len(caplog.messages) == 1
+
+
+def test_peers_whose_first_bytes_prove_little_are_called_unverified(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nfreaim")
+    pinhole = Pinhole(HERE, THERE, ALICE, b"", "chat", 9.0, verify=True, protocol="one", unverified="tls")
+    for one in (pinhole, replace(pinhole, unverified="")):
+        Journal().opened(one)
+        Journal().claimed(one, "198.51.100.7")
+    assert [line.endswith(", peers unverified (tls)") for line in caplog.messages] == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -34,11 +35,31 @@ def test_protocols_reach_rules_daemon_and_the_file_for_the_next_boot(
     words = f"--lan br0 --lan br1 --wan eth0 {options}".split()
     assert make("install-rules", *named).stdout.split() == ["rules/nfreaim-rules", "install", *words]
     assert make("run", *named).stdout.splitlines()[-1].split() == [".venv/bin/nfreaim", "run", *words]
-    (kept,) = (line for line in make("install", *named).stdout.splitlines() if "NFREAIM_ARGS" in line)
-    assert kept.partition('"')[2].rpartition('"')[0].split() == words
+    (given,) = re.findall(r"\bARGS='([^']*)'", make("install", *named).stdout)
+    assert given.split() == words
 
 
 def test_a_port_without_a_protocol_is_refused() -> None:
     done = make("install-rules", "PROTOCOLS=6667,irc")
     assert done.returncode != 0
     assert "write NAME or NAME:PORT" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("named", "options"),
+    [
+        ((), ""),
+        (("MESSENGERS=all",), "--messenger all"),
+        (("MESSENGERS=a,b c",), "--messenger a --messenger b --messenger c"),
+    ],
+)
+def test_messengers_reach_the_demo(named: tuple[str, ...], options: str) -> None:
+    last = make("demo", *named).stdout.splitlines()[-1]
+    assert last.split() == [".venv/bin/python", "-m", "demo", *options.split()]
+
+
+@pytest.mark.parametrize(("named", "extras"), [((), ""), (("EXTRAS=top,metrics",), "top,metrics")])
+def test_optional_libraries_are_installed_where_they_are_asked_for(
+    named: tuple[str, ...], extras: str
+) -> None:
+    assert f" EXTRAS='{extras}' " in make("install", *named).stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from nfreaim import config, protocols
+from nfreaim import config, marks, protocols
 from nfreaim.host.netfilter import names
 from nfreaim.host.rules import script
 
@@ -15,29 +15,49 @@ SHARED = {
     "OWN_CHAIN": names.OWN_CHAIN,
     "GATE_CHAIN": names.GATE_CHAIN,
     "VERIFIED_CHAIN": names.VERIFIED_CHAIN,
+    "RESTORED_CHAIN": names.RESTORED_CHAIN,
+    "ENTRY_CHAIN": names.ENTRY_CHAIN,
+    "HELPER_CHAIN": names.HELPER_CHAIN,
+    "LOCAL_CHAIN": names.LOCAL_CHAIN,
+    "FLOWTABLE_CHAIN": names.FLOWTABLE_CHAIN,
+    "TRIED_CHAIN": names.TRIED_CHAIN,
     "BUCKET_CHAIN": names.BUCKET_CHAIN,
     "LAN_SET": names.LAN_SET,
     "OFF_SET": names.OFFLOAD_SET,
+    "KNOWN_SET": names.KNOWN_SET,
     "SKEW_SET": names.SKEW_SET,
     "SRV_SET": names.SERVER_SET,
     "PIN_SET": names.PIN_SET,
+    "SHUT_SET": names.SHUT_SET,
+    "LOCAL_SET": names.LOCAL_SET,
     "OFF_TIMEOUT": str(names.OFFLOAD_TIMEOUT_S),
+    "KNOWN_TIMEOUT": str(names.KNOWN_TIMEOUT_S),
+    "MOST_KNOWN": str(names.MOST_KNOWN),
     "SKEW_TIMEOUT": str(names.SKEW_TIMEOUT_S),
     "SRV_TIMEOUT": str(names.SERVER_TIMEOUT_S),
     "PIN_TIMEOUT": str(names.PIN_TIMEOUT_S),
+    "SHUT_TIMEOUT": str(names.SHUT_TIMEOUT_S),
+    "MOST_SHUT": str(names.MOST_SHUT),
     "COMMENT": names.COMMENT,
-    "PACKET_MASK": f"{names.PACKET_MARK_MASK:#x}",
-    "CONNMARK_MASK": f"{names.CONNMARK_MASK:#x}",
-    "SKEWED": f"{names.SKEWED_MARK:#x}",
-    "DONE": f"{names.DONE_MARK:#x}",
-    "OWN": f"{names.OWN_MARK:#x}",
-    "INSIDE": f"{names.INSIDE_MARK:#x}",
-    "VERIFIED": f"{names.VERIFIED_MARK:#x}",
-    "PINHOLE": f"{names.PINHOLE_MARK:#x}",
-    "UNVERIFIED": f"{names.UNVERIFIED_MARK:#x}",
+    "FLOWTABLE_HELPER": names.FLOWTABLE_HELPER,
+    "OWN_GROUP": str(names.OWN_GROUP),
+    "MARK_MASK": f"{marks.MARK_MASK:#x}",
+    "CONNMARK_MASK": f"{marks.CONNMARK_MASK:#x}",
     "QUEUE": str(config.Config().queue),
+    "NEWCOMERS": str(config.NEWCOMERS),
+    "GATE_QUEUE": str(config.GATE_QUEUE),
     "MOST_WORKERS": str(config.MOST_WORKERS),
     "MOST_PORTS": str(protocols.MOST_PORTS),
+    "TEST_LAN": names.TEST_LAN,
+    "TEST_WAN": names.TEST_WAN,
+    "TEST_CHAIN": names.TEST_CHAIN,
+    "TEST_TABLE": names.TEST_TABLE,
+    "TEST_CLIENT": names.TEST_CLIENT,
+    "TEST_SERVER": names.TEST_SERVER,
+    "TEST_OUTSIDE": names.TEST_OUTSIDE,
+    "TEST_CLIENTS": names.TEST_CLIENTS,
+    "TEST_RULE": str(names.TEST_RULE),
+    "TEST_ROUTES": str(names.TEST_ROUTES),
 }
 
 
@@ -46,8 +66,3 @@ def test_the_rules_call_everything_as_we_do() -> None:
         ["/bin/sh", str(script.path()), "names"], capture_output=True, text=True, timeout=30, check=True
     )
     assert dict(line.split("=", 1) for line in told.stdout.splitlines()) == SHARED
-
-
-def test_the_bits_of_a_mask_are_given_out_from_the_lowest_on() -> None:
-    assert list(names.bits(0x9D0000)) == [0x10000, 0x40000, 0x80000, 0x100000, 0x800000]
-    assert list(names.bits(0)) == []

@@ -81,7 +81,7 @@ def test_session_that_only_the_client_speaks_opens_nothing() -> None:
 
 def test_perfect_session_with_a_hostile_server_opens_ports_of_its_own_host_only() -> None:
     wire = Wire().sign_on()
-    others = ["10.0.0.6", "10.0.0.1", "203.0.113.1", "127.0.0.1", "0.0.0.0", "255.255.255.255", "8.8.8.8"]
+    others = ["10.0.0.6", "10.0.0.1", "203.0.113.2", "127.0.0.1", "0.0.0.0", "255.255.255.255", "8.8.8.8"]
     for address in others:
         frame = proposal(addressed(2, 3, address=packed(address), port=6000))
         assert wire.client(frame) == frame

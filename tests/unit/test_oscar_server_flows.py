@@ -10,7 +10,7 @@ from nfreaim.core.address import Endpoint
 from nfreaim.core.settings import EngineSettings
 from tests.golden import load
 from tests.oscar.messages import AIM, OOS, answered, relayed
-from tests.oscar.redirect import AT_HOME, HOME, naming, redirect, renamed
+from tests.oscar.redirect import ASKED, AT_HOME, HOME, naming, redirect, renamed
 from tests.oscar.signon import CLIENT_SIGNON, HOST_ONLINE, SIGNON
 from tests.oscar.tlv import tlv
 from tests.tcp.packets import packed
@@ -106,7 +106,7 @@ def test_a_private_address_of_some_other_network_gets_no_pinhole(address: str) -
     assert wire.told(frame) == frame
     assert not wire.router.firewall.changes
     assert [report.reason for report in wire.router.watcher.reports] == [
-        f"{address} is not a host of the inside networks"
+        f"{address} is not a host of the inside networks, which --lan names by interface"
     ]
 
 
@@ -118,7 +118,7 @@ def test_a_name_that_the_operator_listed_stands_for_the_server_however_it_is_wri
 def test_a_client_of_ours_is_followed_to_another_port() -> None:
     wire = Wire().handshake()
     wire.server(SIGNON, [1, 2, 4, 6])
-    wire.client(CLIENT_SIGNON)
+    wire.client(CLIENT_SIGNON + ASKED["login-reply"])
     frame = naming(b"203.0.113.9:5191")
     assert wire.server(frame, [1, 2, 4, 6]) == frame
     assert wire.router.kernel.diverted == [Endpoint("203.0.113.9", 5191)]

@@ -14,11 +14,12 @@ AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 
 def test_survivors_are_kept_and_strays_removed() -> None:
     table = Table()
-    kept = Pinhole(Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190), ALICE, A, "send-file", 100.0)
+    place = Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 5190)
+    kept = Pinhole(*place, ALICE, A, "send-file", 100.0, verify=True)
     dead = Pinhole(Endpoint("10.0.0.6", 5190), Endpoint(OUTSIDE, 4001), AMY, A, "talk", 100.0)
     late = Pinhole(Endpoint("10.0.0.5", 5191), Endpoint(OUTSIDE, 4002), ALICE, B, "talk", 50.0)
     never = Pinhole(Endpoint("10.0.0.5", 5192), Endpoint(OUTSIDE, 4003), ALICE, C, "talk", 9999.0)
-    twice = Pinhole(Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 4004), ALICE, C, "talk", 100.0)
+    twice = Pinhole(Endpoint("10.0.0.5", 5190), Endpoint(OUTSIDE, 4004), ALICE, C, "talk", 100.0, verify=True)
     table.firewall.pinholes = [kept, dead, late, never, twice]
     table.adopt(lambda flow: flow != AMY, 50.0)
     table.consistent()

@@ -7,7 +7,7 @@ import pytest
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import RateLimit
-from nfreaim.core.greeting import Field
+from nfreaim.core.greeting import Field, match
 from nfreaim.core.helper import Expectation, Refused
 from tests.unit.fakes import CLIENT, OUTSIDE, Wire
 from tests.unit.offers import PROPOSAL
@@ -100,15 +100,29 @@ def verified(table: Table, cookie: bytes = A, verify: bool = True) -> Pinhole:
     return table.open(ALICE, expectation, Origin("oscar", "10.0.0.5", OUTSIDE), 0.0)
 
 
-def test_what_is_verified_is_verified_unless_somebody_shares_it_who_speaks_otherwise() -> None:
+def test_what_is_verified_shares_no_pinhole_with_what_is_not() -> None:
     table = Table()
-    assert verified(table).verify
-    assert verified(table, B).verify
-    assert not verified(table, C, verify=False).verify
-    assert not verified(table, A).verify
-    table.close(ALICE, B, "")
-    table.close(ALICE, C, "")
-    assert verified(table, A).verify
+    file = verified(table)
+    assert verified(table, B).outside == file.outside
+    talk = verified(table, C, verify=False)
+    table.consistent()
+    assert (file.verify, talk.verify) == (True, False)
+    assert (talk.inside, talk.outside.port) == (file.inside, 40000)
+    table.claimed(talk.outside, EVE, 1.0)
+    assert match(b"GET ", table.expected(file.inside)) is False
+    table.close(ALICE, C, "cancelled")
+    assert [one.outside for one in table.firewall.pinholes] == [file.outside]
+
+
+def test_an_endpoint_is_nobodys_who_alone_announced_it() -> None:
+    table = Table()
+    outside = table.ask(A).outside
+    assert table.inside_of(outside, ALICE) is None
+    assert table.inside_of(outside, AMY) == table.inside_of(outside) == Endpoint("10.0.0.5", 5190)
+    again = FlowId(Endpoint("10.0.0.5", 40999), SERVER)  # another client of the same host
+    assert table.inside_of(outside, again) == Endpoint("10.0.0.5", 5190)
+    table.ask(B, flow=again)
+    assert table.inside_of(outside, ALICE) == Endpoint("10.0.0.5", 5190)
 
 
 # --- rate ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Pinholes that may outlive their flow, and pinholes that agreements of two protocols share."""
+"""Pinholes that may outlive their flow, that agreements of two protocols share, or whose port is taken."""
 
 from __future__ import annotations
 
@@ -71,3 +71,14 @@ def test_the_kernel_is_told_the_protocol_of_the_agreement_that_it_is_told() -> N
     assert expected(table, B, "two").protocol == "two"
     table.close(ALICE, B, "cancelled")
     assert [(each.agreement, each.protocol) for each in table.firewall.pinholes] == [(A, "one")]
+
+
+def test_one_whose_port_somebody_else_forwards_is_closed_and_no_other() -> None:
+    table = Table()
+    taken, kept = table.ask(A, port=5200), table.ask(B, port=5201)
+    table.close_taken(lambda outside: outside == taken.outside, "another program has its port")
+    table.consistent()
+    assert [*table] == [kept]
+    assert table.ends == ["another program has its port"]
+    table.close_taken(lambda outside: False, "another program has its port")
+    assert len(table) == 1

@@ -11,14 +11,14 @@ from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.helper import Expectation, Refused
 from tests.unit.fakes import OUTSIDE
-from tests.unit.pinhole_table import ALICE, AMY, SERVER, A, Table, capped
+from tests.unit.pinhole_table import ALICE, AMY, OFT, SERVER, A, Table, capped
 
 AGAIN = FlowId(Endpoint("10.0.0.5", 40999), SERVER)
 
 
 def publish(table: Table, port: int = 4001, flow: FlowId = ALICE, now: float = 0.0) -> Pinhole:
     inside = Endpoint(flow.client.address, port)
-    expectation = Expectation(b"", "icq-direct", inside, standing=True)
+    expectation = Expectation(b"", "icq-direct", inside, standing=True, greetings=OFT)
     pinhole = table.open(flow, expectation, Origin("oscar", flow.client.address, OUTSIDE), now)
     table.consistent()
     return pinhole
@@ -84,6 +84,16 @@ def test_a_proposal_on_the_published_port_shares_it_and_leaves_the_rule_alone() 
     table.consistent()
     table.close(ALICE, A, "cancelled")
     assert kinds(table) == [(4001, True)]
+
+
+def test_both_agreements_of_a_flow_end_with_it_although_the_kernel_gives_their_pinhole_no_deadline() -> None:
+    table = Table()
+    publish(table)
+    table.ask(port=4001, now=10.0)
+    table.firewall.refuse_add = True
+    table.close_flow(ALICE, "control connection closed")
+    table.consistent()
+    assert not table.firewall.pinholes
 
 
 def test_a_session_that_is_over_leaves_a_rule_with_a_deadline_to_the_proposal_that_shares_it() -> None:

@@ -6,6 +6,7 @@ The table has two made-up protocols, so that nothing here depends on a real one.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -135,3 +136,25 @@ def test_section_of_a_protocol_that_is_not_read_limits_nothing() -> None:
 def test_service_is_called_what_its_protocol_calls_it() -> None:
     assert protocols.service_name("Shout") == "shout"
     assert protocols.service_name("No-Te") == "note"
+
+
+def test_service_that_nobody_knows_is_refused_where_a_protocol_lists_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert limited("loud").refuses("whisper", "10.0.0.5") is None
+    closed = [replace(spec, closed=spec.name == "loud") for spec in (LOUD, QUIET_S)]
+    monkeypatch.setattr(protocols, "HELPERS", tuple(closed))
+    policy = limited("loud quiet")
+    assert policy.refuses("ring", "10.0.0.5") is None
+    reason = policy.refuses("whisper", "10.0.0.5")
+    assert reason == 'service whisper is not known; to allow it, write also = ["whisper"] in [services]'
+    assert limited("loud", also_services=frozenset({"whisper"})).refuses("whisper", "10.0.0.5") is None
+    both = limited("loud", also_services=frozenset({"whisper"}), deny_services=frozenset({"whisper"}))
+    assert both.refuses("whisper", "10.0.0.5") == "service whisper is switched off in the configuration"
+    # A list of allowed services means what it did: these and no others, known or not.
+    listed = limited("loud", allow_services=frozenset({"whisper"}))
+    assert listed.refuses("whisper", "10.0.0.5") is None
+    assert listed.refuses("ring", "10.0.0.5") == "service ring is switched off in the configuration"
+    more = limited("loud", allow_services=frozenset({"bell"}), also_services=frozenset({"ring"}))
+    assert [more.serves(each) for each in ("ring", "bell", "whisper")] == [True, True, False]
+    assert limited("loud quiet", also_services=frozenset({"sigh"})).off == {"hum"}

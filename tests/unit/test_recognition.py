@@ -171,6 +171,7 @@ def test_data_ahead_of_the_answer_to_the_syn_is_no_beginning() -> None:
     wire.inject(0, 0, b"GET / HTTP/1.1\r\n\r\n")
     assert wire.router.kernel.offloaded == []
     wire.inject(1, -1, flags=SYN | ACK)
+    wire.inject(0, 18, flags=ACK)
     assert len(wire.router.engine.flows) == 1
     wire.say(1, SIGNON)
     wire.inject(0, 18, COOKIE)  # what is before was not seen: it has to come again

@@ -15,7 +15,7 @@ from nfreaim.layers.oscar_messages import MAX_TLVS
 from nfreaim.layers.oscar_redirect import MAX_FAMILIES
 from tests.golden import load
 from tests.oscar.flap import FLAP_SNAC, flap
-from tests.oscar.redirect import HOME, REDIRECTS, migration, naming, redirect, renamed
+from tests.oscar.redirect import ASKED, HOME, REDIRECTS, migration, naming, redirect, renamed
 from tests.oscar.signon import SIGNON
 from tests.oscar.snac import MIGRATION, SERVICE_REDIRECT
 from tests.oscar.tlv import tlv
@@ -345,6 +345,7 @@ def test_a_stranger_s_redirect_is_followed_and_not_touched(text: bytes) -> None:
         frame = naming(text, name)
         for cuts in ([], [1, 2, 4, 6], range(1, len(frame))):
             talk = Talk(FakeNat(server_inside=False)).begun()
+            talk.send(0, ASKED[name])
             assert talk.send(1, frame, cuts) == frame
             assert set(talk.holds) == {None}
             assert talk.nat.followed == [Endpoint(text.decode().partition(":")[0], 5191)]
@@ -352,9 +353,10 @@ def test_a_stranger_s_redirect_is_followed_and_not_touched(text: bytes) -> None:
 
 
 def test_a_stranger_s_redirect_without_a_port_means_the_flow_s_own() -> None:
-    assert sent(naming(b"203.0.113.7"), FakeNat(server_inside=False))[1].followed == [
-        Endpoint("203.0.113.7", 5190)
-    ]
+    talk = Talk(FakeNat(server_inside=False)).begun()
+    talk.send(0, ASKED["login-reply"])
+    talk.send(1, naming(b"203.0.113.7"))
+    assert talk.nat.followed == [Endpoint("203.0.113.7", 5190)]
 
 
 def test_a_stranger_s_redirect_is_kept_unread_no_byte_longer_than_any_frame() -> None:

@@ -11,7 +11,7 @@ from nfreaim.core.address import End, Endpoint
 from nfreaim.core.flow import State
 from nfreaim.core.flow_table import FlowLimits
 from nfreaim.core.settings import EngineSettings
-from nfreaim.core.tcp.segment import ACK, SYN
+from nfreaim.core.tcp.segment import ACK, FIN, SYN
 from tests.playbook.notation import Stage
 from tests.script_helper import TEXT, offer, script
 from tests.unit.fakes import CLIENT, OUTSIDE, Router
@@ -145,6 +145,17 @@ def test_restored_flow_gets_such_an_edit_once_both_positions_are_certain(kind: t
     assert received(wire, LONGER)
 
 
+def test_skewed_flow_at_a_server_that_a_redirect_led_to_is_read_again() -> None:
+    other = Endpoint("203.0.113.9", 5199)
+    first = ResizedWire().begun()
+    first.say(1, b"server 203.0.113.9:5199\n")
+    wire = ResizedWire(first.router, server=other).begun()
+    assert wire.told(DOTTED) == LONGER
+    wire = restarted(wire)
+    assert wire.stored.skewed
+    assert wire.told(DOTTED) == LONGER
+
+
 @either
 def test_empty_acknowledgements_make_positions_certain_too(kind: type[ResizedWire]) -> None:
     wire = restarted(kind().begun())
@@ -240,10 +251,11 @@ def test_record_keeps_the_scale_of_each_receiver_s_windows(
     for line in (
         "client -1 SYN" + ("" if client is None else f" scale {client}"),
         f"server -1 SYN ack 0 scale {server}",
+        "client 0 ack 0",
     ):
         list(stage.line(line) or ())
     (flow,) = stage.router.engine.flows
-    record = json.loads(json.dumps(records.session(flow, by_port=True)))
+    record = json.loads(json.dumps(records.session(flow)))
     assert record["scales"] == kept
     assert [stream.scale for stream in records.flow_of(record, 0.0).streams] == kept
 
@@ -252,7 +264,7 @@ def test_flow_whose_handshake_was_not_seen_has_no_scales_in_its_record() -> None
     router = Router(EngineSettings(midstream=True), spec=script(resizes=BOTH))
     wire = ResizedWire(router)
     wire.client(TEXT)
-    assert records.session(wire.stored, by_port=True)["scales"] == [None, None]
+    assert records.session(wire.stored)["scales"] == [None, None]
 
 
 # --- gaps soon after a restart ------------------------------------------------------------------------------
@@ -294,8 +306,42 @@ def test_bytes_behind_such_a_gap_are_not_taken_for_edited_ones(kind: type[Resize
     assert received(wire, LONGER + TEXT)
 
 
+@either
+def test_no_edit_moves_a_fin_that_came_ahead_of_its_data_after_a_restart(kind: type[ResizedWire]) -> None:
+    """The FIN is repeated first if all of a connection's last segments were lost while no daemon ran."""
+    wire = kind().begun()
+    wire.told(DOTTED)
+    wire = restarted(wire)
+    inside = int(wire.inside)
+    data = TEXT + DOTTED + TEXT
+    at = len(wire.sent[inside]) + len(data)
+    (verdict,) = wire.inject(inside, at, flags=FIN | ACK).values()
+    assert verdict.accept
+    fin = verdict.payload or wire.raw(inside, at, flags=FIN | ACK)
+    wire.send(inside, data, [len(TEXT)])
+    assert int.from_bytes(fin[24:28]) == (wire.isn[inside] + 1 + len(wire.left[inside])) & 0xFFFFFFFF
+    assert received(wire, data)
+
+
 def test_handshake_of_a_flow_with_no_state_is_no_reason_to_reset() -> None:
     wire = ResizedWire()
     ((_, verdict),) = wire.router.engine.process(wire.raw(0, -1, flags=SYN), 1, True, 0.0, True)
     assert verdict.accept
     assert not wire.router.kernel.resets
+
+
+@either
+def test_edits_that_were_acknowledged_are_forgotten_once_the_flow_is_idle(kind: type[ResizedWire]) -> None:
+    """What it costs to keep them is spent for repetitions, which do not come a minute later."""
+    wire = kind().begun()
+    assert wire.told(DOTTED + TEXT) == LONGER + TEXT
+    stream = wire.stored.streams[wire.inside]
+    shift = stream.map.shift
+    acked, stream.acked = stream.acked, 0
+    wire.router.wait(70.0)
+    assert stream.map.edits, "nobody has acknowledged them"
+    stream.acked = acked
+    wire.router.wait(3.0)
+    assert (stream.map.edits, stream.map.shift, stream.map.skewed) == ([], shift, True)
+    assert wire.told(TEXT + DOTTED) == TEXT + LONGER
+    assert received(wire, TEXT + LONGER)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nfreaim.errors import BackendError
+from nfreaim.errors import BackendError, ConfigError
+from nfreaim.exit_status import Exit
 from nfreaim.host.rules import script
 from nfreaim.host.rules.script import Settings
+from nfreaim.kernel_helpers import Assignment
 
 REPO = Path(__file__).resolve().parents[2]
 RULES = REPO / "rules"
@@ -22,7 +24,7 @@ def refuse(*words: str) -> str:
     """Run the script where no program that could change anything is found; return its complaint."""
     shell = shutil.which("dash") or "/bin/sh"
     result = subprocess.run([shell, str(script.path()), *words], capture_output=True, text=True, timeout=30)
-    assert result.returncode in {1, 2}
+    assert result.returncode == Exit.MISUSED
     assert result.stdout == ""
     return result.stderr
 
@@ -33,6 +35,13 @@ def refuse(*words: str) -> str:
         (["install", "--wan", "wan0"], "needs --lan IF"),
         (["install", "--lan", "lan0"], "needs --wan IF"),
         (["install", "--lan", "same", "--wan", "same"], "same cannot be --lan and --wan at once"),
+        (["install", "--lan", "br-+", "--wan", "br-wan"], "br-+ cannot be --lan and --wan at once"),
+        (["install", "--lan", "br-lan", "--wan", "br+"], "br-lan cannot be --lan and --wan at once"),
+        (["install", "--lan", "br-+", "--wan", "br+"], "br-+ cannot be --lan and --wan at once"),
+        (["install", "--lan", "a,br-lan", "--wan", "c,br+"], "br-lan cannot be --lan and --wan at once"),
+        (["install", "--lan", "a,,b", "--wan", "wan0"], "'' is not the name of a network interface"),
+        (["install", "--lan", "+", "--wan", "wan0"], "'+' is not the name of a network interface"),
+        (["install", "--lan", "l+n", "--wan", "wan0"], "'l+n' is not the name of a network interface"),
         (["install", *BOTH, "--port", "0"], "--port must be from 1 to 65535, not 0"),
         (["install", *BOTH, "--port", "65536"], "--port must be from 1 to 65535, not 65536"),
         (["install", *BOTH, "--port", "5190,443"], "not '5190,443'"),
@@ -57,10 +66,33 @@ def refuse(*words: str) -> str:
         (["install", *BOTH, "--protocol", "irc:1", "--protocol", "irc"], "--protocol irc is given twice"),
         (["install", *BOTH, "--protocol", "irc:1", "--port", "1"], "port 1 is given to two protocols"),
         (["install", *BOTH, "--protocol", f"irc:{','.join(map(str, range(1, 17)))}"], "irc has more"),
+        (["install", *BOTH, "--kernel-helper", "sip:5060"], "is no helper of the kernel with its ports"),
+        (["install", *BOTH, "--kernel-helper", "sip:udp:"], "a port of --kernel-helper sip must be a number"),
+        (["install", *BOTH, "--kernel-helper", "sip:sctp:5060"], "it is written NAME:tcp|udp:PORT"),
+        (["install", *BOTH, "--kernel-helper", "sip;x:udp:5060"], "is no helper of the kernel"),
+        (["install", *BOTH, "--kernel-helper", "sip:udp:5060@pc"], "is no helper of the kernel"),
+        (["install", *BOTH, "--kernel-helper", "sip:udp:5060@10.0.0"], "'10.0.0' in --kernel-helper is not"),
+        (["install", *BOTH, "--kernel-helper", "sip:tcp:5060"], "sip is for udp only"),
+        (
+            ["install", *BOTH, "--port", "21", "--kernel-helper", "ftp:tcp:21"],
+            "port 21 of --kernel-helper ftp",
+        ),
+        (
+            ["install", *BOTH, "--kernel-helper", f"sip:udp:{','.join(map(str, range(1, 17)))}"],
+            "--kernel-helper sip has more",
+        ),
+        (["install", *BOTH, "--local-client", "ann"], "--local-client must be a number from 0 to 4294967294"),
+        (["install", *BOTH, "--local-client", "4294967295"], "must be from 0 to 4294967294"),
         (["names", "all"], "names takes no arguments"),
         (["remove", "now"], "remove takes no arguments but --force"),
         (["remove", "--force", "now"], "remove takes no arguments but --force"),
-        (["show", "me"], "show takes no arguments"),
+        (["show", "me"], "show takes no argument but --native-accept"),
+        (["show", "--native-accept"], "--native-accept needs a value"),
+        (["install", *BOTH, "--native-accept", "forward"], "'forward' is no chain of nftables"),
+        (["install", *BOTH, "--native-accept", "bridge:t:c"], "'bridge:t:c' is no chain of nftables"),
+        (["install", *BOTH, "--native-accept", "inet:t:c:d"], "'inet:t:c:d' is no chain of nftables"),
+        (["install", *BOTH, "--native-accept", "inet:t:c{}"], "'inet:t:c{}' is no chain of nftables"),
+        (["install", *BOTH, "--native-accept", "ip:filter:FORWARD"], "FORWARD belongs to iptables"),
         (["enable"], "usage:"),
         ([], "usage:"),
     ],
@@ -70,7 +102,8 @@ def test_bad_arguments_are_refused_by_name(words: list[str], complaint: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["", "-j", "eth0;reboot", "a b", "ppp+", "sixteen-letters.", "x\ny", "eth/0"]
+    "name",
+    ["", "-j", "eth0;reboot", "a b", "p+p", "+", "fifteen-letters+", "sixteen-letters.", "x\ny", "eth/0"],
 )
 def test_interface_name_that_could_be_anything_else_is_refused(name: str) -> None:
     assert "is not the name of a network interface" in refuse("install", "--lan", name, "--wan", "wan0")
@@ -98,8 +131,9 @@ def test_help_names_every_option() -> None:
         ["/bin/sh", str(script.path()), "--help"], capture_output=True, text=True, timeout=30
     )
     assert result.returncode == 0
-    assert set(re.findall(r"--[a-z]+", result.stdout)) == {
-        *("--lan", "--wan", "--protocol", "--port", "--queue", "--workers", "--force")
+    assert set(re.findall(r"--[a-z]+(?:-[a-z]+)?", result.stdout)) - {"--helper"} == {
+        *("--lan", "--wan", "--protocol", "--port", "--kernel-helper", "--local-client", "--queue"),
+        *("--workers", "--force", "--mark-mask", "--connmark-mask", "--native-accept"),
     }
 
 
@@ -109,16 +143,10 @@ def test_names_are_the_ones_of_the_packets_on_the_wire_and_of_older_installation
         ["/bin/sh", str(script.path()), "names"], capture_output=True, text=True, timeout=30
     )
     told = dict(line.split("=", 1) for line in result.stdout.splitlines())
-    marks = "SKEWED DONE OWN INSIDE VERIFIED PINHOLE UNVERIFIED".split()
-    assert [int(told[name], 16) for name in marks] == [
-        *(0x10000, 0x40000, 0x80000, 0x100000, 0x800000),
-        *(0x200000, 0x400000),
-    ]
-    assert int(told["PACKET_MASK"], 16) == sum(int(told[name], 16) for name in marks[:5])
-    assert int(told["CONNMARK_MASK"], 16) == sum(int(told[name], 16) for name in marks[5:])
+    assert (told["MARK_MASK"], told["CONNMARK_MASK"]) == ("0x10000000", "0xf000000")
     assert [
         told[f"{kind}_TIMEOUT"] for kind in ("OFF", "SKEW", "SRV", "PIN")
-    ] == "3600 432000 7200 600".split()
+    ] == "3600 432000 180 600".split()
     assert (told["QUEUE"], told["MOST_WORKERS"], told["MOST_PORTS"]) == ("5190", "16", "15")
 
 
@@ -130,15 +158,14 @@ def test_rules_and_units_know_no_protocol() -> None:
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is absent; apt install shellcheck")
-def test_script_is_free_of_what_shellcheck_finds() -> None:
-    result = subprocess.run(
-        ["shellcheck", "-s", "sh", str(script.path())], capture_output=True, text=True, timeout=60
-    )
-    assert result.stdout == ""
+@pytest.mark.parametrize("name", ["rules/nfreaim-rules", "rules/nfreaim.initd", "scripts/install"])
+def test_scripts_are_free_of_what_shellcheck_finds(name: str) -> None:
+    command = ["shellcheck", "-s", "sh", str(REPO / name)]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == ""
 
 
 def test_caller_gets_the_reason_as_an_exception() -> None:
-    with pytest.raises(BackendError, match=r"^lan0 cannot be --lan and --wan at once$"):
+    with pytest.raises(ConfigError, match=r"^lan0 cannot be --lan and --wan at once$"):
         script.install(Settings(("lan0",), ("lan0",), {"oscar": (5190,)}, 5190))
 
 
@@ -147,6 +174,13 @@ def test_arguments_reach_the_script_in_its_own_form() -> None:
     expected = "--lan br0 --lan br1 --wan ppp0 --protocol one:443,5190 --protocol two:6667 --queue 7"
     assert words == expected.split()
     assert Settings(("br0",), ("ppp0",), {"one": (5190,)}, 7, 3).words()[-2:] == ["--workers", "3"]
+    helpers = (Assignment("sip", "udp", (5060, 5062)), Assignment("ftp", "tcp", (21,), "203.0.113.9"))
+    assert Settings(("br0",), ("ppp0",), {"one": (5190,)}, 7, 1, helpers).words()[-4:] == [
+        *("--kernel-helper", "ftp:tcp:21@203.0.113.9", "--kernel-helper", "sip:udp:5060,5062")
+    ]
+    assert Settings(("br0",), ("ppp0",), {"one": (5190,)}, 7, locals=(1002, 0, 1002)).words()[-4:] == [
+        *("--local-client", "0", "--local-client", "1002")
+    ]
 
 
 def test_installed_package_would_find_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

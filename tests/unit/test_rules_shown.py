@@ -29,9 +29,7 @@ def shown(*protocols: tuple[str, str], lan: tuple[str, ...] = ("br0", "br1")) ->
                 lines.append(
                     f"iptables-legacy {place} {interface} -p tcp {match} --{side} {ports} -j {target}\n"
                 )
-    wan = (
-        "iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -m addrtype --dst-type LOCAL -j NFREAIM\n"
-    )
+    wan = "iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -j NFREAIM\n"
     return "".join(lines) + wan + QUEUE
 
 
@@ -72,3 +70,22 @@ def test_what_the_rules_lack_is_said_by_protocol() -> None:
     assert lacks(shown(("", "443")), {DEFAULT_PROTOCOL: (443,)}) == ""
     found = lacks(shown(("", "443")), {"two": (443,)})
     assert found == f"the installed rules are for {DEFAULT_PROTOCOL}, not two"
+
+
+def test_users_whose_clients_on_the_router_are_served_are_read_back() -> None:
+    def of(*users: int) -> str:
+        rule = "iptables-legacy raw     [0:0] -A NFREAIM_LOCAL -p tcp {} -m owner --uid-owner {} -j SET"
+        ports = NAMED.format("one") + " --dports 5190"
+        lines = [rule.format(match, user) for user in users for match in (ports, "-m set")]
+        return shown(("one", "5190")) + "".join(
+            f"{line} --add-set nfreaim_local src,src,dst --exist\n" for line in lines
+        )
+
+    found = script.settings(of(1001, 0))
+    assert found is not None
+    assert found.locals == (0, 1001)
+    assert found == Settings(("br0", "br1"), ("ppp0",), {"one": (5190,)}, 7, locals=(0, 1001))
+    wanted = Settings((), (), {"one": (5190,)}, 7, locals=(1001, 1002))
+    assert script.locals_differ(of(1001, 1002), wanted) == ""
+    assert script.locals_differ(of(1001, 0), wanted) == "lack user 1002, have user 0 as well"
+    assert script.difference(of(0), wanted) == "", "the daemon installs the rules again"

@@ -230,13 +230,52 @@ def test_a_skewed_flow_that_nobody_saw_end_stays_translated_after_a_flush() -> N
 def test_pinholes_that_others_removed_are_put_back_and_no_other() -> None:
     wire = Wire().sign_on()
     table, firewall = wire.router.pinholes, wire.router.firewall
-    assert table.reinstall() == []
+    assert table.reinstall(wire.router.now) == []
     wire.client(PROPOSAL)
     (pinhole,) = table
-    assert table.reinstall() == []
+    assert table.reinstall(wire.router.now) == []
     firewall.pinholes.clear()
-    assert table.reinstall() == [pinhole]
+    assert table.reinstall(wire.router.now) == [pinhole]
     assert firewall.pinholes == [pinhole]
     wire.fin(0)
-    assert table.reinstall() == []
+    assert table.reinstall(wire.router.now) == []
     assert firewall.pinholes == []
+
+
+def test_what_the_kernel_itself_closed_at_its_deadline_is_no_damage_of_others() -> None:
+    """Its entry ends up to a second before the daemon's tick closes it, and the watch may look in between."""
+    wire = Wire().sign_on()
+    table, firewall = wire.router.pinholes, wire.router.firewall
+    wire.client(PROPOSAL)
+    (pinhole,) = table
+    firewall.pinholes.clear()
+    assert table.reinstall(pinhole.deadline) == []
+    assert firewall.pinholes == [], "nothing is opened beyond its deadline"
+    assert table.reinstall(pinhole.deadline - 0.1) == []  # the kernel may have closed it meanwhile
+    assert table.reinstall(pinhole.deadline - 2.0) == [pinhole]
+
+
+def test_a_removal_that_the_renewal_repairs_is_told_all_the_same_and_once() -> None:
+    wire = Wire().sign_on()
+    table, firewall = wire.router.pinholes, wire.router.firewall
+    wire.client(PROPOSAL)
+    (pinhole,) = table
+    firewall.pinholes.clear()
+    firewall.renewing = True
+    wire.router.wait(1.0)
+    assert firewall.pinholes == [pinhole]
+    assert table.reinstall(wire.router.now) == [pinhole]
+    assert table.reinstall(wire.router.now) == []
+
+
+def test_a_renewal_that_is_refused_ends_nothing() -> None:
+    wire = Wire().sign_on()
+    wire.client(PROPOSAL)
+    firewall = wire.router.firewall
+    firewall.pinholes.clear()
+    firewall.renewing = firewall.refuse_add = True
+    for _ in range(3):
+        wire.router.wait(1.0)
+    firewall.refuse_add = False
+    wire.router.wait(1.0)
+    assert firewall.pinholes == list(wire.router.pinholes)

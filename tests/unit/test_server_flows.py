@@ -80,8 +80,36 @@ def test_a_private_address_of_some_other_network_gets_no_pinhole(address: str) -
     assert wire.told(line) == line
     assert not wire.router.firewall.changes
     assert [report.reason for report in wire.router.watcher.reports] == [
-        f"{address} is not a host of the inside networks"
+        f"{address} is not a host of the inside networks, which --lan names by interface"
     ]
+
+
+def test_a_server_that_nobody_vouches_for_gets_no_pinhole_and_keeps_its_redirects() -> None:
+    wire = HomeWire().begun()
+    kernel = wire.router.kernel
+    assert kernel.met_flows == [wire.flow_id], "the answer may be prepared at sign-on"
+    kernel.distrusted = {"10.0.0.5": "who is that?"}
+    assert wire.told(PROPOSAL, [1, 2, 4, 6]) == PROPOSAL
+    other = offer(at=Endpoint("10.0.0.6", 5190))
+    assert wire.told(other) == offer(at=Endpoint(OUTSIDE, 5190)), "trust is a matter of each host"
+    assert wire.told(AT_HOME) == GOOD, "this tells a client only where it came from"
+    assert [report.reason for report in wire.router.watcher.reports if report.reason] == ["who is that?"]
+    assert [pinhole.inside.address for pinhole in wire.router.pinholes] == ["10.0.0.6"]
+
+
+def test_a_server_that_cannot_be_judged_gets_no_pinhole() -> None:
+    wire = HomeWire().begun()
+    assert wire.told(AT_HOME) == GOOD  # where it was reached is known from now on
+    wire.router.kernel.broken = True
+    assert wire.told(PROPOSAL) == PROPOSAL
+    assert not wire.router.firewall.pinholes
+
+
+def test_clients_of_ours_need_nobody_to_vouch_for_them() -> None:
+    wire = Wire().sign_on()
+    wire.router.kernel.distrusted = {"10.0.0.5": "who is that?"}
+    assert wire.client(PROPOSAL) == EDITED
+    assert wire.router.kernel.met_flows == []
 
 
 def test_two_clients_of_one_server_each_come_back_the_way_they_came() -> None:

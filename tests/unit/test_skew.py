@@ -224,7 +224,8 @@ def test_a_new_connection_is_not_reset_for_an_old_one_to_a_server_that_was_follo
     other = SERVER._replace(port=4443)
     wire = Wire(router, server=other)
     router.kernel.protected[wire.raw(0, 0)[12:24]] = {}
-    for way, raw in ((0, wire.raw(0, -1, flags=SYN)), (1, wire.raw(1, -1, flags=SYN | ACK))):
+    handshake = (0, -1, SYN), (1, -1, SYN | ACK), (0, 0, ACK)
+    for way, raw in ((way, wire.raw(way, at, flags=flags)) for way, at, flags in handshake):
         ((_, verdict),) = router.engine.process(raw, 0, way == 0, 0.0, True)
         assert (verdict.accept, verdict.payload) == (True, None)
     assert not router.kernel.protected

@@ -278,6 +278,37 @@ async def _ends_badly(ending: str) -> dict[str, Any]:
         listener.close()
 
 
+async def _strangers() -> dict[str, Any]:
+    """A rendezvous of alice1 and bob1, which carol1 cancels, declines and accepts before bob1 answers."""
+    stand_in = server.Server("", "oos", WriteMode("oos"))
+    listener = await asyncio.start_server(stand_in.serve, "127.0.0.1", 0)
+    stand_in.announce = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    clients = [Client(name, LIBPURPLE, 35190) for name in ("alice1", "bob1", "carol1")]
+    try:
+        for client in clients:
+            await client.sign_on(stand_in.announce)
+        one, two, carol = clients
+        await two.do_policy(action="accept", delay=0.5)
+        proposed = asyncio.create_task(one.do_propose("file", "bob1", COOKIE.hex()))
+        await asyncio.sleep(0.1)
+        for to in ("alice1", "bob1"):
+            await carol.send_decline(to, COOKIE, 1)
+            for kind in (rdv.CANCEL, rdv.ACCEPT):
+                block = Rendezvous(kind, COOKIE, rdv.SEND_FILE).encode()
+                body = icbm_to_server(COOKIE, 2, to, tlv(ICBM_RDV, block))
+                await carol.do_send_snac(4, 6, body.hex())
+        return await asyncio.wait_for(proposed, 15)
+    finally:
+        for client in clients:
+            await client.do_sign_off("close")
+        listener.close()
+
+
+def test_stand_ins_do_not_believe_a_stranger_who_knows_the_cookie() -> None:
+    result = asyncio.run(_strangers())
+    assert result["ok"], result
+
+
 @pytest.mark.parametrize(
     ("ending", "reason"),
     [

@@ -25,6 +25,7 @@ from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host.report import status
 from nfreaim.host.report.metrics import Readers
 from nfreaim.host.report.status_server import StatusServer
+from nfreaim.show import tables
 
 MANY = 16
 
@@ -270,10 +271,9 @@ def test_the_document_and_its_text_name_the_protocol_and_no_agreement(
     said = json.dumps(document)
     assert "agreed" not in said
     assert b"agreed".hex() not in said
-    assert next(iter(status._lines(document))) == (
-        "pinhole 203.0.113.1:40000 -> 10.0.0.5:5000 for chat of 10.0.0.5:40123, while connected, "
-        "open for 10 s, one"
-    )
+    (row,) = tables.pinholes(document).rows
+    assert row[:4] == ("203.0.113.1:40000", "10.0.0.5:5000", "chat", "one")
+    assert row[4:7] == ("awaits anybody", "10 s", "while connected")
 
 
 # --- the other end ---

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from nfreaim.exit_status import Exit
+
 RULES = Path(__file__).resolve().parents[2] / "rules"
-UNITS = ("nfreaim.service", "nfreaim-rules.service")
+UNITS = ("nfreaim.service", "nfreaim-rules.service", "nfreaim-close.service", "nfreaim-sets.service")
+SHOWING = ("nfreaim-metrics.service", "nfreaim-textfile.service")
+TIMERS = ("nfreaim-textfile.timer",)
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is absent; apt install systemd"
@@ -26,7 +30,7 @@ def analyze(unit: Path, *words: str) -> str:
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """A directory with the units as `make install` writes them; the program is a stand-in."""
-    for name in UNITS:
+    for name in (*UNITS, *SHOWING, *TIMERS):
         text = (
             (RULES / name).read_text().replace("@SYSCONFDIR@", "/etc").replace("@PREFIX@/sbin", str(tmp_path))
         )
@@ -39,7 +43,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", [*UNITS, *SHOWING])
 def test_exposure_is_two_or_less(installed: Path, name: str) -> None:
     said = analyze(installed / name, "security", "--offline=yes", "--no-pager")
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
@@ -48,24 +52,35 @@ def test_exposure_is_two_or_less(installed: Path, name: str) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", [*UNITS, *SHOWING, *TIMERS])
 def test_systemd_understands_every_line(installed: Path, name: str) -> None:
     said = analyze(installed / name, "verify", "--man=no")
     about_us = [line for line in said.splitlines() if "nfreaim" in line]
     assert not about_us, said
 
 
-def test_both_units_are_bounded_alike_and_hold_two_capabilities() -> None:
+def test_all_units_are_bounded_alike_and_hold_two_capabilities() -> None:
     """The daemon runs the rules' script, so what the one may the other needs."""
-    daemon, rules = ((RULES / name).read_text().splitlines() for name in UNITS)
+    daemon, rules, close, sets = ((RULES / name).read_text().splitlines() for name in UNITS)
     own = {"Type", "ExecStart", "EnvironmentFile", "Restart", "RestartSec", "RuntimeDirectory", "MemoryMax"}
-    own |= {"RuntimeDirectoryPreserve", "ExecReload", "ExecStop", "RemainAfterExit"}
+    own |= {
+        "RuntimeDirectoryPreserve",
+        "StateDirectory",
+        "StateDirectoryMode",
+        "ExecReload",
+        "ExecStop",
+        "RemainAfterExit",
+        "ExecCondition",
+    }
+    own |= {"WatchdogSec", "RestartPreventExitStatus"}
+    lock = "ExecStartPre=+/bin/sh -c 'umask 077 && : >>/run/xtables.lock && chmod g+r /run/xtables.lock'"
 
     def service(lines: list[str]) -> set[str]:
-        part = lines[lines.index("[Service]") : lines.index("[Install]")]
+        part = [*lines, "[Install]"][lines.index("[Service]") : [*lines, "[Install]"].index("[Install]")]
         return {line for line in part if "=" in line and line[0] != "#" and line.split("=")[0] not in own}
 
-    assert service(daemon) == service(rules)
+    assert service(daemon) == service(rules) == service(close) | {lock}, "closing touches no table"
+    assert service(sets) == service(close)
     for needed in (
         "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
         "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW",
@@ -75,3 +90,65 @@ def test_both_units_are_bounded_alike_and_hold_two_capabilities() -> None:
         "LimitCORE=0",
     ):
         assert needed in daemon
+
+
+def test_pinholes_are_closed_when_systemd_gives_up_and_not_before_a_restart() -> None:
+    """Since systemd 254 OnFailure= acts at each failure, the unit's own start limit counts each of these."""
+    daemon, close = ((RULES / name).read_text().splitlines() for name in (UNITS[0], UNITS[2]))
+    assert "OnFailure=nfreaim-close.service" in daemon
+    assert "Restart=on-failure" in daemon
+    assert not [line for line in daemon if line.startswith("ExecStopPost")]
+    limits = dict(line.split("=") for line in daemon if line.startswith("StartLimit"))
+    assert int(limits["StartLimitBurst"]) < int(limits["StartLimitIntervalSec"]), "RestartSec=1: never else"
+    assert "ExecCondition=+systemctl is-failed --quiet nfreaim.service" in close
+    assert "StartLimitIntervalSec=0" in close
+    assert "ExecStart=@PREFIX@/sbin/nfreaim-rules close" in close
+    assert "Restart" not in "".join(close[close.index("[Service]") :]).replace("Restrict", "")
+
+
+def test_ready_means_ready_and_what_is_wrong_is_not_tried_again() -> None:
+    daemon, rules = ((RULES / name).read_text().splitlines() for name in UNITS[:2])
+    assert "Type=notify" in daemon
+    assert [line for line in daemon if line.startswith("WatchdogSec=")]
+    assert f"RestartPreventExitStatus={Exit.MISUSED:d}" in daemon
+    for line in ("Requires=nfreaim-rules.service", "PartOf=nfreaim-rules.service"):
+        assert line in daemon, "no daemon without rules"
+    file = "--config @SYSCONFDIR@/nfreaim/nfreaim.toml"
+    assert f"ExecReload=@PREFIX@/sbin/nfreaim reload {file}" in daemon
+    for part in ("ExecStart", "ExecReload"):
+        wanted = f"{part}=@PREFIX@/sbin/nfreaim rules install {file} $NFREAIM_ARGS"
+        assert wanted in rules, "the settings are read as the daemon reads them"
+    assert "EnvironmentFile=-@SYSCONFDIR@/nfreaim/rules.env" in daemon
+    assert "EnvironmentFile=-@SYSCONFDIR@/nfreaim/rules.env" in rules
+
+
+def test_sets_exist_before_saved_rules_are_loaded() -> None:
+    """Debian's netfilter-persistent begins before network-pre.target, without default dependencies."""
+    rules, sets = ((RULES / name).read_text().splitlines() for name in (UNITS[1], UNITS[3]))
+    assert "DefaultDependencies=no" in sets
+    (before,) = [line.removeprefix("Before=").split() for line in sets if line.startswith("Before=")]
+    loaders = {"network-pre.target", "netfilter-persistent.service", "iptables.service"}
+    assert loaders < set(before)
+    (after,) = [line.split() for line in rules if line.startswith("After=network-online")]
+    assert "nfreaim-sets.service" in after
+    assert "ExecStart=@PREFIX@/sbin/nfreaim-rules sets" in sets
+
+
+def test_make_installs_and_removes_every_unit() -> None:
+    makefile = (RULES.parent / "Makefile").read_text()
+    named = re.search(r"^UNITS +:= ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
+    assert named is not None
+    there = {path.name for kind in ("*.service", "*.timer") for path in RULES.glob(kind)}
+    assert set(named[1].replace("\\", "").split()) == {*UNITS, *SHOWING, *TIMERS} == there
+
+
+def test_what_shows_metrics_has_none_of_the_daemons_power() -> None:
+    """It is asked by others, or runs as root because of its directory."""
+    serving, writing = ((RULES / name).read_text().splitlines() for name in SHOWING)
+    assert "CapabilityBoundingSet=" in serving
+    assert "User=nfreaim" in serving
+    assert "CapabilityBoundingSet=CAP_DAC_OVERRIDE" in writing
+    assert "PrivateNetwork=yes" in writing
+    for lines in (serving, writing):
+        assert "NoNewPrivileges=yes" in lines
+        assert not [line for line in lines if line.startswith("AmbientCapabilities")]

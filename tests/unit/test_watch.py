@@ -22,7 +22,7 @@ iptables-legacy mangle  [0:0] -A POSTROUTING -o br0 -p tcp -m multiport --sports
 iptables-legacy mangle  [0:0] -A POSTROUTING -o br0 -p tcp -m multiport --dports 5190,443 -j NFREAIM_SERVER
 iptables-legacy mangle  [0:0] -A POSTROUTING -o br1 -p tcp -m multiport --sports 5190,443 -j NFREAIM
 iptables-legacy mangle  [0:0] -A POSTROUTING -o br1 -p tcp -m multiport --dports 5190,443 -j NFREAIM_SERVER
-iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -m addrtype --dst-type LOCAL -j NFREAIM
+iptables-legacy nat     [0:0] -A PREROUTING -i ppp0 -p tcp -j NFREAIM
 """  # noqa: E501
 
 
@@ -35,15 +35,26 @@ def test_the_settings_of_an_installation_are_read_from_its_rules() -> None:
     assert script.settings(SHOWN) == Settings(("br0", "br1"), ("ppp0",), {"oscar": (443, 5190)}, 7)
 
 
+def test_the_queues_of_newcomers_and_of_the_gate_follow_from_that_of_sessions() -> None:
+    newcomers = "iptables-legacy raw     [0:0] -A NFREAIM -j NFQUEUE --queue-num 39 --queue-bypass\n"
+    gate = "iptables-legacy mangle  [0:0] -A NFREAIM_GATE -j NFQUEUE --queue-num 71 --queue-bypass\n"
+    found = script.settings(SHOWN + newcomers + gate)
+    assert found is not None
+    assert (found.queue, found.workers) == (7, 1)
+    assert script.difference(SHOWN + newcomers + gate, wanted(7)) == ""
+    assert script.settings(SHOWN + newcomers + gate.replace("71", "70")) is None
+
+
 def test_rules_for_several_workers_say_how_many() -> None:
-    gate = "iptables-legacy mangle  [0:0] -A NFREAIM_GATE -j NFQUEUE --queue-num 7 --queue-bypass\n"
-    spread = SHOWN.replace("--queue-num 7", "--queue-balance 8:10") + gate
+    gate = "iptables-legacy mangle  [0:0] -A NFREAIM_GATE -j NFQUEUE --queue-num 71 --queue-bypass\n"
+    newcomers = "iptables-legacy raw     [0:0] -A NFREAIM -j NFQUEUE --queue-balance 40:42 --queue-bypass\n"
+    spread = SHOWN.replace("--queue-num 7", "--queue-balance 8:10") + newcomers + gate
     assert script.settings(spread) == Settings(("br0", "br1"), ("ppp0",), {"oscar": (443, 5190)}, 7, 3)
     assert script.difference(spread, wanted(7, 3)) == script.difference(SHOWN, wanted(7)) == ""
     assert "workers = 3, not 1" in script.difference(spread, wanted(7))
     assert "workers = 1, not 2" in script.difference(SHOWN, wanted(7, 2))
     assert "queue 7, not 6" in script.difference(spread, wanted(6, 3))
-    mixed = spread + gate.replace("--queue-num 7", "--queue-balance 8:11")
+    mixed = spread + gate.replace("--queue-num 71", "--queue-balance 8:11")
     assert script.settings(mixed) is None
 
 

@@ -12,10 +12,11 @@ pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
 from nfreaim.config import Config
-from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.backend import Followed
-from nfreaim.core.counters import EngineStats
+from nfreaim.core.address import End, Endpoint, FlowId
+from nfreaim.core.counters import EngineStats, FlowStatus
 from nfreaim.core.firewall.policy import PinholePolicy
+from nfreaim.core.followed import FollowedServers
+from nfreaim.core.null import NullHomeServers
 from nfreaim.errors import BackendError
 from nfreaim.host.report.metrics import total
 from nfreaim.host.state.state_files import StateDirectory, part, remove_other_parts
@@ -23,21 +24,12 @@ from nfreaim.host.workers import supervisor
 from nfreaim.host.workers.rpc import socket_pair
 from nfreaim.host.workers.shared_page import SharedPage
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers, Supervisor
-from tests.unit.fakes import FakeFirewall, guarded_table
+from tests.unit.fake_firewall import FakeFirewall
+from tests.unit.fakes import FakeKernel, guarded_table
 
 SERVER = Endpoint("203.0.113.9", 5190)
 ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
 AMY = FlowId(Endpoint("10.0.0.6", 40124), SERVER)
-
-
-class Servers:
-    """Nobody is followed."""
-
-    def queue_server(self, followed: Followed) -> None:
-        raise NotImplementedError
-
-    def followed(self) -> list[tuple[Followed, float]]:
-        return []
 
 
 @pytest.fixture
@@ -51,15 +43,20 @@ def made_for(page: SharedPage, config: Config, monkeypatch: pytest.MonkeyPatch) 
     """Supervisor whose program is one that fails at once."""
     monkeypatch.setattr("sys.executable", "/bin/false")
     table = guarded_table(PinholePolicy(), FakeFirewall(), PublishingJournal(page))
-    return Supervisor(config, RequestHandlers(table, Servers(), page), page, rules_go_with_us=False)
+    return Supervisor(
+        config,
+        RequestHandlers(table, FollowedServers(FakeKernel()), NullHomeServers(), page),
+        page,
+        rules_go_with_us=False,
+    )
 
 
 def test_figures_of_several_are_sums() -> None:
-    some = EngineStats(2, (ALICE,), {"packets": 3, "flows": 1})
-    other = EngineStats(1, (AMY,), {"packets": 4, "peers_verified": 1})
-    assert total([some, other]) == EngineStats(
-        3, (ALICE, AMY), {"packets": 7, "flows": 1, "peers_verified": 1}
-    )
+    seen = [FlowStatus(flow, "one", End.CLIENT, "established", 1.0) for flow in (ALICE, AMY)]
+    some = EngineStats(2, (ALICE,), {"packets": 3, "flows": 1}, (seen[0],))
+    other = EngineStats(1, (AMY,), {"packets": 4, "peers_verified": 1}, (seen[1],))
+    counters = {"packets": 7, "flows": 1, "peers_verified": 1}
+    assert total([some, other]) == EngineStats(3, (ALICE, AMY), counters, tuple(seen))
     assert total([]) == EngineStats(0, (), {})
 
 

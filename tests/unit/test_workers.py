@@ -21,19 +21,21 @@ from nfreaim.core.backend import Followed
 from nfreaim.core.counters import EngineStats
 from nfreaim.core.firewall.pinhole import Origin, Pinhole
 from nfreaim.core.firewall.policy import PinholePolicy
-from nfreaim.core.greeting import Field
+from nfreaim.core.followed import FollowedServers
+from nfreaim.core.greeting import Field, match
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.core.queue_sets import QueueSets
 from nfreaim.core.settings import EngineSettings
 from nfreaim.errors import BackendError
-from nfreaim.host.control import PinholeReaper
 from nfreaim.host.loop import clock
 from nfreaim.host.workers import rpc as links
-from nfreaim.host.workers.remote import RemoteFollowed, RemotePinholes, RemoteQueueControl
+from nfreaim.host.workers.reaper import PinholeReaper
+from nfreaim.host.workers.remote import RemoteFollowed, RemoteHomeServers, RemotePinholes, RemoteQueueControl
 from nfreaim.host.workers.rpc import Gone, RpcClient, receive, reply, socket_pair
 from nfreaim.host.workers.shared_page import SharedPage, Slot
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers
-from tests.unit.fakes import OUTSIDE, FakeFirewall, FakeKernel, guarded_table
+from tests.unit.fake_firewall import FakeFirewall
+from tests.unit.fakes import OUTSIDE, FakeKernel, guarded_table
 from tests.unit.oscar_fixtures import AnyNumbers, spec_of
 
 SERVER = Endpoint("203.0.113.9", 5190)
@@ -41,19 +43,6 @@ BOS = Endpoint("203.0.113.10", 5191)
 ALICE = FlowId(Endpoint("10.0.0.5", 40123), SERVER)
 AMY = FlowId(Endpoint("10.0.0.6", 40124), SERVER)
 A, B, C = b"COOKIE-A", b"COOKIE-B", b"COOKIE-C"
-
-
-class Servers:
-    """Followed servers without a kernel."""
-
-    def __init__(self) -> None:
-        self.known: dict[Followed, float] = {}
-
-    def queue_server(self, followed: Followed) -> None:
-        self.known[followed] = 1000.0
-
-    def followed(self) -> list[tuple[Followed, float]]:
-        return list(self.known.items())
 
 
 class Reader:
@@ -65,8 +54,7 @@ class Reader:
         self.link = RpcClient(theirs)
         self.page = SharedPage(os.dup(main.page.view))
         self.pinholes = RemotePinholes(main.policy, self.link, self.page)
-        self.news = RemoteFollowed(self.link, self.page)
-        self.queue = RemoteQueueControl(FakeKernel(), self.link)
+        self.followed = RemoteFollowed(self.link, self.page)
         self.thread = threading.Thread(target=main.serve, args=(ours,), daemon=True)
         self.thread.start()
         main.readers.append(self)
@@ -86,8 +74,9 @@ class Table:
         self.page = SharedPage.make()
         self.firewall = FakeFirewall()
         self.table = guarded_table(self.policy, self.firewall, PublishingJournal(self.page))
-        self.servers = Servers()
-        self.handlers = RequestHandlers(self.table, self.servers, self.page)
+        self.kernel = FakeKernel()
+        self.followed = FollowedServers(self.kernel)
+        self.handlers = RequestHandlers(self.table, self.followed, self.kernel, self.page)
         self.turn = threading.Lock()
         self.asked: list[str] = []
         self.readers: list[Reader] = []
@@ -122,6 +111,22 @@ def main() -> Iterator[Table]:
         reader.page.close()
 
 
+def test_the_address_that_a_name_stands_for_is_the_same_in_all_processes() -> None:
+    main = Table(announce="home.example")
+    reader = Reader(main)
+    try:
+        assert reader.pinholes.reach.address is None
+        for address in ("198.51.100.7", "198.51.100.8"):
+            main.table.reach.address = address
+            main.handlers.publish()
+            assert reader.pinholes.reach.told("192.168.178.2") == address
+    finally:
+        reader.link.close()
+        reader.thread.join(10)
+        reader.page.close()
+        main.page.close()
+
+
 def test_a_pinhole_of_one_reader_is_known_to_the_other_and_closed_by_who_opened_it(main: Table) -> None:
     one, two = Reader(main), Reader(main)
     assert not two.pinholes
@@ -142,6 +147,21 @@ def test_a_pinhole_of_one_reader_is_known_to_the_other_and_closed_by_who_opened_
     assert not two.pinholes
     assert not two.pinholes.leads_to(Endpoint("10.0.0.5", 5190))
     assert main.firewall.pinholes == []
+
+
+def test_what_was_left_alone_in_one_reader_is_let_in_where_another_opened_a_pinhole(main: Table) -> None:
+    one, two = Reader(main), Reader(main)
+    door = Endpoint("10.0.0.5", 5190)
+    left = Expectation(B, "direct-im", door, greetings=((Field(0, frozenset({b"ODC2"})),),))
+    one.pinholes.offered(ALICE, left, 0.0)
+    settled(one)
+    again = FlowId(Endpoint("10.0.0.5", 40125), SERVER)
+    opened = two.ask(again)
+    assert two.pinholes.inside_of(opened.outside, again) is None
+    assert match(b"ODC2", main.table.expected(door))
+    one.pinholes.close_flow(ALICE, "control connection closed")
+    settled(one)
+    assert match(b"ODC2", main.table.expected(door)) is False
 
 
 def test_new_connections_ask_the_main_process_only_when_something_was_opened_or_closed(main: Table) -> None:
@@ -276,11 +296,13 @@ def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_f
 ) -> None:
     one, two = Reader(main), Reader(main)
     helpers = {5190: spec_of(AnyNumbers)}
-    sets = [QueueSets(helpers, FakeKernel(), 100, reader.news) for reader in (one, two)]
+    sets = [
+        QueueSets(helpers, RemoteQueueControl(FakeKernel()), 100, reader.followed) for reader in (one, two)
+    ]
     to_bos = bytes([10, 0, 0, 6, 203, 0, 113, 10]) + (40125).to_bytes(2) + (5191).to_bytes(2)
     assert sets[1].protocol_of(to_bos) is None
     assert main.asked == []
-    one.queue.queue_server(Followed(BOS, "10.0.0.6", "oscar"))
+    one.followed.follow(Followed(BOS, "10.0.0.6", "oscar"), 0.0)
     for each in sets:
         found = each.protocol_of(to_bos)
         assert found is not None
@@ -290,6 +312,19 @@ def test_a_server_that_one_reader_follows_is_followed_by_the_others_before_its_f
     assert main.asked.count("followed") == 2, "asked for once each"
     others = bytes([10, 0, 0, 7]) + to_bos[4:]
     assert sets[1].protocol_of(others) is None, "another client was not redirected there"
+
+
+def test_the_main_process_says_who_may_speak_for_a_host(main: Table) -> None:
+    home = RemoteHomeServers(Reader(main).link)
+    main.kernel.distrusted = {"10.0.0.6": "who is that?"}
+    home.met(ALICE)
+    reached = Endpoint(OUTSIDE, 5190)
+    assert home.why_not(ALICE, reached, "10.0.0.5") is None
+    assert home.why_not(ALICE, reached, "10.0.0.6") == "who is that?"
+    assert main.kernel.met_flows == [ALICE]
+    main.kernel.broken = True
+    with pytest.raises(BackendError, match="netlink is gone"):
+        home.why_not(ALICE, reached, "10.0.0.5")
 
 
 def test_figures_of_a_full_table_of_edited_connections_fit_into_one_message(main: Table) -> None:
