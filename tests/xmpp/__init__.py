@@ -1,0 +1,1 @@
+"""The words of XMPP that all tests share."""
