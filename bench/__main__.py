@@ -32,6 +32,7 @@ def main() -> int:
     begin = time.monotonic()
     rounds = arguments.rounds
     tables = paths.run(rounds, paths.SCENARIOS, contenders.available())
+    python = callback.main()
     tables |= pinholes.measure(rounds)
     idle, resident = flows.sessions(rounds)
     tables |= idle
@@ -40,6 +41,8 @@ def main() -> int:
     units = {one.name: one.unit for one in (*paths.SCENARIOS, *workers.SCENARIOS)}
     cells = report.rows(tables, dict.fromkeys(tables, "µs") | units)
     found = report.targets(tables, resident, life)
+    talk = python[callback.MSN_TEXT] / python[callback.AIM_TEXT]
+    found.append(report.Target(callback.TARGET, "<= 1.2", talk, talk <= 1.2))
     print("\n" + report.markdown(cells, found, resident, rounds))
     report.write(arguments.json, cells, found, {"sessions": resident, "life": life})
     if arguments.picture:

@@ -18,7 +18,7 @@ from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.policy import PinholePolicy
 from nfreaim.core.firewall.table import PinholeTable
 from nfreaim.core.null import NullConntrack, NullFirewall, NullWatcher, null_backend
-from nfreaim.helpers.oscar import OSCAR
+from nfreaim.helpers import HELPERS
 from nfreaim.host.netfilter.packet_queue import PacketQueue
 from tests.golden import load
 from tests.oscar.flap import numbered
@@ -29,6 +29,13 @@ from tests.tcp.packets import packet as tcp_packet
 ROUNDS = 15
 REPEAT = 20_000
 CLIENT, SERVER = ("10.0.0.5", 41134), ("203.0.113.9", 5190)
+SWITCHBOARD = ("203.0.113.9", 1864)
+AIM_TEXT, MSN_TEXT = "text message, one segment", "MSN text message, one segment"
+TARGET = "(i) Python part of a chat message of MSN, to one of AIM"
+_MSN_PAYLOAD = (
+    b"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=UTF-8\r\n"
+    b"X-MMS-IM-Format: FN=Arial; EF=; CO=0; CS=0; PF=22\r\n\r\nHello, how are you today?"
+)
 
 
 class Packet:
@@ -56,13 +63,21 @@ class Maker(Protocol):
     def __call__(self, side: str, payload: bytes, flags: int = ACK | PSH) -> Packet: ...
 
 
-def flow() -> tuple[PacketQueue, Maker]:
+def flow(
+    server: tuple[str, int] = SERVER,
+    sign_on: tuple[tuple[str, bytes], ...] = (
+        ("server", SIGNON),
+        ("client", hello(1)),
+        ("server", HOST_ONLINE),
+    ),
+) -> tuple[PacketQueue, Maker]:
     """A queue with one signed-on flow, and a maker of that flow's next packets."""
     backend = null_backend(NullConntrack("203.0.113.1", IPv4Network("10.0.0.0/24")))
     table = PinholeTable(PinholePolicy(), NullFirewall(), NullWatcher())
-    engine = Engine({SERVER[1]: OSCAR}, table, backend, NullWatcher())
+    specs = {port: spec for spec in HELPERS for port in spec.ports}
+    engine = Engine(specs, table, backend, NullWatcher())
     queue = PacketQueue(0, engine, partial(time.clock_gettime, time.CLOCK_BOOTTIME))
-    ends = {"client": (CLIENT, SERVER), "server": (SERVER, CLIENT)}
+    ends = {"client": (CLIENT, server), "server": (server, CLIENT)}
     seqs = {"client": 1000, "server": 9000}
 
     def packet(side: str, payload: bytes, flags: int = ACK | PSH) -> Packet:
@@ -71,14 +86,10 @@ def flow() -> tuple[PacketQueue, Maker]:
         seqs[side] += len(payload) + bool(flags & SYN)
         return Packet(raw, 0 if side == "client" else 4)
 
-    for step in (
-        packet("client", b"", SYN),
-        packet("server", b"", SYN | ACK),
-        packet("server", SIGNON),
-        packet("client", hello(1)),
-        packet("server", HOST_ONLINE),
-    ):
-        queue._handle(step)
+    queue._handle(packet("client", b"", SYN))
+    queue._handle(packet("server", b"", SYN | ACK))
+    for side, payload in sign_on:
+        queue._handle(packet(side, payload))
     return queue, packet
 
 
@@ -89,9 +100,20 @@ def cases() -> dict[str, tuple[PacketQueue, list[Packet]]]:
     queue, packet = flow()
     made["empty ACK"] = (queue, [packet("client", b"", ACK) for _ in range(REPEAT)])
     queue, packet = flow()
-    made["text message, one segment"] = (
+    made[AIM_TEXT] = (
         queue,
         [packet("client", numbered(text, 2 + number)) for number in range(REPEAT)],
+    )
+    queue, packet = flow(
+        SWITCHBOARD,
+        (("client", b"USR 1 alice1@lab.test token\r\n"), ("server", b"USR 1 OK alice1@lab.test alice\r\n")),
+    )
+    made[MSN_TEXT] = (
+        queue,
+        [
+            packet("client", b"MSG %d N %d\r\n" % (2 + number, len(_MSN_PAYLOAD)) + _MSN_PAYLOAD)
+            for number in range(REPEAT)
+        ],
     )
     queue, packet = flow()
     frames = [numbered(text, 0x66 + number) for number in range(REPEAT // 5)]

@@ -5,6 +5,7 @@ A contender yields the process whose CPU time counts as its own, or None if all 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ PEER_PORT = 30500
 FTP_PORT = 21
 RELAY_PORT = 15190
 UNVERIFIED = "nfreaim, verify_peers off"
+BLIND_GATE = "nfreaim, gate that only accepts"
 CPU = 0  # the endpoints and everything in the kernel: with one CPU, the contender's own as well
 MITMDUMP = Path(sys.prefix).parent / ".bench-mitmproxy" / "bin" / "mitmdump"
 # Bounds far beyond those of a home, so that a thousand pinholes fit into one measurement.
@@ -50,6 +52,18 @@ SCAPY = QUEUE.format(
     work="parsed = IP(packet.get_payload()); parsed[TCP].payload; del parsed[IP].chksum, parsed[TCP].chksum; "
     "packet.set_payload(bytes(parsed))",
 )
+# The same packets go to the daemon, and it does not look at them: what the queue alone costs. An ACK of the
+# inside host releases the connection.
+BLIND = """#!{python}
+import sys
+sys.path.insert(0, {root!r})
+from nfreaim.cli import main
+from nfreaim.core.firewall.peer_gate import PeerGate
+from nfreaim.core.verdict import ACCEPT, Verdict
+RELEASE = Verdict(True, release=True)
+PeerGate.process = lambda gate, raw, now: RELEASE if raw[12] == 10 and raw[33] & 0x12 == 0x10 else ACCEPT
+sys.exit(main())
+"""
 
 Process = subprocess.Popen[bytes]
 Contender = Callable[[Lab], AbstractContextManager[Process | None]]
@@ -139,6 +153,24 @@ def unverified(lab: Lab) -> AbstractContextManager[Process]:
 
 
 @contextmanager
+def blind_gate(lab: Lab) -> Iterator[Process]:
+    """The daemon with a gate that lets everything in: the floor of what a gate behind a queue costs."""
+    program = lab.dir / "blind"
+    program.write_text(BLIND.format(python=sys.executable, root=str(Path(__file__).parent.parent)))
+    program.chmod(0o755)
+    before = os.environ.get("NFREAIM")
+    os.environ["NFREAIM"] = str(program)
+    try:
+        started = nfreaim(lab)
+        process = started.__enter__()
+    finally:
+        os.environ.pop("NFREAIM") if before is None else os.environ.update(NFREAIM=before)
+    with ExitStack() as stack:
+        stack.push(started)
+        yield process
+
+
+@contextmanager
 def redirected(lab: Lab, *words: str) -> Iterator[Process]:
     """A transparent proxy: the LAN's connections to the server port end on the router."""
     process = start(lab, "A", *words)
@@ -207,6 +239,7 @@ ALL: dict[str, Contender] = {
     "do-nothing queue": do_nothing,
     "nfreaim": nfreaim,
     UNVERIFIED: unverified,
+    BLIND_GATE: blind_gate,
     "scapy on every packet": scapy,
     "asyncio relay": relay,
     "mitmproxy": mitmproxy,

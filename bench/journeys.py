@@ -20,10 +20,11 @@ from nfreaim.config import Config
 from nfreaim.core.engine import Engine
 from nfreaim.host.control import ControlPlane
 from nfreaim.host.loop import clock
-from nfreaim.host.netfilter.packet_queue import PacketQueue
 from nfreaim.host.reader import Reader
+from nfreaim.host.reload import Reload
 from nfreaim.host.report.journal import Journal
 from nfreaim.host.report.metrics import Readers
+from nfreaim.host.turns import Turns
 from tests.golden import packets
 from tests.lab.net import Lab
 from tests.oscar.flap import numbered
@@ -41,11 +42,14 @@ class Life:
         config = Config(lan=("lan",), wan=("wan",), state_dir=state / "flows", status_socket=state / "status")
         journal = Journal()
         self.config = config
-        self.control = ControlPlane(config, journal, lambda: Readers(self.engine.stats()), stack)
-        backend = self.control.backend.for_engine()
+        self.control = ControlPlane(
+            config, journal, lambda: Readers(self.engine.stats()), stack, Reload(config, lambda: config)
+        )
+        backend = self.control.backend.for_engine(self.control.home)
         self.engine = Engine(config.helpers(), self.control.pinholes, backend, journal, config.engine)
-        self.queue = PacketQueue(config.queue, self.engine, clock, self.control.gate)
-        self.reader = Reader(self.engine, self.control.backend, self.queue)
+        turns = Turns(config.queue, self.engine, self.control.backend.store.is_skewed)
+        self.queue = turns.sessions
+        self.reader = Reader(self.engine, self.control.backend, turns)
         self.queue._until = float("inf")  # one turn: the exception at its end belongs to the loop
 
     def go_on(self, stack: ExitStack) -> None:

@@ -120,13 +120,14 @@ def queue_drops(lab: Lab) -> int:
     return sum(it.dropped_full + it.dropped_socket for it in map(queue_stats.parse, text.splitlines()))
 
 
-OURS = frozenset({"nfreaim", contenders.UNVERIFIED})
+OURS = frozenset({"nfreaim", contenders.UNVERIFIED, contenders.BLIND_GATE})
 ONCE = frozenset({"scapy on every packet"})  # explains the design; not measured again in later rounds
+_GATE_ONLY = frozenset({contenders.BLIND_GATE})
 _PEER_ONLY = frozenset({"do-nothing queue", "scapy on every packet"})
 _SLOW = frozenset({"scapy on every packet", "mitmproxy"})
-_STATIC = frozenset({"static forward", contenders.UNVERIFIED})
+_STATIC = frozenset({"static forward", contenders.UNVERIFIED}) | _GATE_ONLY
 SCENARIOS = (
-    Scenario("a: peer link, one file", "MB/s", peer(BULK, 1), True, _PEER_ONLY),
+    Scenario("a: peer link, one file", "MB/s", peer(BULK, 1), True, _PEER_ONLY | _GATE_ONLY),
     Scenario(
         "a: peer link, small files",
         "MB/s",

@@ -1,26 +1,31 @@
-"""``make demo``: one table of what works between clients that NAT keeps apart, without and with nfreaim.
+"""``make demo``: a table of what works between clients that NAT keeps apart, without and with nfreaim.
 
-Four labs run side by side, one per column. Exit status 0 only if every cell is what it has to be (see
-demo.rows), with contents compared at both ends, ordinary traffic untouched, and the routers' rules
-after nfreaim exactly what they were before it. Nothing is left behind, also on Ctrl-C.
+``make demo MESSENGERS=all`` adds a second table (demo.messengers). Four labs run side by side, one per
+column. Exit status 0 only if every cell is what it has to be (see demo.rows), with contents compared at both
+ends, ordinary traffic untouched, and the routers' rules after nfreaim exactly what they were before it.
+Nothing is left behind, also on Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
 
-from demo import icq, irc
+from demo import box_in_front, double_nat, icq, irc, messengers, returning_uplink, uplinks
+from demo.attempts import Messenger
+from demo.checks import ordinary, stopped
 from demo.rows import (
     AOL,
     AT_HOME,
+    BEHIND_TWO,
     COLUMNS,
+    CUT,
     FILES,
     HOME,
     IMS,
@@ -30,6 +35,7 @@ from demo.rows import (
     RULES,
     SERVERS_AT_HOME,
     SIGN_ON,
+    UPLINK,
     Cell,
     Column,
     Row,
@@ -38,13 +44,13 @@ from demo.rows import (
 from tests.lab import home
 from tests.lab.irc_client import IrcClient, Outcome
 from tests.lab.irc_server import IrcServer
-from tests.lab.net import LAN, SECOND_SERVER, Daemon, Lab, lab_available
+from tests.lab.net import LAN, SECOND_SERVER, Lab, lab_available
 from tests.lab.scene import start
 from tests.lab.standin import Client, IcqCall, Server, StandIn, Transfer
-from tests.lab.traffic import download
 
 # Clients of different servers on one host listen on different ports.
 PORTS = {HOME: 5290, ROUTER: 5390, LONG: 5490}
+CUT_AT = 67  # within the first address of a proposal to somebody without a name
 Clients = dict[tuple[str, str], Client]
 
 
@@ -115,7 +121,8 @@ def transfers(column: Column, clients: Clients, rows: list[Row]) -> None:
         if ends[0] is None or ends[1] is None:
             column.cells[row.title] = Cell(False, "not signed on")
         else:
-            running.append((row, Transfer(ends[0], ends[1], row.kind)))
+            mode = {"name": "cut", "cuts": [CUT_AT + len(ends[1].name)], "nagle": True} if row.cut else None
+            running.append((row, Transfer(ends[0], ends[1], row.kind, write=mode)))
     for row, transfer in running:
         outcome = transfer.outcome()
         text = f"{'ok' if outcome.ok else 'fails'} {outcome.seconds:.1f} s"
@@ -135,56 +142,33 @@ def note(column: Column, row: icq.Call | irc.Offer, outcome: IcqCall | Outcome, 
     column.cells[row.title] = Cell(outcome.ok, text, reason=reason, good=not wrong)
 
 
-def ordinary(column: Column) -> Cell:
-    """Traffic that is none of nfreaim's business: right at both ends, and not one packet of it queued."""
-    lab = column.lab
-    before: dict[str, dict[int, int]] = {}
-    while before != (before := {router: lab.queue_state(router) for router in column.routers}):
-        time.sleep(0.5)  # the last packets of the control connections
-    began = time.monotonic()
-    download(lab, "alice", "bob", "203.0.113.20", 8080)
-    download(lab, "carol", "bob", "203.0.113.20", 8080)
-    download(lab, "alice", "amy", "10.0.0.6", 5190)
-    download(lab, "alice", "A", LAN["A"], 5190)
-    download(lab, "carol", "B", LAN["B"], 5190)
-    seconds = time.monotonic() - began
-    after = {router: lab.queue_state(router) for router in column.routers}
-    for router in column.routers:
-        if not any(before[router].values()):
-            return Cell(
-                False, "no queue", reason=f"router {router}: control traffic was not queued", good=False
-            )
-    if before != after:
-        return Cell(False, "queued", reason=f"NFQUEUE counters {before} became {after}", good=False)
-    return Cell(True, f"ok {seconds:.1f} s")
+def behind_two_routers(column: Column) -> None:
+    """The rows about double NAT, in a network of their own beside the column's."""
+    with double_nat.network(column) as (servers, clients):
+        sign_on_at_home(column, servers, clients)
+        transfers(column, clients, BEHIND_TWO)
 
 
-def stopped(lab: Lab, daemons: dict[str, Daemon], before: dict[str, str]) -> Cell:
-    """Stop the daemons: then the routers' rules must be what they were *before*."""
-    if not daemons:
-        return Cell(True, "-")
-    problems = []
-    for router, daemon in daemons.items():
-        if lab.firewall_rules(router) == before[router]:
-            problems.append(f"router {router}: no rules while running")
-        status = daemon.stop()
-        if status != 0:
-            problems.append(f"router {router}: nfreaim ended with status {status}")
-        pair = before[router].splitlines(), lab.firewall_rules(router).splitlines()
-        problems += [f"router {router}: {line}" for line in difflib.unified_diff(*pair, lineterm="", n=0)]
-    good = not problems
-    return Cell(good, "yes" if good else "no", reason="; ".join(problems), good=good)
+def behind_a_box(column: Column) -> None:
+    """The rows about a box in front that is asked for ports, in a network of their own, too."""
+    with box_in_front.network(column) as clients:
+        transfers(column, clients, box_in_front.ROWS)
 
 
 def run_column(column: Column) -> None:
     """One lab from the first namespace to the last check."""
     with column.lab as lab:
         prepare_home(lab)
+        uplinks.prepare(lab)
         before = {router: lab.firewall_rules(router) for router in column.routers}
-        daemons = {router: start(lab, router, irc.SETTINGS, wait=False) for router in column.routers}
+        daemons = {
+            router: start(lab, router, irc.SETTINGS, wait=False, options=uplinks.OPTIONS.get(router, ()))
+            for router in column.routers
+        }
         servers = {"oos": Server(lab), "aol": Server(lab, "aol", {"name": "whole"}, SECOND_SERVER)}
+        servers[UPLINK] = uplinks.server(lab)
         at_home = home_servers(lab)
-        clients = aim_clients(lab)
+        clients = aim_clients(lab) | uplinks.clients(lab)
         icq_clients = icq.clients(lab)
         irc_server, irc_clients = IrcServer(lab), irc.clients(lab)
         oscar = (*servers.values(), *(server for server, *_ in at_home.values()), *clients.values())
@@ -198,36 +182,58 @@ def run_column(column: Column) -> None:
                 client.sign_on(servers[kind], services=kind == "oos")
         icq.sign_on(icq_clients, servers)
         irc.sign_on(irc_clients, irc_server)
-        with ThreadPoolExecutor(1 + len(icq.CALLS) + len(irc.OFFERS)) as pool:
+        with ThreadPoolExecutor(3 + len(icq.CALLS) + len(irc.OFFERS)) as pool:
+            doubled = pool.submit(behind_two_routers, column)
+            asked = pool.submit(behind_a_box, column)
             signing_on = pool.submit(sign_on_at_home, column, at_home, clients)
             calls = icq.start(icq_clients, pool)
             offers = irc.start(irc_clients, pool)
             transfers(column, dict(clients), FILES)
-            transfers(column, dict(clients), IMS + AOL)
+            transfers(column, dict(clients), IMS + AOL + uplinks.ROWS)
+            transfers(column, dict(clients), CUT)
             for call, connection in calls().items():
                 note(column, call, connection, call.objection(connection, column.routers))
             for offer, outcome in offers().items():
                 note(column, offer, outcome, offer.objection(outcome, column.routers))
             signing_on.result()
+            doubled.result()
+            asked.result()
         transfers(column, clients, AT_HOME)
         at_home[ROUTER][0].stop()  # its port is wanted for ordinary traffic
         column.cells[ORDINARY] = ordinary(column)
         column.cells[RULES] = stopped(lab, daemons, before)
+    column.cells[returning_uplink.TITLE] = returning_uplink.comes_back(column.routers)
 
 
-def attempt_column(column: Column) -> None:
-    """:func:`run_column`; what goes wrong becomes part of the report."""
+def run(columns: list[Column], fill: Callable[[Column], None], keep_logs: Path | None) -> None:
+    """Fill the columns side by side; what goes wrong becomes part of the report. KeyboardInterrupt when the
+    user has enough, with nothing left behind."""
+
+    def attempted(column: Column) -> None:
+        try:
+            fill(column)
+        except Exception as error:
+            column.error += f"{type(error).__name__}: {error}"
+
+    for column in columns:
+        if keep_logs:
+            column.lab.keep_logs = keep_logs / column.name.replace(" ", "-")
+    pool = ThreadPoolExecutor(len(columns))
     try:
-        run_column(column)
-    except Exception as error:
-        column.error = f"{type(error).__name__}: {error}"
+        wait([pool.submit(attempted, column) for column in columns])
+    except KeyboardInterrupt:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _deaf)
+        print("interrupted, cleaning up", file=sys.stderr)
+        raise
+    finally:
+        for column in columns:
+            column.lab.close()
+        pool.shutdown()
 
 
-def table(columns: list[Column]) -> str:
-    """The one table."""
-    titles = [row.title for row in (*FILES, *IMS, *AOL)] + [call.title for call in icq.CALLS]
-    titles += [offer.title for offer in irc.OFFERS]
-    titles += [row.title for row in SERVERS_AT_HOME] + [ORDINARY, RULES]
+def table(columns: list[Column], titles: list[str]) -> str:
+    """The rows with these titles."""
     lines = [["", *(column.name for column in columns)]]
     for title in titles:
         line = [title]
@@ -241,16 +247,8 @@ def table(columns: list[Column]) -> str:
     return "\n".join([shown[0], rule, *shown[1:]])
 
 
-def report(columns: list[Column]) -> bool:
-    """Print table and complaints; True if there is nothing to complain about."""
-    plain = columns[0].cells
-    for column in columns:
-        for row in (*FILES, *IMS, *AOL, *SERVERS_AT_HOME):
-            if row.title in column.cells:
-                judge(row, column, plain.get(row.title))
-    print(table(columns))
-    print("¹ the first attempt failed and the client's own fallback (the receiver listens instead) worked")
-    print("² server of AOL's kind, clients that check 0x0016/0x0017; else as open-oscar-server and libpurple")
+def complain(columns: list[Column], began: float) -> bool:
+    """Print what is not as it has to be, and the time since *began*; True if that is nothing."""
     complaints = [f"{column.name}: {column.error}" for column in columns if column.error]
     for column in columns:
         for title, cell in column.cells.items():
@@ -258,7 +256,43 @@ def report(columns: list[Column]) -> bool:
                 complaints.append(f"{column.name}: {title}: {cell.text}: {cell.reason}")
     for complaint in complaints:
         print(f"! {complaint}")
+    verdict = "NOT as it has to be" if complaints else "all as it has to be"
+    print(f"{verdict}, {time.monotonic() - began:.0f} s", flush=True)
     return not complaints
+
+
+def first_table(columns: list[Column], began: float) -> bool:
+    """Judge and print it; True if there is nothing to complain about."""
+    plain = columns[0].cells
+    for column in columns:
+        for row in (*FILES, *IMS, *CUT, *AOL, *uplinks.ROWS, *SERVERS_AT_HOME, *box_in_front.ROWS):
+            if row.title in column.cells:
+                judge(row, column, plain.get(row.title))
+    titles = [row.title for row in (*FILES, *IMS, *CUT, *AOL, *uplinks.ROWS)]
+    titles += [call.title for call in icq.CALLS]
+    titles += [offer.title for offer in irc.OFFERS]
+    print(
+        table(
+            columns,
+            [
+                *titles,
+                *(row.title for row in (*SERVERS_AT_HOME, *box_in_front.ROWS)),
+                *(returning_uplink.TITLE, ORDINARY, RULES),
+            ],
+        )
+    )
+    print("¹ the first attempt failed and the client's own fallback (the receiver listens instead) worked")
+    print("² server of AOL's kind, clients that check 0x0016/0x0017; else as open-oscar-server and libpurple")
+    return complain(columns, began)
+
+
+def second_table(columns: list[Column], chosen: list[Messenger], began: float) -> bool:
+    """The same for these messengers."""
+    print(table(columns, messengers.titles(chosen)))
+    for messenger in chosen:
+        for footnote in messenger.footnotes:
+            print(footnote)
+    return complain(columns, began)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -269,43 +303,53 @@ def _deaf(number: int, frame: FrameType | None) -> None:
     """During the clean-up. Not SIG_IGN, which a process started meanwhile would inherit and never end."""
 
 
-def main() -> int:
-    """Run the columns; 0 all as it has to be, 1 not, 2 no lab possible here, 130 interrupted."""
-    parser = argparse.ArgumentParser(
-        description="Peer connections of AIM, ICQ and IRC across two NAT routers."
-    )
-    parser.add_argument("--plain-only", action="store_true", help="only the column without nfreaim")
-    parser.add_argument("--keep-logs", type=Path, metavar="DIR", help="copy all logs to DIR")
-    options = parser.parse_args()
-    if reason := lab_available():
-        print(f"demo: {reason}", file=sys.stderr)
-        return 2
-    names = list(COLUMNS)[:1] if options.plain_only else list(COLUMNS)
-    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT explicitly: a background job inherits it ignored
-        signal.signal(number, _interrupt)
-    began = time.monotonic()
+def _shown(names: list[str], fill: Callable[[Column], None], keep_logs: Path | None) -> list[Column]:
+    """The columns with these names, filled."""
     columns = [Column(name, COLUMNS[name], Lab("legacy", "nft", home_server=True)) for name in names]
     print(
         f"{len(columns)} networks in namespaces, router A with iptables-legacy, B with iptables-nft ...",
         flush=True,
     )
-    for column in columns:
-        if options.keep_logs:
-            column.lab.keep_logs = options.keep_logs / column.name.replace(" ", "-")
-    pool = ThreadPoolExecutor(len(columns))
+    run(columns, fill, keep_logs)
+    return columns
+
+
+def main() -> int:
+    """Run the columns; 0 all as it has to be, 1 not, 2 no lab possible here, 130 interrupted."""
+    known = {one.protocol: one for one in messengers.MESSENGERS}
+    parser = argparse.ArgumentParser(description="Peer connections of messengers across two NAT routers.")
+    parser.add_argument("--plain-only", action="store_true", help="only the column without nfreaim")
+    parser.add_argument("--keep-logs", type=Path, metavar="DIR", help="copy all logs to DIR")
+    parser.add_argument(
+        "--messenger",
+        action="append",
+        default=[],
+        choices=["all", *known],
+        help="all: the second table, too; a name: that messenger's part of it alone, may be repeated",
+    )
+    options = parser.parse_args()
+    if reason := lab_available():
+        print(f"demo: {reason}", file=sys.stderr)
+        return 2
+    names = list(COLUMNS)[:1] if options.plain_only else list(COLUMNS)
+    everything = "all" in options.messenger
+    chosen = [one for name, one in known.items() if everything or name in options.messenger]
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT explicitly: a background job inherits it ignored
+        signal.signal(number, _interrupt)
+    good = True
     try:
-        wait([pool.submit(attempt_column, column) for column in columns])
+        if everything or not options.messenger:
+            began = time.monotonic()
+            good = first_table(_shown(names, run_column, options.keep_logs), began)
+        if chosen:
+
+            def fill(column: Column) -> None:
+                messengers.run_column(column, chosen)
+
+            began = time.monotonic()
+            good = second_table(_shown(names, fill, options.keep_logs), chosen, began) and good
     except KeyboardInterrupt:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _deaf)
-        print("interrupted, cleaning up", file=sys.stderr)
         return 130
-    finally:
-        for column in columns:
-            column.lab.close()
-        pool.shutdown()
-    good = report(columns)
-    print(f"{'all as it has to be' if good else 'NOT as it has to be'}, {time.monotonic() - began:.0f} s")
     return 0 if good else 1
 
 

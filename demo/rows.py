@@ -16,17 +16,26 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "on A and B": ("A", "B"),
 }
 PAIRS = (("bob", "alice"), ("alice", "bob"), ("alice", "carol"), ("carol", "alice"), ("alice", "amy"))
-PLAIN_WORKS = {("bob", "alice", "oos"), ("alice", "bob", "oos"), ("alice", "amy", "aol")}
+UPLINK, BOX = "uplink", "box"
+PLAIN_WORKS = {
+    *(("bob", "alice", "oos"), ("alice", "bob", "oos"), ("alice", "amy", "aol")),
+    ("alice", "bob", BOX),  # by the client's fallback
+}
 FIRST, ANY, AS_PLAIN = "first attempt", "any attempt", "no worse than plain NAT"
 FAILS = "it fails, or the network is no NAT"
 
 
 # Servers on our side: on hsrv, on the router itself, and one whose address is longer inside than outside.
-HOME, ROUTER, LONG = "home", "router", "long"
+HOME, ROUTER, LONG, FRONT = "home", "router", "long", "front"
 PLACES = {
     HOME: "server at home",
     ROUTER: "server on router A",
     LONG: "server at 192.168.100.200, outside 192.0.2.1",
+    FRONT: "double NAT, server at home",
+}
+TITLES = PLACES | {
+    UPLINK: "second uplink, chosen by marks",
+    BOX: "double NAT, the box is asked for ports",
 }
 
 
@@ -37,7 +46,8 @@ class Row:
     proposer: str
     receiver: str
     kind: str  # "file", "im" or "sign-on"
-    server: str = "oos"  # with libpurple-like clients; "aol": clients check complements; or one of PLACES
+    server: str = "oos"  # with libpurple-like clients; "aol": clients check complements; or one of TITLES
+    cut: bool = False  # the proposal is, within an address, and its end waits for the ACK of its beginning
 
     @property
     def title(self) -> str:
@@ -45,17 +55,22 @@ class Row:
         if self.kind == "sign-on":
             return f"{PLACES[self.server]}: {self.proposer} signs on"
         what = {"file": "file", "im": "direct IM"}[self.kind]
-        where = f"{PLACES[self.server]}: " if self.server in PLACES else ""
+        where = f"{TITLES[self.server]}: " if self.server in TITLES else ""
+        what += ", cut" if self.cut else ""
         return f"{where}{self.proposer} → {self.receiver}, {what}" + (" ²" if self.server == "aol" else "")
 
 
 FILES = [Row(a, b, "file") for a, b in PAIRS]
 IMS = [Row(a, b, "im") for a, b in PAIRS]
+CUT = [Row("alice", receiver, "file", cut=True) for receiver in ("bob", "carol")]
 AOL = [Row("alice", "carol", "file", "aol"), Row("alice", "amy", "file", "aol")]
 HOME_PAIRS = (("alice", "bob"), ("bob", "alice"), ("alice", "amy"), ("carol", "alice"))
 SIGN_ON = [Row("bob", "", "sign-on", place) for place in PLACES]
 AT_HOME = [Row(a, b, "file", place) for place in (HOME, ROUTER) for a, b in HOME_PAIRS]
-SERVERS_AT_HOME = [row for place in PLACES for row in (*SIGN_ON, *AT_HOME) if row.server == place]
+BEHIND_TWO = [Row(a, b, "file", FRONT) for a, b in (("alice", "bob"), ("bob", "alice"))]
+SERVERS_AT_HOME = [
+    row for place in PLACES for row in (*SIGN_ON, *AT_HOME, *BEHIND_TWO) if row.server == place
+]
 
 
 @dataclass

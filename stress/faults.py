@@ -156,9 +156,13 @@ def damage(router: Router) -> None:
 
 
 def normal(rules: str) -> str:
-    """The rules without what changes all the time: pinholes and entries of sets that the daemon fills."""
-    lines = [line for line in rules.splitlines() if not re.match(r"add nfreaim_(skew|srv|off|pin) ", line)]
-    return "\n".join(line for line in lines if "nfreaim out=" not in line)
+    """The rules without what changes all the time: pinholes, their chains, and entries that the daemon makes.
+
+    A repair names the protocol in a comment, where the rules were installed for ports alone.
+    """
+    changing = re.compile(r"add nfreaim_(?!lan )|:NFREAIM_D|-A NFREAIM_D|.*--bytes-lt ")
+    lines = [line for line in rules.splitlines() if not changing.match(line)]
+    return "\n".join(line.replace(' -m comment --comment "nfreaim oscar"', "") for line in lines)
 
 
 # With connections running, and how often each is drawn.
