@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from nfreaim.recording.recording_file import RecordingFile
 
 _LOOK_S: Final = 1.0  # between two looks at the daemon's pinholes and at the interfaces
 _WAIT_S: Final = 0.25
+_NICE: Final = -10  # a peer may connect a millisecond after the message that says where
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -57,6 +58,8 @@ class Recorder:
             for number in _SIGNALS:
                 stack.callback(signal.signal, number, signal.signal(number, self._stop))
             stack.callback(self._close)
+            with suppress(PermissionError):  # then a quick peer's first bytes may be missing
+                os.setpriority(os.PRIO_PROCESS, 0, _NICE)
             self._look()
             if not self._taps:
                 names = ", ".join(self._written)
