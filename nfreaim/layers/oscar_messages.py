@@ -299,13 +299,13 @@ class ClientError(Packet):
     ]
 
 
-_ICBM_BODIES: dict[bytes, type[Packet]] = {
+ICBM_BODIES: dict[bytes, type[Packet]] = {
     CHANNEL_MSG_TO_HOST: IcbmToHost,
     CHANNEL_MSG_TO_CLIENT: IcbmToClient,
     CLIENT_ERR: ClientError,
 }
 bind_layers(FLAP, SNAC, channel=FlapChannel.DATA)
-for _name, _body in _ICBM_BODIES.items():
+for _name, _body in ICBM_BODIES.items():
     bind_layers(SNAC, _body, **dict(zip(("family", "subtype"), numbers(_name), strict=True)))
 
 FLAP_HEADER = header_struct(FLAP)
@@ -329,7 +329,7 @@ def dissect(frame: bytes) -> FLAP:
     if length != len(frame) - FLAP_HEADER.size:
         raise ValueError(f"FLAP length {length} for {len(frame) - FLAP_HEADER.size} bytes of data")
     name = frame[FLAP_HEADER.size : FLAP_HEADER.size + 4]
-    if name not in _ICBM_BODIES:
+    if name not in ICBM_BODIES:
         raise ValueError(f"{spelled(name)} is not an ICBM")
     flap = FLAP(bytes(frame))
     _check(flap, name)
@@ -361,7 +361,7 @@ def _check(flap: FLAP, name: bytes) -> None:
     if type(snac) is not SNAC or (snac.flags & SNAC_FLAG_EXTRA and snac.extra_length != len(snac.extra)):
         raise ValueError(f"extra block overruns {spelled(name)}")
     icbm = snac.payload
-    if type(icbm) is not _ICBM_BODIES[name]:
+    if type(icbm) is not ICBM_BODIES[name]:
         raise ValueError(f"{spelled(name)} is cut short, or a list has more than {MAX_TLVS} TLVs")
     whom = icbm.sender if isinstance(icbm, IcbmToClient) else icbm
     if whom.name_length != len(whom.screen_name):

@@ -7,10 +7,28 @@ from __future__ import annotations
 
 import struct
 
-from scapy.fields import ConditionalField, StrField, StrFixedLenField
+from scapy.fields import ConditionalField, Field, StrField, StrFixedLenField
 from scapy.packet import Packet
 
 _INTEGERS = frozenset("BHIQ")
+
+
+def code_of(cls: type[Packet], field: Field) -> str | None:
+    """The format of *field* of *cls* in a struct; None if its size is not fixed.
+
+    Raises TypeError for an integer that is not big-endian.
+    """
+    if isinstance(field, ConditionalField) or field.islist or field.holds_packets:
+        return None
+    if isinstance(field, StrFixedLenField):
+        return f"{field.sz}s"
+    form: str = field.fmt
+    order, code = form[0], form[1:]
+    if isinstance(field, StrField) or code not in _INTEGERS:
+        return None
+    if order not in "!>" and code != "B":
+        raise TypeError(f"{cls.__name__}.{field.name} is not big-endian")
+    return code
 
 
 def header_struct(cls: type[Packet]) -> struct.Struct:
@@ -26,19 +44,10 @@ def header_struct(cls: type[Packet]) -> struct.Struct:
     """
     codes = []
     for field in cls.fields_desc:
-        if isinstance(field, ConditionalField) or field.islist or field.holds_packets:
+        code = code_of(cls, field)
+        if code is None:
             break
-        if isinstance(field, StrFixedLenField):
-            codes.append(f"{field.sz}s")
-        elif isinstance(field, StrField):
-            break
-        else:
-            order, code = field.fmt[0], field.fmt[1:]
-            if code not in _INTEGERS:
-                break
-            if order not in "!>" and code != "B":
-                raise TypeError(f"{cls.__name__}.{field.name} is not big-endian")
-            codes.append(code)
+        codes.append(code)
     if not codes:
         raise TypeError(f"{cls.__name__} does not begin with a field of fixed size")
     return struct.Struct("!" + "".join(codes))

@@ -1,7 +1,7 @@
-"""Outline: where the fields of a rendezvous message are, read from its bytes before scapy sees any.
+"""Outline: where the fields of a rendezvous message are, read from its bytes before any layer sees them.
 
-A layer costs scapy some 20 us for each TLV, so a message of many would take 39 ms. An outline costs a
-fiftieth, and decides about nearly every message: only one that is edited is dissected, to confirm the edit.
+An outline keeps what is asked for and nothing else, and decides about nearly every message: only one that is
+edited is read by its layers, to confirm the edit (layers/oscar_reading.py).
 What has more than MAX_TLVS TLVs in all, or another number of rendezvous blocks than one, is no message of a
 client that was seen, and has no outline.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from nfreaim.core.tcp.offsets import Edit
 from nfreaim.helpers.oscar.flap import SNAC_BODY
 from nfreaim.layers.oscar_icq import UserTag
 from nfreaim.layers.oscar_messages import (
@@ -128,6 +129,12 @@ class Outline:
     def told(self) -> list[tuple[int, bytes]]:
         """Type and value of the items."""
         return [(item.type, item.value) for item in self.items]
+
+    def has_within(self, edit: Edit, at: int) -> bool:
+        """Whether *edit* of the frame at stream offset *at* changes bytes of one value only."""
+        return any(
+            item.at <= edit.start - at and edit.end - at <= item.at + len(item.value) for item in self.items
+        )
 
     def patched(self, frame: bytes) -> bytes | None:
         """*frame* with the values that were set; None if one has another length than it had."""

@@ -31,10 +31,8 @@ from nfreaim.layers.oscar_messages import (
     IcbmToClient,
     RdvTag,
     RdvType,
-    dissect,
-    rebuild,
-    rendezvous_of,
 )
+from nfreaim.layers.oscar_reading import read_icbm, rendezvous_in
 from nfreaim.layers.structs import header_struct
 
 ADDRESSES: Final = (RdvTag.VERIFIED_IP, RdvTag.REQUESTER_IP, RdvTag.RDV_IP)
@@ -245,22 +243,22 @@ class Proposal:
     def _edits(self, frame: Frame) -> list[Edit] | None:
         """The values that were set, as edits; None if they cannot be made in place.
 
-        The layers confirm them: dissected, the edited frame has the same values, and is rebuilt to the byte.
+        The layers confirm them: read as it is declared, the edited frame has these values. Nothing else
+        differs from the frame that came.
         """
         data = self.block.patched(frame.data)
         if data is None:
             return None
         try:
-            flap = dissect(data)
+            _, _, icbm = read_icbm(data)
+            edits = differences(frame.data, data, frame.at)
         except ValueError:
             return None
-        block, told = rendezvous_of(flap), self.block.told()
+        block, told = rendezvous_in(icbm), self.block.told()
         tags = {tag for tag, _ in told}
         if block is None or [(tlv.type, tlv.value) for tlv in block.tlvs if tlv.type in tags] != told:
             return None
-        if rebuild(flap) != data:
-            return None
-        return differences(frame.data, data, frame.at)
+        return edits if all(self.block.has_within(edit, frame.at) for edit in edits) else None
 
     def stay(self, direction: Direction, nat: Nat, reason: str, secure: bool) -> list[Edit]:
         """Report that a proposal stays as it is, and returns no edits. *secure*: see ``expectation``.

@@ -11,7 +11,7 @@ If the server is the inside end, its client is outside. Proposals that the serve
 edited as if these hosts had sent them; redirects are edited by redirects.py. The messages of that client are
 read for the end of agreements only. ICQ's direct connections are in icq.py.
 
-Messages are read as bytes (outline.py); scapy takes apart only those that are edited, to confirm the edit.
+Messages are read as bytes (outline.py); those that are edited are read again by their layers, to confirm it.
 """
 
 from __future__ import annotations
