@@ -48,10 +48,26 @@ class FlowId(NamedTuple):
         return f"{self.client} > {self.server}"
 
 
+@lru_cache(64)  # a message, and a connection at the peer gate, ask several times for one flow
 def flow_id(key: bytes) -> FlowId:
     """The flow whose packets in the original direction have this key (see Segment)."""
     client, server, sport, dport = _KEY.unpack(key)
     return FlowId(Endpoint(_dotted(client), sport), Endpoint(_dotted(server), dport))
+
+
+def destination(key: bytes) -> Endpoint:
+    """Where the packets of this key go to."""
+    return _endpoint(key[4:8], key[10:12])
+
+
+def source(key: bytes) -> Endpoint:
+    """Where they come from."""
+    return _endpoint(key[:4], key[8:10])
+
+
+@lru_cache(1024)  # many connections come to one inside endpoint
+def _endpoint(address: bytes, port: bytes) -> Endpoint:
+    return Endpoint(_dotted(address), int.from_bytes(port, "big"))
 
 
 def key_of(flow: FlowId) -> bytes:

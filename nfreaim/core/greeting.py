@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -20,6 +21,7 @@ GreetingsOf = Callable[[str, str], tuple[Greeting, ...]]
 """What a peer may say first, by protocol and service, or by protocol and Pinhole.unverified."""
 
 
+@lru_cache(256)  # each connection asks for those of one service
 def length(greeting: Greeting) -> int:
     """The number of bytes that decides whether a connection began with *greeting*."""
     return max(field.at + len(next(iter(field.values))) for field in greeting)
@@ -30,11 +32,20 @@ def match(read: bytes, greetings: Iterable[Greeting]) -> bool | None:
 
     More bytes never change a True or False, so the answer does not depend on how the bytes were segmented.
     """
-    fitting = [greeting for greeting in greetings if all(_fits(read, field) for field in greeting)]
-    if not fitting:
-        return False
-    return True if any(length(greeting) <= len(read) for greeting in fitting) else None
+    found: bool | None = False
+    for greeting in greetings:
+        if _fits(read, greeting):
+            if length(greeting) <= len(read):
+                return True
+            found = None
+    return found
 
 
-def _fits(read: bytes, field: Field) -> bool:
-    return any(value.startswith(read[field.at : field.at + len(value)]) for value in field.values)
+def _fits(read: bytes, greeting: Greeting) -> bool:
+    for at, values in greeting:
+        for value in values:
+            if value.startswith(read[at : at + len(value)]):
+                break
+        else:
+            return False
+    return True

@@ -9,6 +9,7 @@ connection that cannot come about.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -36,6 +37,7 @@ _NO_FORWARDS: Final = frozenset({"DS-Lite or 464XLAT", "carrier-grade NAT"})
 """Kinds behind a translator of the provider, which forwards no port for a customer unless he is asked."""
 
 
+@lru_cache(256)
 def unreachable(address: str) -> str | None:
     """The kind of range that hides IPv4 *address* from peers on the Internet, or None. Raises ValueError."""
     value = IPv4Address(address)

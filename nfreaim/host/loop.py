@@ -112,6 +112,7 @@ class Loop:
         self._report, self._reload = report, reload
         self._chores: list[tuple[str, Chore]] = []  # a chore without a name ends the loop if it raises
         self._failures: dict[str, int] = {}
+        self._afterwards: list[Callable[[], None]] = []
         self.selector.register(signals, selectors.EVENT_READ, self._signalled)
 
     def serve(self, source: Readable, part: Callable[[], None]) -> None:
@@ -130,6 +131,10 @@ class Loop:
         """The same, but an exception ends the loop."""
         self._chores.append(("", chore))
 
+    def afterwards(self, part: Callable[[], None]) -> None:
+        """Call *part* after each source that was read: what a packet need not wait for. It must not raise."""
+        self._afterwards.append(part)
+
     def run(self) -> None:
         """Serve until a signal asks to stop."""
         chores = self._chores
@@ -138,6 +143,8 @@ class Loop:
                 due = min([chore.due() for _, chore in chores])
                 for key, _ in selector.select(max(0.0, due - clock())):
                     key.data()
+                    for part in self._afterwards:
+                        part()
                 now = clock()
                 for name, chore in chores:
                     if now >= chore.due():

@@ -13,6 +13,7 @@ import pytest
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.helper import Report
+from nfreaim.host.events import OPENED, Event
 from nfreaim.host.report.journal import Journal
 from nfreaim.host.report.log_output import QuietFormatter
 from tests.oscar.messages import proposal
@@ -71,6 +72,36 @@ def test_every_line_about_a_pinhole_or_a_message_names_the_protocol(caplog: pyte
     assert all(line.startswith("one: ") for line in caplog.messages)
     assert "agreed" not in caplog.text
     assert b"agreed".hex() not in caplog.text
+
+
+def test_what_was_opened_is_logged_at_once_and_told_before_what_follows(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "nfreaim")
+    pinhole = Pinhole(HERE, THERE, ALICE, b"", "chat", math.inf, protocol="one")
+    report = Report("out", "chat", 1, b"", HERE, THERE, "rewritten", "own address")
+    left = replace(report, action="left", reason="too many")
+    follows: list[tuple[str, Callable[[Journal], None]]] = [
+        ("claimed", lambda journal: journal.claimed(pinhole, "198.51.100.7")),
+        ("closed", lambda journal: journal.closed(pinhole, "cancelled")),
+        ("left alone", lambda journal: journal.reported(ALICE, "one", left)),
+    ]
+    for what, follow in follows:
+        caplog.clear()
+        journal, heard = Journal(), list[Event]()
+        journal.late, journal.hear = True, heard.append
+        journal.opened(pinhole)
+        journal.reported(ALICE, "one", report)
+        assert len(caplog.messages) == 1
+        assert not heard
+        follow(journal)
+        assert ["pinhole opened" in line for line in caplog.messages] == [True, False]
+        assert what in caplog.messages[1]
+        assert [event.kind is OPENED for event in heard] == [True, False]
+        journal.opened(pinhole)
+        journal.tell()
+        journal.tell()
+        assert [event.kind is OPENED for event in heard] == [True, False, True]
 
 
 def test_what_comes_again_and_again_is_for_those_who_look_closer(caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from nfreaim.core.address import Endpoint, FlowId, flow_id, key_of, reverse
+from nfreaim.core.address import Endpoint, FlowId, destination, flow_id, key_of, reverse, source
 from nfreaim.core.counters import Counters
 from nfreaim.core.firewall.answered import Answer, AnsweredCalls
 from nfreaim.core.firewall.waiting import Connection, State, Waiting
@@ -185,12 +185,12 @@ class PeerGate:
             read = connection.read + data[known - at :]
             greetings = connection.greetings
             matches = match(read, greetings)
-            if not matches and (others := self._host.expected(flow_id(key).server)) != greetings:
+            if not matches and (others := self._host.expected(destination(key))) != greetings:
                 greetings = [*greetings, *others]
                 matches = match(read, greetings)
             if matches is False:
                 return self._refuse(key, connection, segment, "did not say what was expected of it")
-            connection.read = read[: max(map(length, greetings))]
+            connection.read = read[: max([length(one) for one in greetings])]
             if matches:
                 connection.state = State.SATISFIED
         connection.over |= bool(segment.flags & FIN)
@@ -202,7 +202,7 @@ class PeerGate:
         if segment.flags & URG:
             return self._drop()
         if connection is None or not connection.undecided:
-            if not self._host.expected(flow_id(key).server):
+            if not self._host.expected(destination(key)):
                 return self._drop()  # the pinhole was closed meanwhile
             if connection is None:
                 self._forgotten(self._answered.call(key), now)
@@ -255,8 +255,11 @@ class PeerGate:
         answer = Answer(segment.ack, segment.seq)
         if connection is not None and connection.undecided and connection.answer == answer:
             return ACCEPT  # repeated
-        if not self._host.expected(flow_id(key).server):
+        if not self._host.expected(destination(key)):
             return self._drop()  # the pinhole was closed meanwhile: the connection shall not be completed
+        return self._answered_call(key, answer, now)
+
+    def _answered_call(self, key: bytes, answer: Answer, now: float) -> Verdict:
         self._waiting.leave(key)
         self._others.pop(key, None)
         self._forgotten(self._answered.answer(key, answer), now)
@@ -271,13 +274,13 @@ class PeerGate:
             return ACCEPT
         if flags & SYN and not flags & ACK:
             # One of the inside host's own says nothing: it opens the connection from both sides.
-            if self._host.is_inside_host(flow_id(key).client.address):
+            if self._host.is_inside_host(source(key).address):
                 return ACCEPT
             return self._call(key, None, segment, now)
-        if flags & SYN and self._host.expected(flow_id(key).client):
+        if flags & SYN and self._host.expected(source(key)):
             # A pinhole leads to its source, so it is the answer to a call that passed without data.
-            return self._answer(reverse(key), None, segment, now)
-        from_inside = self._host.is_inside_host(flow_id(key).client.address)
+            return self._answered_call(reverse(key), Answer(segment.ack, segment.seq), now)
+        from_inside = self._host.is_inside_host(source(key).address)
         if from_inside and flags & SYN:
             return self._drop()  # the pinhole was closed meanwhile: the connection shall not be completed
         if now >= self._lenient_until:
@@ -292,7 +295,7 @@ class PeerGate:
     def _enter(self, key: bytes, answer: Answer, now: float) -> Connection:
         """The peer has answered the SYN/ACK: from now on the connection counts."""
         self._answered.forget(key)
-        connection = Connection(answer, self._host.expected(flow_id(key).server), now)
+        connection = Connection(answer, self._host.expected(destination(key)), now)
         loser = self._waiting.enter(key, connection)
         if loser is not None:
             self._give_way([loser], "gave way: too many connections wait")

@@ -9,6 +9,7 @@ It is monotone, so a span [a, b) always leaves as edited[fwd(a):fwd(b)], whateve
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Final
 REMEMBERED: Final = 1024
 # At most as many acknowledged edits are remembered, for late duplicates of their segments.
 SETTLED: Final = 64
+_CHANGED: Final = re.compile(rb"[^\0]+(?:\0{1,2}[^\0]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,14 @@ class Edit:
 
 
 def differences(old: bytes, new: bytes, at: int) -> list[Edit]:
-    """Edits, from stream offset *at* on, that turn *old* into *new*; nearby differences share an edit."""
-    edits: list[Edit] = []
-    for pos in (index for index in range(len(old)) if old[index] != new[index]):
-        near = edits and at + pos - edits[-1].end < 3
-        start = edits.pop().start if near else at + pos
-        edits.append(Edit(start, at + pos + 1, new[start - at : pos + 1]))
-    return edits
+    """Edits, from stream offset *at* on, that turn *old* into *new*; differences less than three equal bytes
+    apart share an edit. Raises ValueError if the two differ in length.
+    """
+    if len(old) != len(new):
+        raise ValueError(f"{len(new)} bytes in place of {len(old)}")
+    changed = int.from_bytes(old, "big") ^ int.from_bytes(new, "big")
+    runs = _CHANGED.finditer(changed.to_bytes(len(old), "big"))
+    return [Edit(at + run.start(), at + run.end(), new[run.start() : run.end()]) for run in runs]
 
 
 class OffsetMap:

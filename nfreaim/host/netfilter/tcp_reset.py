@@ -4,7 +4,7 @@ translated, and bytes that were taken into custody.
 A packet carries the sequence numbers that its receiver knows. One towards outside is tracked and
 translated like any packet of its connection. One towards inside must not be tracked, because connection
 tracking knows the outside's sequence numbers only. The rules tell the two apart by their destination, and
-ours from other packets by the socket's group.
+ours from other packets by the socket's group, or its priority.
 Layouts: IPv4 RFC 791 section 3.1, TCP RFC 9293 section 3.1; answer to a segment: RFC 9293 section 3.10.7.
 """
 
@@ -17,6 +17,7 @@ from typing import Final
 from nfreaim.core.address import flow_id, reverse
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment, bare_packet
 from nfreaim.errors import BackendError
+from nfreaim.host.netfilter.names import OWN_PRIORITY
 from nfreaim.host.netfilter.own_packets import own_group
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class ResetSender:
         try:
             with own_group():
                 self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, OWN_PRIORITY)
         except OSError as error:
             raise BackendError(f"no raw socket: {error}; is CAP_NET_RAW there?") from error
         self._socket.setblocking(False)

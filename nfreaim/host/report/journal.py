@@ -28,14 +28,29 @@ class Journal:
     barred       what drops every connection through a pinhole, as far as is known; ""
     barred_here  the same of pinholes that lead to this router
     hear         is told each event whose log line is not for debugging
+    late         ``hear`` is told that a pinhole was opened by ``tell`` only, in time for what follows: the
+                 message that it was opened for does not wait meanwhile. The log line is not late
     """
 
     barred = barred_here = ""
     hear: Callable[[Event], None] = staticmethod(lambda event: None)
+    late = False
+
+    def __init__(self) -> None:
+        self._untold: list[Event] = []
+
+    def tell(self) -> None:
+        """Tell of what was opened since the last call."""
+        if self._untold:
+            untold, self._untold = self._untold, []
+            for event in untold:
+                self.hear(event)
 
     def opened(self, pinhole: Pinhole) -> None:
         inside = pinhole.inside
-        barred = self.barred_here if is_own(inside.address) else self.barred
+        barred = self.barred
+        if barred != self.barred_here and is_own(inside.address):
+            barred = self.barred_here
         event = events.of_pinhole(OPENED, pinhole, peers=" ".join(pinhole.peers), barred=barred)
         what = f"pinhole of no use, because {barred} drops what comes" if barred else "pinhole opened"
         log.log(
@@ -53,9 +68,12 @@ class Journal:
             _unverified(pinhole),
             extra=_of(inside, event),
         )
-        self.hear(event)
+        self._untold.append(event)
+        if not self.late:
+            self.tell()
 
     def claimed(self, pinhole: Pinhole, peer: str) -> None:
+        self.tell()
         event = events.of_pinhole(CLAIMED, pinhole, peer=peer)
         protocol, outside, inside = pinhole.protocol, pinhole.outside, pinhole.inside
         weak, extra = _unverified(pinhole), _of(inside, event)
@@ -64,6 +82,7 @@ class Journal:
         self.hear(event)
 
     def closed(self, pinhole: Pinhole, reason: str) -> None:
+        self.tell()
         event = events.of_pinhole(CLOSED, pinhole, reason=reason)
         protocol, outside, inside = pinhole.protocol, pinhole.outside, pinhole.inside
         extra = _of(inside, event)
@@ -72,13 +91,16 @@ class Journal:
         self.hear(event)
 
     def reported(self, flow: FlowId, protocol: str, report: Report) -> None:
+        if report.action == "rewritten":
+            return  # that its pinhole was opened is told
+        self.tell()
         client, before = flow.client, report.before
         level = logging.DEBUG if report.routine else _level(client)
         if report.action == "mapped-back":
             event = events.of_message(MAPPED_BACK, flow, protocol, report)
             after, extra = report.after, _of(client, event)
             log.log(level, "%s: mapped back for %s: %s -> %s", protocol, client, before, after, extra=extra)
-        elif report.action == "left":
+        else:
             event = events.of_message(LEFT, flow, protocol, report)
             level = level if report.direction == "out" else logging.DEBUG
             service, reason = report.service, report.reason
@@ -92,8 +114,6 @@ class Journal:
                 reason,
                 extra=_of(client, event),
             )
-        else:
-            return
         if level > logging.DEBUG or client.address == TEST_CLIENT:
             self.hear(event)
 

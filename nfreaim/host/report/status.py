@@ -77,10 +77,10 @@ def of_daemon(
 
 def of_kernel() -> Document:
     """The part of the document that the kernel of this network namespace holds. Raises BackendError."""
-    from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+    from nfreaim.host.pinholes.chosen_firewall import kernel_firewall
 
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
-    firewall = IpsetFirewall(lambda: now)
+    firewall = kernel_firewall(lambda: now)
     return {
         "version": __version__,
         "running": False,
