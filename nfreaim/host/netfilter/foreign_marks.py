@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from nfreaim.host.netfilter.names import CHAIN
+from nfreaim.host.netfilter.names import CHAIN, is_our_table
 from nfreaim.marks import CONNMARK_BITS, CONNMARK_MASK, MARK_MASK, MOST, Marks, bits
 
 _NUMBER: Final = r"(0x[0-9a-f]+|\d+)"
@@ -116,7 +116,9 @@ class ForeignMarks:
         chains = {_name(item["chain"]): item["chain"] for item in items if "chain" in item}
         for item in items:
             rule = item.get("rule")
-            if rule and rule["family"] in {"ip", "inet"} and not rule["chain"].startswith(CHAIN):
+            if not rule or rule["family"] not in {"ip", "inet"}:
+                continue
+            if not rule["chain"].startswith(CHAIN) and not is_our_table(rule["family"], rule["table"]):
                 chain = chains.get((rule["family"], rule["table"], rule["chain"]), {})
                 self._native(rule, chain.get("hook"), chain.get("prio", 0))
         self._told_escapes()

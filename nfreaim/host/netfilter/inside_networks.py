@@ -22,7 +22,7 @@ from typing import Final
 
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.interfaces import existing
-from nfreaim.host.netfilter.ipset import NetworkSet
+from nfreaim.host.netfilter.kernel_sets import NetworkSet
 from nfreaim.host.netfilter.names import TEST_CLIENTS, TEST_LAN
 from nfreaim.host.netfilter.netlink import DUMP, REQUEST, ROUTE, Netlink, attribute, attributes, framed
 
@@ -102,6 +102,11 @@ class InsideNetworks:
     def filled(self) -> bool:
         """Whether the set has an entry, unless none was in it after the last look. Raises BackendError."""
         return not self._left or self._members.filled()
+
+    def again(self, now: float) -> None:
+        """Look at once, because the set may have been emptied. Raises nothing."""
+        self._next = now
+        self.tick(now)
 
     def tick(self, now: float) -> None:
         """Look, if it is time. Raises nothing."""

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import Followed
 from nfreaim.errors import BackendError
+from nfreaim.host.netfilter.kernel_sets import FlowEntry, is_edge_of
 from nfreaim.host.netfilter.names import COMMENT
 from nfreaim.host.netfilter.netlink import (
     ACKNOWLEDGE,
@@ -48,13 +49,6 @@ _ABSENT: Final = 4103  # IPSET_ERR_EXIST
 _RENEWED_AT_ONCE: Final = 64
 
 _KEPT_RENEWALS: Final = 4096  # requests of entries that are the same each time; 1 KiB each
-
-
-class FlowEntry(NamedTuple):
-    """A flow as a set of type hash:ip,port,ip holds it: without the server's port."""
-
-    client: Endpoint
-    server: str
 
 
 class PinEntry(NamedTuple):
@@ -152,43 +146,36 @@ class _Set:
 
 
 class FlowSet(_Set):
-    """A set of flows: client address, client port, server address."""
+    """See kernel_sets.FlowSet."""
 
     def add(self, flow: FlowId | FlowEntry) -> None:
-        """Add the flow until the set's time-out; a second call begins that anew. Raises BackendError."""
         self._change(_ADD, _flow(flow))
 
     def delete(self, flow: FlowId | FlowEntry) -> None:
-        """Undo ``add``; an absent entry is no error. Raises BackendError."""
         self._change(_DELETE, _flow(flow))
 
     def has(self, flow: FlowId | FlowEntry) -> bool:
-        """Whether the set has the flow; a set that does not exist has none. Raises BackendError."""
         code = self._request(_TEST, _flow(flow))
         if code not in (0, _ABSENT, errno.ENOENT):
             raise self._refused(code)
         return code == 0
 
     def entries(self) -> list[FlowEntry]:
-        """The entries of the set. Raises BackendError."""
         return [FlowEntry(_endpoint_in(entry), _address_in(entry[_IP2])) for entry in self._dump()]
 
 
 class FollowedSet(_Set):
-    """The set of followed servers: server, port, client; the comment names the protocol."""
+    """See kernel_sets.FollowedSet."""
 
     def add(self, followed: Followed, seconds: int) -> None:
-        """Add the server for so many seconds; a second call begins that anew. Raises BackendError."""
         seconds_left = attribute(_TIMEOUT | NETWORK_ORDER, struct.pack("!I", seconds))
         comment = attribute(_COMMENT, f"{COMMENT} {followed.protocol}".encode() + b"\0")
         self._change(_ADD, nest(_DATA, _followed(followed) + seconds_left + comment))
 
     def delete(self, followed: Followed) -> None:
-        """Undo ``add``; an absent entry is no error. Raises BackendError."""
         self._change(_DELETE, nest(_DATA, _followed(followed)))
 
     def entries(self) -> list[tuple[Followed, float]]:
-        """The followed servers in the set, and how many seconds each is left. Raises BackendError."""
         return [
             (
                 Followed(_endpoint_in(entry), _address_in(entry[_IP2]), _protocol_in(entry)),
@@ -200,27 +187,29 @@ class FollowedSet(_Set):
 
 
 class EndpointSet(_Set):
-    """A set of endpoints."""
+    """See kernel_sets.EndpointSet."""
 
     def add(self, endpoint: Endpoint) -> None:
-        """Add the endpoint until the set's time-out. Raises BackendError."""
         self._change(_ADD, nest(_DATA, _endpoint(endpoint)))
 
     def delete(self, endpoint: Endpoint) -> None:
-        """Undo ``add``; an absent entry is no error. Raises BackendError."""
         self._change(_DELETE, nest(_DATA, _endpoint(endpoint)))
 
     def entries(self) -> list[Endpoint]:
-        """The entries of the set. Raises BackendError."""
         return [_endpoint_in(entry) for entry in self._dump()]
 
 
 class PinSet(_Set):
     """The set of pinholes: outside address, port, network of the peer, two counters that hold our data."""
 
-    def add(self, entry: PinEntry) -> None:
-        """Add *entry*, in place of one of the same endpoint and network. Raises BackendError."""
-        self._change(_ADD, _whole_pin(entry))
+    def add(self, entries: Sequence[PinEntry]) -> None:
+        """Add *entries*, a few, by one system call, in place of those of the same endpoint and network.
+
+        Raises BackendError; some of them may have been added then.
+        """
+        codes = self._request_all([(_ADD, _whole_pin(entry)) for entry in entries])
+        if code := next(filter(None, codes), 0):
+            raise self._refused(code)
 
     def renew(self, entries: Sequence[PinEntry]) -> list[PinEntry]:
         """Add *entries* again, many by one system call. Returns those that the set did not have.
@@ -260,14 +249,12 @@ class PinSet(_Set):
 
 
 class NetworkSet(_Set):
-    """A set of networks."""
+    """See kernel_sets.NetworkSet."""
 
     def filled(self) -> bool:
-        """Whether the set has an entry. Raises BackendError."""
         return len(list(self._dump())) > 0
 
     def covers(self, address: str) -> bool:
-        """Whether *address* is in one of the networks. Raises BackendError."""
         data = nest(_DATA, _address(_IP, address))
         code = self._request(_TEST, data)
         if code not in (0, _ABSENT):
@@ -275,18 +262,15 @@ class NetworkSet(_Set):
         return code == 0
 
     def networks(self) -> set[IPv4Network]:
-        """The networks in the set. Raises BackendError."""
         return {
             IPv4Network((_address_in(entry[_IP]), entry[_CIDR][0] if _CIDR in entry else 32))
             for entry in self._dump()
         }
 
     def add(self, network: IPv4Network) -> None:
-        """Put *network* into the set; one that is there already is no error. Raises BackendError."""
         self._put(_ADD, network)
 
     def remove(self, network: IPv4Network) -> None:
-        """Take *network* out of the set; an absent one is no error. Raises BackendError."""
         self._put(_DELETE, network)
 
     def _put(self, command: int, network: IPv4Network) -> None:
@@ -296,25 +280,16 @@ class NetworkSet(_Set):
             raise self._refused(code)
 
     def is_edge(self, address: str) -> bool:
-        """Whether *address* is the own address of one of the networks, or its broadcast address.
-
-        Raises BackendError.
-        """
-        for network in self.networks():
-            ends = network.network_address, network.broadcast_address
-            if network.prefixlen < 31 and address in map(str, ends):
-                return True
-        return False
+        return is_edge_of(self.networks(), address)
 
 
 class SetPresence(_Set):
-    """Looks whether sets exist."""
+    """See kernel_sets.SetPresence."""
 
     def __init__(self) -> None:
         super().__init__("")
 
     def of(self, name: str) -> bool:
-        """Whether the set *name* exists. Raises BackendError."""
         self.name = name
         code = self._request(_HEADER, flags=REQUEST)
         if code not in (0, errno.ENOENT):

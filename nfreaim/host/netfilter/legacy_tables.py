@@ -2,7 +2,7 @@
 
 A look is cheap enough for every other second: the size of a table takes one system call, without the lock of
 iptables and without starting a program. Layouts: linux/netfilter_ipv4/ip_tables.h,
-linux/netfilter/x_tables.h, linux/netfilter/nf_tables.h.
+linux/netfilter/x_tables.h.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.names import CHAIN, COMMENT
-from nfreaim.host.netfilter.netlink import HEADERS_SIZE, REQUEST, Netlink, attributes, error_of, message
 
 TABLES: Final = ("raw", "mangle", "nat", "filter")
 
@@ -37,9 +36,6 @@ _ERROR: Final = b"ERROR"  # the target that begins a user-defined chain
 _FILLED: Final = ("nat",)
 _FORWARD: Final = f"{COMMENT} forward=".encode()
 _TRIES: Final = 3
-
-_GET_GENERATION: Final = 10 << 8 | 16  # subsystem of nf_tables, NFT_MSG_GETGEN
-_GENERATION_ID: Final = 1
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -87,14 +83,7 @@ class LegacyTables:
     def sizes(self) -> dict[str, bytes]:
         """For each table that exists, bytes that change when a rule is added or removed, and when a rule is
         replaced by one of another length or of a built-in chain. Raises BackendError."""
-        # Reading a table that does not exist would make it, and every packet would pass it from then on.
-        try:
-            names = _NAMES.read_text().split()
-        except FileNotFoundError:  # no legacy tables at all
-            return {}
-        except OSError as error:
-            raise BackendError(f"the legacy tables cannot be read: {error}") from error
-        return {name: self.info(name) for name in TABLES if name in names}
+        return {name: self.info(name) for name in _existing()}
 
     def ours(self) -> OurRules:
         """Our rules in the tables. Costs some microseconds per rule. Raises BackendError."""
@@ -109,7 +98,7 @@ class LegacyTables:
 
     def others(self, table: str) -> bytes:
         """A digest of other programs' rules in *table*; b"" if that does not exist. Raises BackendError."""
-        if table not in self.sizes():
+        if table not in _existing():
             return b""
         digest = blake2b()
         for rule in _table(*self._entries(table)).rules:
@@ -145,6 +134,20 @@ class LegacyTables:
             error = os.strerror(ctypes.get_errno())
             raise BackendError(f"the legacy tables cannot be read: {error}; is CAP_NET_ADMIN there?")
         return bytes(buffer)
+
+
+def _existing() -> list[str]:
+    """The tables that exist. Reading another one would make it, and every packet would pass it from then on.
+
+    Raises BackendError.
+    """
+    try:
+        names = _NAMES.read_text().split()
+    except FileNotFoundError:  # no legacy tables at all
+        return []
+    except OSError as error:
+        raise BackendError(f"the legacy tables cannot be read: {error}") from error
+    return [name for name in TABLES if name in names]
 
 
 class _Rule(NamedTuple):
@@ -229,19 +232,3 @@ def _entries(blob: bytes) -> Iterator[tuple[int, int, bytes, bytes, bytes]]:
         value = blob[at + target_at + _TARGET.size : at + size]
         yield at, at + size, addresses + blob[at + _ENTRY.size : at + target_at], name.rstrip(b"\0"), value
         at += size
-
-
-def generation() -> int | None:
-    """The kernel's generation number of the nft rules, which every change of them changes; None: no nft."""
-    try:
-        netlink = Netlink()
-        try:
-            answer = netlink.ask(message(_GET_GENERATION, REQUEST, family=socket.AF_UNSPEC))
-        finally:
-            netlink.close()
-    except OSError:
-        return None
-    if error_of(answer) is not None:
-        return None
-    found = dict(attributes(answer[HEADERS_SIZE:])).get(_GENERATION_ID, b"")
-    return int.from_bytes(found, "big") if len(found) == 4 else None

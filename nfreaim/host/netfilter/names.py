@@ -63,7 +63,41 @@ SHUT_SET: Final = "nfreaim_shut"
 LOCAL_SET: Final = "nfreaim_local"
 """Flows of clients on this router that are served. The rules fill it."""
 
+NFT_TABLE: Final = "nfreaim"
+"""Of nftables, family ip: everything of ours where that is the back end. Its sets have the names above."""
+
+OUR_TABLES: Final = (NFT_TABLE, f"{NFT_TABLE}_")
+"""Tables of nftables, family ip, that are ours have the first name, or one that begins with the second."""
+
+ANY_SET: Final = "nfreaim_any"
+"""Of NFT_TABLE: pinholes that admit every peer; those in PIN_SET are for the peers that it names."""
+
+PEER_SET: Final = "nfreaim_peer"
+OPEN_SET: Final = "nfreaim_open"
+"""Of NFT_TABLE: the keys of PIN_SET and ANY_SET as sets, because before Linux 6.4 no rule can ask whether a
+map has a key."""
+
+VERIFY_SET: Final = "nfreaim_verify"
+"""Of NFT_TABLE: outside endpoints of pinholes where the first bytes of connections have to be verified."""
+
+FORWARD_SET: Final = "nfreaim_forward"
+"""Of NFT_TABLE: ports of the configuration's forwards, and the host that each leads to."""
+
 SETS: Final = (LAN_SET, OFFLOAD_SET, SKEW_SET, SERVER_SET, PIN_SET, KNOWN_SET, SHUT_SET, LOCAL_SET)
+
+GUARD_TABLE: Final = "nfreaim_guard"
+"""The name of each process's table of nftables that guards its skewed flows begins so; its number follows."""
+
+LAN_INTERFACES: Final = "lan"
+WAN_INTERFACES: Final = "wan"
+"""Of NFT_TABLE: sets of interfaces."""
+
+
+def is_our_table(family: str, name: str) -> bool:
+    """Whether this table of nftables is ours."""
+    whole, beginning = OUR_TABLES
+    return family == "ip" and (name == whole or name.startswith(beginning))
+
 
 OFFLOAD_TIMEOUT_S: Final = 3600
 KNOWN_TIMEOUT_S: Final = 7200
@@ -86,6 +120,10 @@ FLOWTABLE_HELPER: Final = "nfreaim"
 
 OWN_GROUP: Final = 28262
 """The group of the sockets that send the daemon's own packets."""
+
+OWN_PRIORITY: Final = 0x6E660000
+"""The priority (SO_PRIORITY) of the same sockets, by which NFT_TABLE tells them: nft does not look at the
+further groups of a process. No class of traffic control has this number, and its band is the usual one."""
 
 TEST_LAN: Final = "nfrtest-lan"
 """The inside interface of a self-test; it exists only as long as that runs."""

@@ -8,6 +8,7 @@ asks it.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -29,10 +30,13 @@ NETWORK_ORDER: Final = 0x4000
 _KIND: Final = 0x3FFF
 
 _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence number, port
-_FAMILY: Final = struct.Struct("=BBH")  # struct nfgenmsg: address family, version, resource
+# struct nfgenmsg: address family, version, resource; of a batch the resource is the subsystem
+_FAMILY: Final = struct.Struct("!BBH")
 _ATTRIBUTE: Final = struct.Struct("=HH")  # length, type
 _ERROR, _DONE = 2, 3  # message types
 _FLAGS_AT, _SEQUENCE_AT = 6, 8
+_BATCH_BEGIN, _BATCH_END = 16, 17  # NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END
+_INTERRUPTED: Final = 0x10  # NLM_F_DUMP_INTR
 
 HEADERS_SIZE: Final = _HEADER.size + _FAMILY.size
 """Bytes of a netfilter message before its attributes."""
@@ -43,6 +47,10 @@ class KernelRefusedError(OSError):
 
     def __init__(self, code: int) -> None:
         super().__init__(code, os.strerror(code))
+
+
+class DumpInterruptedError(OSError):
+    """What was dumped changed meanwhile, so the answer may lack or repeat entries."""
 
 
 class Netlink:
@@ -86,28 +94,60 @@ class Netlink:
                 codes[last] = error_of(answer) or 0
         return list(codes.values())
 
+    def transact(self, subsystem: int, questions: Sequence[bytearray]) -> list[int]:
+        """Send *questions*, messages to a *subsystem* that changes all or nothing, as one transaction.
+
+        Returns the error number of each, or 0; only if all are 0, the kernel has made the changes. All
+        errors wait in the socket's buffer, so at most some hundreds. Raises OSError, also if the kernel
+        refuses the transaction as a whole.
+        """
+        begin = framed(_BATCH_BEGIN, REQUEST, _FAMILY.pack(socket.AF_UNSPEC, 0, subsystem))
+        end = framed(_BATCH_END, REQUEST, _FAMILY.pack(socket.AF_UNSPEC, 0, subsystem))
+        whole = self._number(begin)
+        codes = {self._number(question): 0 for question in questions}
+        flags = struct.unpack_from("=H", questions[-1], _FLAGS_AT)[0]
+        struct.pack_into("=H", questions[-1], _FLAGS_AT, flags | ACKNOWLEDGE)
+        last = next(reversed(codes))
+        self._number(end)
+        self._socket.send(b"".join((begin, *questions, end)))
+        while True:
+            answer = self._socket.recv(65536)
+            number, code = _HEADER.unpack_from(answer)[3], error_of(answer) or 0
+            if number == whole and code:
+                raise KernelRefusedError(code)
+            if number in codes:
+                codes[number] = code
+            if number == last:
+                return list(codes.values())
+
     def set_option(self, level: int, option: int) -> None:
         """Switch a socket option on. Raises OSError."""
         self._socket.setsockopt(level, option, 1)
 
-    def dump(self, question: bytearray) -> Iterator[bytes]:
+    def dump(self, question: bytearray, whole: bool = False) -> Iterator[bytes]:
         """The attributes of each netfilter message that answers *question*, a request for a dump.
 
+        whole  raise DumpInterruptedError if a change in the kernel came in between
+
         Raises OSError.
         """
-        return (body[_FAMILY.size :] for body in self.bodies(question))
+        return (body[_FAMILY.size :] for body in self.bodies(question, whole))
 
-    def bodies(self, question: bytearray) -> Iterator[bytes]:
+    def bodies(self, question: bytearray, whole: bool = False) -> Iterator[bytes]:
         """What stands behind the header of each message that answers *question*, a request for a dump.
 
-        Raises OSError.
+        *whole* and errors as in ``dump``.
         """
         sequence = self._send(question)
+        interrupted = False
         while True:
-            for kind, number, body in _messages(self._socket.recv(65536)):
+            for kind, flags, number, body in messages(self._socket.recv(65536)):
                 if number != sequence:
                     continue
+                interrupted |= bool(flags & _INTERRUPTED)
                 if kind == _DONE:
+                    if whole and interrupted:
+                        raise DumpInterruptedError(errno.EINTR, "it changed while it was read")
                     return
                 if kind == _ERROR:
                     raise KernelRefusedError(-int(struct.unpack_from("=i", body)[0]))
@@ -166,10 +206,10 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += max(_ATTRIBUTE.size, length + 3 & ~3)
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(type, sequence number, body) of each message in *data*."""
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence number, body) of each message in *data*."""
     at = 0
     while at + _HEADER.size <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, at)
-        yield kind, sequence, data[at + _HEADER.size : at + length]
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+        yield kind, flags, sequence, data[at + _HEADER.size : at + length]
         at += max(_HEADER.size, length + 3 & ~3)

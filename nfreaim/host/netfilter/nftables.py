@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
-from nfreaim.host.netfilter.names import CHAIN
+from nfreaim.host.netfilter.names import CHAIN, is_our_table
 from nfreaim.marks import DEFAULT, Marks
 
 Object = dict[str, Any]
@@ -52,7 +52,7 @@ class Obstacle:
 
 
 class Ruleset:
-    """The objects of one `nft -j list ruleset` document. *marks* are those of our rules.
+    """The objects of one `nft -j list ruleset` document, our tables left out. *marks* are those of our rules.
 
     Raises ValueError if the document has another form.
     """
@@ -62,8 +62,10 @@ class Ruleset:
         objects = document.get("nftables") if isinstance(document, dict) else None
         if not isinstance(objects, list):
             raise ValueError("not the output of nft -j list ruleset")
-        self._chains = [item["chain"] for item in objects if "chain" in item]
-        self._rules = [item["rule"] for item in objects if "rule" in item]
+        self._chains, self._rules = (
+            [one[what] for one in objects if what in one and not _is_ours(one[what])]
+            for what in ("chain", "rule")
+        )
         self._tables = [item["table"] for item in objects if "table" in item]
 
     def is_owned(self, family: str, name: str) -> bool:
@@ -186,6 +188,10 @@ class Ruleset:
                 if self._may_drop(chain, rule["expr"], seen | {target}):
                     return True
         return False
+
+
+def _is_ours(item: Object) -> bool:
+    return is_our_table(item["family"], item["table"])
 
 
 def _verdicts(expressions: Iterable[Object], skipped: Collection[str] = ()) -> Iterator[tuple[str, object]]:

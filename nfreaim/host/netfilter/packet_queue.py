@@ -252,8 +252,12 @@ class PacketQueue:
         verdict: Verdict = DROP
         try:
             verdict = gate.process(packet.get_payload(), now)
+            if verdict is ACCEPT and now < self._until:
+                packet.accept()
+                return
         except Exception:
             log.exception("a packet failed in the peer gate and is dropped")
+            verdict = DROP
         self._finish_turn([(packet, verdict)], now)
 
     def _finish_turn(self, verdicts: Verdicts, now: float) -> None:

@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 from nfreaim.core.address import FlowId
 from nfreaim.core.backend import Followed
-from nfreaim.host.netfilter.ipset import FlowSet, FollowedSet
+from nfreaim.host.netfilter.firewall_kind import KernelSets
 from nfreaim.host.netfilter.names import KNOWN_SET, OFFLOAD_SET, SERVER_SET, SERVER_TIMEOUT_S
 
 
 class LinuxQueueControl:
     """core.backend.QueueControl. It remembers the entries of followed servers, to put them back."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], sets: KernelSets) -> None:
         self._clock = clock
-        self._offloaded = FlowSet(OFFLOAD_SET)
-        self._known = FlowSet(KNOWN_SET)
-        self._servers = FollowedSet(SERVER_SET)
+        self._offloaded = sets.flows(OFFLOAD_SET)
+        self._known = sets.flows(KNOWN_SET)
+        self._servers = sets.followed(SERVER_SET)
         self._entries: dict[Followed, float] = {}  # when each ends
 
     def close(self) -> None:
