@@ -10,7 +10,8 @@ from typing import Final
 from nfreaim.core.address import Endpoint
 from nfreaim.errors import BackendError
 from nfreaim.host.home.forward_rules import OperatorForward, ruleset_forwards, saved_forwards
-from nfreaim.host.netfilter.legacy_tables import LegacyTables, generation
+from nfreaim.host.netfilter.legacy_tables import LegacyTables
+from nfreaim.host.netfilter.nft_generation import generation
 from nfreaim.host.rules.background import BackgroundPrograms
 
 _TIMEOUT_S: Final = 5.0

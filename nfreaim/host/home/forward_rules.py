@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from nfreaim.core.address import Endpoint
+from nfreaim.host.netfilter.names import is_our_table
 
 _ON_REQUEST: Final = re.compile(r"upnp|nat-?pmp|\bpcp", re.IGNORECASE)
 _TO: Final = re.compile(r"([0-9]+(?:\.[0-9]+){3})(?::([0-9]+))?")
@@ -74,7 +75,7 @@ def _saved_rule(words: list[str]) -> Iterator[OperatorForward]:
 
 
 def ruleset_forwards(document: object) -> Iterator[OperatorForward]:
-    """The forwards in an `nft -j list ruleset` document, but those that iptables-nft made."""
+    """The forwards in an `nft -j list ruleset` document, but those that iptables-nft made, and ours."""
     objects = document.get("nftables", []) if isinstance(document, dict) else []
     lists = {
         (one["family"], one["table"], f"@{one['name']}"): one.get("elem", [])
@@ -84,7 +85,9 @@ def ruleset_forwards(document: object) -> Iterator[OperatorForward]:
     }
     for item in objects:
         rule = item.get("rule")
-        if rule is None or _ON_REQUEST.search(f"{rule['table']} {rule['chain']} {rule.get('comment', '')}"):
+        if rule is None or is_our_table(rule["family"], rule["table"]):
+            continue
+        if _ON_REQUEST.search(f"{rule['table']} {rule['chain']} {rule.get('comment', '')}"):
             continue
         where = rule["family"], rule["table"]
         named = {name: found for (*place, name), found in lists.items() if tuple(place) == where}

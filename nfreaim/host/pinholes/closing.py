@@ -1,4 +1,4 @@
-"""ClosingFirewall: an IpsetFirewall that ends incomplete connections through a pinhole when it is closed.
+"""ClosingFirewall: a firewall that ends incomplete connections through a pinhole when it is closed.
 
 The rules already drop every packet of an incomplete connection whose pinhole is closed, or admits another
 peer only. But its entry in connection tracking lives on for two minutes and names the inside endpoint, so it
@@ -15,33 +15,42 @@ from nfreaim.core.address import Endpoint
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
+from nfreaim.host.netfilter.kernel_sets import EndpointSet
 from nfreaim.host.netfilter.unfinished import UnfinishedConnections
-from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+from nfreaim.host.pinholes.kernel_firewall import KernelFirewall
 from nfreaim.host.pinholes.shut_ports import ShutPorts
 from nfreaim.marks import Marks
 
 log = logging.getLogger("nfreaim")
 
 
-class ClosingFirewall(IpsetFirewall):
-    """See core.firewall.pinhole.Firewall.
+class ClosingFirewall:
+    """See core.firewall.pinhole.Firewall; what is not said here is as KernelFirewall says.
 
+    firewall   has the pinholes in the kernel, and is closed with this one
+    shut_set   has the ports of pinholes that were closed
     closed     called with the inside endpoint of each pinhole that was closed
     quiet_end  whether late peers of a protocol's service get no answer (see core.helper.Service)
     """
 
     def __init__(
         self,
+        firewall: KernelFirewall,
+        shut_set: EndpointSet,
         clock: Callable[[], float],
         marks: Marks,
         closed: Callable[[Endpoint], None],
         quiet_end: Callable[[str, str], bool],
     ) -> None:
-        super().__init__(clock, marks)
+        self._firewall = firewall
+        self.foreign, self.foreign_marks = firewall.foreign, firewall.foreign_marks
+        self.list, self.renew, self.left = firewall.list, firewall.renew, firewall.left
+        self.prepare, self.forwarded, self.behind = firewall.prepare, firewall.forwarded, firewall.behind
+        self.forwards, self.clear = firewall.forwards, firewall.clear
         self._closed = closed
         self._quiet_end = quiet_end
         self._forwards: Sequence[Forward] = ()
-        self._shut = ShutPorts(self._answers, clock)
+        self._shut = ShutPorts(self._answers, clock, shut_set)
         self._unfinished = UnfinishedConnections(marks)
         # The outside endpoints of pinholes that were closed or narrowed since: who may still connect there.
         self._left: dict[Endpoint, frozenset[str]] = {}
@@ -49,12 +58,13 @@ class ClosingFirewall(IpsetFirewall):
         self._troubled = False
 
     def close_sockets(self) -> None:
-        super().close_sockets()
+        """Close the sockets."""
+        self._firewall.close_sockets()
         self._unfinished.close()
         self._shut.close()
 
     def open(self, pinhole: Pinhole, earlier: Pinhole | None) -> None:
-        super().open(pinhole, earlier)
+        self._firewall.open(pinhole, earlier)
         self._shut.opened(pinhole.outside)
         if earlier is not None and pinhole.peers and set(pinhole.peers) != set(earlier.peers):
             self._left[pinhole.outside] = frozenset(pinhole.peers)
@@ -62,7 +72,7 @@ class ClosingFirewall(IpsetFirewall):
             self._left.pop(pinhole.outside, None)
 
     def close(self, pinhole: Pinhole) -> None:
-        super().close(pinhole)
+        self._firewall.close(pinhole)
         self._left[pinhole.outside] = frozenset()
         if self._quiet_end(pinhole.protocol, pinhole.service):
             self._shut.shut(pinhole.outside)
@@ -72,21 +82,16 @@ class ClosingFirewall(IpsetFirewall):
             log.exception("what waited for a closed pinhole could not be told")
 
     def set_forwards(self, forwards: Sequence[Forward]) -> None:
-        super().set_forwards(forwards)
+        self._firewall.set_forwards(forwards)
         self._forwards = forwards
-
-    def behind(self, outside: Endpoint) -> Endpoint | None:
-        """The inside endpoint that the pinhole at *outside* leads to."""
-        found = self._destination_of.get(outside)
-        return None if found is None else Endpoint(found.address, found.port or outside.port)
 
     def busy(self, outside: Endpoint) -> bool:
         if outside in self._left:
             self._sweep()
-        return outside in self._left or super().busy(outside)
+        return outside in self._left or self._firewall.busy(outside)
 
     def upkeep(self) -> None:
-        super().upkeep()
+        self._firewall.upkeep()
         self._shut.upkeep()
         if self._left or self._all:
             self._sweep()
@@ -95,7 +100,7 @@ class ClosingFirewall(IpsetFirewall):
         """Whether new connections to *outside* are, or may be, somebody's, without a pinhole there."""
         if any(outside.port in one.ports for one in self._forwards):
             return True
-        return super().busy(outside) or self.foreign.may_take(outside)
+        return self._firewall.busy(outside) or self.foreign.may_take(outside)
 
     def _sweep(self) -> None:
         """Delete the entries of incomplete connections that are not admitted any more."""

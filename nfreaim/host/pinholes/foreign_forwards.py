@@ -17,11 +17,13 @@ from typing import Final, NamedTuple
 from nfreaim.core.address import Endpoint
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.interfaces import is_named
-from nfreaim.host.netfilter.legacy_tables import LegacyTables, generation
-from nfreaim.host.netfilter.names import COMMENT
+from nfreaim.host.netfilter.legacy_tables import LegacyTables
+from nfreaim.host.netfilter.names import COMMENT, is_our_table
+from nfreaim.host.netfilter.nft_generation import generation
 from nfreaim.host.rules.background import BackgroundPrograms
 
-_PROGRAMS: Final = (("iptables-legacy-save", "-t", "nat"), ("nft", "list", "ruleset"))
+_LEGACY: Final = ("iptables-legacy-save", "-t", "nat")
+_NATIVE: Final = ("nft", "list", "ruleset")
 _TIMEOUT_S: Final = 5.0
 _TRANSLATES: Final = re.compile(r"\b(DNAT|REDIRECT|dnat|redirect)\b")
 # --dport 80, --dport 80:90, --dports 80,443,8000:8100; nft says dport 80, dport 80-90, dport { 80, 443 }
@@ -30,6 +32,7 @@ _PORTS: Final = re.compile(rf"\bdports? (?:\{{ )?({_RANGE}(?:, ?{_RANGE})*)")
 # What programs write there may be a LAN host's words (the description of a UPnP mapping).
 _COMMENT: Final = re.compile(r'(?:-m comment --)?\bcomment "((?:[^"\\]|\\.)*)"')
 _OWN: Final = f"{COMMENT} "
+_TABLE: Final = re.compile(r"table (\S+) (\S+) \{")
 # Other transports than TCP. miniupnpd compares the protocol's byte in the IPv4 header, which nft prints raw.
 _OTHER: Final = re.compile(
     r"-p (?:udp|sctp|dccp)\b|\b(?:udp|sctp|dccp) dport\b|\b(?:l4proto|ip protocol) (?:udp|17)\b"
@@ -75,14 +78,27 @@ class ForeignForward(NamedTuple):
 
 
 def foreign_forwards() -> list[ForeignForward]:
-    """What other rules forward; takes some milliseconds. An unreadable ruleset counts as empty."""
-    return [found for program in _PROGRAMS for found in forwarded(_output(program))]
+    """What other rules forward; takes some milliseconds. An unreadable ruleset counts as empty.
+
+    Raises BackendError if it cannot be told which rules there are.
+    """
+    tables = LegacyTables()
+    try:
+        legacy = "nat" in tables.sizes()
+    finally:
+        tables.close()
+    return [found for program in _programs(legacy) for found in forwarded(_output(program))]
 
 
 def forwarded(rules: str) -> list[ForeignForward]:
     """The forwards of TCP ports among *rules*, one rule per line, without our own rules."""
     found = []
+    ours = False
     for line in rules.splitlines():
+        if table := _TABLE.match(line):
+            ours = is_our_table(table[1], table[2])
+        if ours:
+            continue
         comment = _COMMENT.search(line)
         if comment is not None and comment[1].startswith(_OWN):
             continue
@@ -139,7 +155,7 @@ class ForeignForwards:
             version = self._version()
             if version != self._read or now >= self._read_at:
                 self._begun, self._found = version, []
-                self._programs.start(_PROGRAMS, _TIMEOUT_S)
+                self._programs.start(_programs(bool(version[0])), _TIMEOUT_S)
         told, self._told = self._told, True
         return not told
 
@@ -184,6 +200,11 @@ class ForeignForwards:
             raise
         if not self._programs and self._begun != _UNREAD:
             self._know(self._begun, self._found)
+
+
+def _programs(legacy: bool) -> list[tuple[str, ...]]:
+    """Those that read the rules. The first makes the table that it reads, if that is not there."""
+    return [_LEGACY, _NATIVE] if legacy else [_NATIVE]
 
 
 def _marked(some: Iterable[range]) -> bytes:

@@ -2,46 +2,31 @@
 
 Opening, closing or narrowing a pinhole changes the set, which takes a few microseconds however many pinholes
 are open. Only the first pinhole of a destination replaces the nat table. The order is always: rule of the
-destination, set entry, verdict. An entry holds the whole pinhole with its deadline, so that a restarted
-daemon reads it back. Its time-out is short, and renewed while the daemon lives (host.pinholes.leases).
+destination, set entry, verdict.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import math
-import re
-import socket
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from typing import Final
 
-from nfreaim.core.address import Endpoint, FlowId
+from nfreaim.core.address import Endpoint
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.ipset import PinEntry, PinSet, pin_data, pin_destination
 from nfreaim.host.netfilter.iptables import NatTable
-from nfreaim.host.netfilter.names import COMMENT, PIN_SET
-from nfreaim.host.pinholes.foreign_forwards import ForeignForwards
-from nfreaim.host.pinholes.leases import LEASE_S, Leases
-from nfreaim.host.pinholes.mark_watch import MarkWatch
+from nfreaim.host.netfilter.names import PIN_SET
+from nfreaim.host.pinholes import pin_record
+from nfreaim.host.pinholes.kernel_firewall import KernelFirewall, end_in, joined
 from nfreaim.marks import DEFAULT, Marks
-from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
 log = logging.getLogger("nfreaim")
 
-# The words stay, because entries of earlier installations are in running kernels. Installations that knew one
-# protocol named none.
-_PINHOLE_COMMENT: Final = re.compile(
-    rf"{COMMENT} in=(?P<in>\S+) flow=(?P<client>\S+)>(?P<server>\S+) for=(?P<service>\S+)"
-    r" cookie=(?P<agreement>[0-9a-f]*) until=(?P<until>\S+) since=(?P<since>\S+)(?: proto=(?P<protocol>\S+))?"
-    r"(?: unverified=(?P<unverified>\S+))?(?: told=(?P<told>\S+))?"
-)
 _EVERYBODY: Final = (("0.0.0.0", 1), ("128.0.0.0", 1))  # a set of the kernel cannot hold a /0
 
 # At most this many rules in a bucket: about the root of the most destinations, because a new connection
@@ -53,30 +38,20 @@ _MOST_IDLE: Final = 1024  # at most as many unused destinations keep their rules
 _BATCH: Final = 16  # at most as many rules removed at once; each takes milliseconds in a large table
 
 
-class IpsetFirewall:
-    """core.firewall.pinhole.Firewall. *clock* is the clock of the deadlines, *marks* are the rules'.
-
-    foreign        what other rules forward: no pinhole is opened on these ports
-    foreign_marks  what other rules do to connmarks: no pinhole is opened that cannot work
-    """
+class IpsetFirewall(KernelFirewall):
+    """See KernelFirewall."""
 
     def __init__(self, clock: Callable[[], float], marks: Marks = DEFAULT) -> None:
-        self.foreign = ForeignForwards(clock)
-        self.foreign_marks = MarkWatch(clock, marks)
-        self._clock = clock
+        super().__init__(clock, marks)
         self._set = PinSet(PIN_SET)
         self._nat = NatTable(marks)
         self._destinations = _Destinations(self._nat, clock)
         self._destination_of: dict[Endpoint, Endpoint] = {}
-        self._leases = Leases()
-        self._troubled = False
 
     def close_sockets(self) -> None:
-        """Close the sockets."""
+        super().close_sockets()
         self._set.close()
         self._nat.close()
-        self.foreign.close()
-        self.foreign_marks.close()
 
     # --- core.firewall.pinhole.Firewall ---
 
@@ -89,8 +64,7 @@ class IpsetFirewall:
         old = [] if earlier is None else self._entries(earlier, now, data)
         kept = {entry.network for entry in wanted}
         try:
-            for entry in wanted:
-                self._set.add(entry)
+            self._set.add(wanted)
             for entry in old:
                 if entry.network not in kept:
                     self._set.delete(entry)
@@ -98,8 +72,8 @@ class IpsetFirewall:
             with suppress(BackendError):
                 for entry in wanted:
                     self._set.delete(entry)
-                for entry in old:
-                    self._set.add(entry)
+                if old:
+                    self._set.add(old)
             raise
         self._leases.written(pinhole, now)
         self._use(pinhole.outside, destination)
@@ -113,60 +87,16 @@ class IpsetFirewall:
             self._destinations.release(destination)
 
     def list(self) -> list[Pinhole]:
-        found: dict[Endpoint, Pinhole] = {}
+        found: list[Pinhole] = []
         for entry in self._set.entries():
-            pinhole = _parse(entry)
-            if pinhole is None:
-                continue
-            other = found.get(entry.outside)
-            if other is not None:
-                both = other.peers and pinhole.peers  # a pinhole for everybody has two entries
-                pinhole = replace(
-                    pinhole, peers=tuple(sorted({*other.peers, *pinhole.peers})) if both else ()
-                )
-            found[entry.outside] = pinhole
-            destination, bucket = pin_destination(entry.data)
-            self._destinations.found(destination, bucket)
-            self._use(entry.outside, destination)
-        return [*found.values()]
-
-    def left(self) -> Sequence[Pinhole]:
-        """What ``list`` returns, with the deadlines that hold if no daemon renews the entries."""
-        ends = {it.outside: self._clock() + (it.seconds or math.inf) for it in self._set.entries()}
-        return [
-            replace(pinhole, deadline=min(pinhole.deadline, ends.get(pinhole.outside, 0.0)))
-            for pinhole in self.list()
-        ]
-
-    def renew(self, pinholes: Sequence[Pinhole]) -> Sequence[Pinhole]:
-        now = self._clock()
-        due = self._leases.due(pinholes, now)
-        entries = [entry for pinhole in due for entry in self._entries(pinhole, now, self._data(pinhole))]
-        try:
-            absent = {entry.outside for entry in self._set.renew(entries)}
-        except BackendError as error:
-            level = logging.DEBUG if self._troubled else logging.WARNING
-            log.log(level, "pinholes cannot be renewed, and end in %d s: %s", LEASE_S, error)
-            self._troubled = True
-            raise
-        self._troubled = False
-        lapsed = {pinhole.outside for pinhole in due if self._leases.lapsed(pinhole, now)} & absent
-        for pinhole in due:
-            self._leases.written(pinhole, now)
-        if lapsed:
-            log.warning(
-                "%d pinholes were closed for a while, because the daemon had no time to renew them for %d s;"
-                " they are open again",
-                len(lapsed),
-                LEASE_S,
-            )
-        return [pinhole for pinhole in due if pinhole.outside in absent - lapsed]
-
-    def busy(self, outside: Endpoint) -> bool:
-        return self.foreign.has(outside.port) or _taken(outside)
-
-    def forwarded(self, outside: Endpoint) -> bool:
-        return self.foreign.has(outside.port)
+            peer = entry.network if entry.length == 32 else ""  # a pinhole for everybody has two entries
+            pinhole = pin_record.read(entry.comment, entry.outside, peer, entry.verify)
+            if pinhole is not None:
+                found.append(pinhole)
+                destination, bucket = pin_destination(entry.data)
+                self._destinations.found(destination, bucket)
+                self._use(entry.outside, destination)
+        return joined(found)
 
     def prepare(self, host: str) -> None:
         self._destinations.prepare(Endpoint(host, 0))
@@ -176,12 +106,14 @@ class IpsetFirewall:
 
     # --- start and stop ---
 
+    def behind(self, outside: Endpoint) -> Endpoint | None:
+        found = self._destination_of.get(outside)
+        return None if found is None else Endpoint(found.address, found.port or outside.port)
+
     def set_forwards(self, forwards: Sequence[Forward]) -> None:
-        """Make *forwards* the forwards in the kernel (see NatTable.set_forwards). Raises BackendError."""
         self._nat.set_forwards(forwards)
 
     def forwards(self) -> Sequence[Forward]:
-        """The forwards in the kernel. Raises BackendError."""
         return self._nat.forwards()
 
     def clear(self) -> None:
@@ -191,6 +123,16 @@ class IpsetFirewall:
         """
         self._nat.set_forwards(())
         self._nat.clear()
+
+    # --- KernelFirewall ---
+
+    def _write_again(self, due: Sequence[Pinhole], now: float) -> set[Endpoint]:
+        entries = [entry for pinhole in due for entry in self._entries(pinhole, now, self._data(pinhole))]
+        return {entry.outside for entry in self._set.renew(entries)}
+
+    def _ends(self) -> Mapping[Endpoint, float]:
+        now = self._clock()
+        return {it.outside: end_in(it.seconds, now) for it in self._set.entries()}
 
     def _use(self, outside: Endpoint, destination: Endpoint) -> None:
         if outside not in self._destination_of:  # a pinhole never changes its inside endpoint
@@ -206,15 +148,7 @@ class IpsetFirewall:
         """The pinhole's entries, as they are written now: one for each peer, or two for everybody."""
         seconds = self._leases.seconds(pinhole, now)
         networks = [(peer, 32) for peer in pinhole.peers] or _EVERYBODY
-        comment = (
-            f"{COMMENT} in={pinhole.inside} flow={pinhole.flow.client}>{pinhole.flow.server}"
-            f" for={pinhole.service} cookie={pinhole.agreement.hex()} until={pinhole.deadline:.3f}"
-            f" since={pinhole.since:.3f} proto={pinhole.protocol}"
-        )
-        if pinhole.unverified:
-            comment += f" unverified={pinhole.unverified}"
-        if pinhole.told is not None:
-            comment += f" told={pinhole.told}"
+        comment = pin_record.written(pinhole, with_inside=True)
         return [
             PinEntry(pinhole.outside, network, length, seconds, data, verify=pinhole.verify, comment=comment)
             for network, length in networks
@@ -324,44 +258,3 @@ def _destination(pinhole: Pinhole) -> Endpoint:
     """
     address, port = pinhole.inside
     return Endpoint(address, 0 if port == pinhole.outside.port else port)
-
-
-def _parse(entry: PinEntry) -> Pinhole | None:
-    found = _PINHOLE_COMMENT.fullmatch(entry.comment)
-    if found is None:
-        return None
-    try:
-        return Pinhole(
-            inside=_endpoint(found["in"]),
-            outside=entry.outside,
-            flow=FlowId(_endpoint(found["client"]), _endpoint(found["server"])),
-            agreement=bytes.fromhex(found["agreement"]),
-            service=found["service"],
-            deadline=float(found["until"]),
-            peers=(entry.network,) if entry.length == 32 else (),
-            since=float(found["since"]),
-            verify=entry.verify,
-            protocol=found["protocol"] or DEFAULT_PROTOCOL,
-            unverified=found["unverified"] or "",
-            told=_endpoint(found["told"]) if found["told"] else None,
-        )
-    except ValueError:
-        return None
-
-
-def _endpoint(text: str) -> Endpoint:
-    address, _, port = text.rpartition(":")
-    return Endpoint(socket.inet_ntoa(socket.inet_pton(socket.AF_INET, address)), int(port))
-
-
-def _taken(outside: Endpoint) -> bool:
-    """Whether a socket of the router's own has the port, on this address or on all.
-
-    An attempt to bind shows it: reading /proc/net/tcp takes milliseconds, however few sockets there are.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(outside)
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False

@@ -13,7 +13,8 @@ from typing import Final
 
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.foreign_marks import ForeignMarks
-from nfreaim.host.netfilter.legacy_tables import LegacyTables, generation
+from nfreaim.host.netfilter.legacy_tables import LegacyTables
+from nfreaim.host.netfilter.nft_generation import generation
 from nfreaim.host.rules.background import BackgroundPrograms
 from nfreaim.marks import Marks
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from nfreaim.core.address import Endpoint
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.ipset import EndpointSet
-from nfreaim.host.netfilter.names import MOST_SHUT, SHUT_SET, SHUT_TIMEOUT_S
+from nfreaim.host.netfilter.kernel_sets import EndpointSet
+from nfreaim.host.netfilter.names import MOST_SHUT, SHUT_TIMEOUT_S
 
 log = logging.getLogger("nfreaim")
 
@@ -23,12 +23,17 @@ _LOOKED_AT: Final = 64
 
 
 class ShutPorts:
-    """The ports; *busy* tells whether something else on the router answers there, *clock* the time."""
+    """The ports. *busy* tells whether something else on the router answers there, *clock* the time.
 
-    def __init__(self, busy: Callable[[Endpoint], bool], clock: Callable[[], float]) -> None:
+    shut_set  has them in the kernel
+    """
+
+    def __init__(
+        self, busy: Callable[[Endpoint], bool], clock: Callable[[], float], shut_set: EndpointSet
+    ) -> None:
         self._busy = busy
         self._clock = clock
-        self._set = EndpointSet(SHUT_SET)
+        self._set = shut_set
         self._until: dict[Endpoint, float] = {}
         self._troubled = False
 

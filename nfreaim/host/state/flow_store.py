@@ -15,8 +15,7 @@ from nfreaim.core.backend import Record
 from nfreaim.core.records import is_skewed
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.conntrack import LinuxConntrack
-from nfreaim.host.netfilter.ipset import FlowEntry, FlowSet
-from nfreaim.host.netfilter.names import SKEW_SET
+from nfreaim.host.netfilter.kernel_sets import FlowEntry, FlowSet
 from nfreaim.host.state.state_files import Positions, StateDirectory
 from nfreaim.old_spellings import migrate_record
 
@@ -26,17 +25,18 @@ log = logging.getLogger("nfreaim")
 class LinuxFlowStore:
     """core.backend.FlowStore.
 
+    skewed     the set
     alone      every flow in the set is this process's
     protected  the skewed flows, by key; the value says whether both ends had finished when connection
                tracking was asked last
     """
 
-    def __init__(self, directory: StateDirectory, alone: bool = True) -> None:
+    def __init__(self, directory: StateDirectory, skewed: FlowSet, alone: bool = True) -> None:
         self.protected: dict[bytes, bool] = {}
         self._directory = directory
         self._alone = alone
         self._positions = Positions(directory)
-        self._skewed = FlowSet(SKEW_SET)
+        self._skewed = skewed
 
     def close(self) -> None:
         """Close socket and file, and remove the directory if no flow waits in it."""
@@ -183,8 +183,6 @@ class LinuxFlowStore:
         Offloaded flows need no repair: without their entry they are queued and offloaded again. Raises
         BackendError.
         """
-        if not self.protected:
-            return []
         waiting = set(self._skewed.entries())
         flows = [flow_id(key) for key in self.protected]
         missing = [flow for flow in flows if FlowEntry(flow.client, flow.server.address) not in waiting]
