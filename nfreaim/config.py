@@ -49,6 +49,7 @@ class Config:
     lan, wan      interface names
     ports         the protocols to read, by name, and the TCP ports of their servers
     queue         the NFQUEUE number of control connections; those of newcomers and gate follow from it
+    firewall      the back end of the rules, one of ``config_values.FIREWALLS``
     workers       number of processes that read control connections; each of several has a queue behind
                   *queue*
     state_dir     directory of the flows that go on after a restart
@@ -76,6 +77,7 @@ class Config:
     ports: Ports = field(default_factory=protocols.usual_ports)
     queue: int = DEFAULT_QUEUE
     workers: int = 1
+    firewall: str = values.AUTO
     state_dir: Path = Path("/run/nfreaim/flows")
     status_socket: Path = Path("/run/nfreaim/status")
     status_group: str = ""
@@ -256,6 +258,7 @@ _SWITCH: Final = values.hosts, '"on", "off" or a list of inside addresses, such 
 _HOSTS: Final = values.list_of(values.address, 'a list of inside addresses, such as ["10.0.0.5"]')
 _COUNT: Final = values.number(1, 1024)
 _AT_HOME: Final = json.dumps(["10.0.0.9", f"10.0.0.8:{HELPERS[0].ports[0]}"])
+_SERVERS_ALLOWED: Final = f"a list of inside addresses, each with a port or without, such as {_AT_HOME}"
 _KNOWN_SERVICES: Final = values.list_of(
     values.known_service,
     f"a list of names of services: {', '.join(protocols.services())}, or a capability",
@@ -279,13 +282,12 @@ _KEYS: Final[dict[Key, tuple[values.Check, str]]] = {
     Key("", "protocols"): values.list_of(values.protocol, f"a list of one or more of {_names()}", low=1),
     Key("", "queue"): values.number(0, 65535),
     Key("", "workers"): values.number(1, MOST_WORKERS),
+    Key("", "firewall"): (values.firewall, "one of " + ", ".join(map(json.dumps, values.FIREWALLS))),
     Key("", "hold_ms"): values.number(0, 1000),
     Key("", "server_names"): values.list_of(
         values.host_name, 'a list of host names, such as ["home.example"]'
     ),
-    Key("", "home_servers"): values.list_of(
-        HomeServer.parse, "a list of inside addresses, each with a port or without, such as " + _AT_HOME
-    ),
+    Key("", "home_servers"): values.list_of(HomeServer.parse, _SERVERS_ALLOWED),
     Key("", "home_server_users"): values.list_of(
         values.user, 'a list of users, by name or number, such as ["ann", 1001]'
     ),

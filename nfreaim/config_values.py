@@ -17,6 +17,10 @@ from nfreaim.errors import ConfigError
 from nfreaim.protocols import EVERYBODY
 
 UPSTREAM: Final = ("off", "auto", "upnp", "pcp")
+AUTO, LEGACY, NFT = FIREWALLS = ("auto", "legacy", "nft")
+"""The back ends of the rules: "legacy" for iptables and ipset, "nft" for nftables, "auto" for what suits the
+machine."""
+
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 LOG_FORMATS: Final = ("text", "json")
 
@@ -205,6 +209,13 @@ def native_chain(value: Any) -> str:
 def upstream(value: Any) -> str:
     """One of UPSTREAM."""
     if value not in UPSTREAM:
+        raise ValueError
+    return str(value)
+
+
+def firewall(value: Any) -> str:
+    """One of FIREWALLS."""
+    if value not in FIREWALLS:
         raise ValueError
     return str(value)
 

@@ -3,10 +3,11 @@
 The rules script has the same defaults in its head, and a test compares the two.
 
 One bit of the packet mark is enough: the daemon sets it on the packet by which the peer gate releases a
-connection, in the hook FORWARD, and the first rule of mangle POSTROUTING takes it off again. So no packet has
-it while a route is looked for. What else the daemon and the rules have to tell each other needs none: skewed
-flows are in a set, a packet that connection tracking knows before our hook has been there before, and the
-daemon's own packets have a group of their own.
+connection, in the hook FORWARD, and the first rule of mangle POSTROUTING takes it off again. A table of
+nftables sets it on a packet of a known flow while that is queued, and takes it off behind the guard (see
+host.netfilter.nft_guard). So no packet has it while a route is looked for. What else the daemon and the rules
+have to tell each other needs none: skewed flows are in a set, a packet that connection tracking knows before
+our hook has been there before, and the daemon's own packets have a group of their own.
 """
 
 from __future__ import annotations

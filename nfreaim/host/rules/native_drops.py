@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.legacy_tables import generation
+from nfreaim.host.netfilter.nft_generation import generation
 from nfreaim.host.netfilter.nftables import Ruleset
 from nfreaim.host.rules.background import BackgroundProgram
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from nfreaim import kernel_helpers
-from nfreaim.config import GATE_QUEUE, NEWCOMERS, Config, reading_queues
+from nfreaim.config import GATE_QUEUE, NEWCOMERS, reading_queues
+from nfreaim.config_values import AUTO, LEGACY, NFT
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.exit_status import Exit
 from nfreaim.host.netfilter.names import (
@@ -29,6 +31,8 @@ from nfreaim.host.netfilter.names import (
     VERIFIED_CHAIN,
 )
 from nfreaim.host.rules.background import BackgroundProgram
+from nfreaim.host.rules.rule_settings import Ports
+from nfreaim.host.rules.rule_settings import Settings as Settings
 from nfreaim.marks import DEFAULT, Marks
 from nfreaim.old_spellings import DEFAULT_PROTOCOL
 
@@ -61,85 +65,13 @@ _MARKS: Final = (
     rf" mangle .*-A FORWARD .*-m connmark --mark (\S+)/\S+ -j {GATE_CHAIN}$",
 )
 
-_NATIVE: Final = "--native-accept"
+# Our table of nftables says itself what it was made of.
+_TABLE_SHOWN: Final = re.compile(r"^nft +settings *(.*)$", re.MULTILINE)
 _NATIVE_SHOWN: Final = re.compile(r"^nft +native +accept in (\S+ \S+ \S+)$", re.MULTILINE)
 _FLOWTABLE_SHOWN: Final = re.compile(r"^flowtable +(prevented$|possible: (.*)$)", re.MULTILINE)
 
 log = logging.getLogger(__name__)
 _PACKAGE: Final = Path(__file__).resolve().parents[2]
-
-Ports = Mapping[str, tuple[int, ...]]
-"""TCP ports of servers, by the name of the protocol."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of the rules. Two are equal if the script makes the same rules of them.
-
-    lan, wan  names of interfaces
-    queue     the NFQUEUE number
-    workers   number of processes that read packets
-    helpers   the kernel's own helpers that are assigned
-    marks     the bits of packet mark and connmark
-    locals    numbers of the users whose clients on this router are served
-    native    the chains of native nftables rulesets that have our accept: family, table, chain
-    """
-
-    lan: tuple[str, ...]
-    wan: tuple[str, ...]
-    ports: Ports
-    queue: int
-    workers: int = 1
-    helpers: kernel_helpers.Assignments = ()
-    marks: Marks = DEFAULT
-    locals: tuple[int, ...] = ()
-    native: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        ports = {name: tuple(sorted(set(self.ports[name]))) for name in sorted(self.ports)}
-        object.__setattr__(self, "lan", tuple(sorted(set(self.lan))))
-        object.__setattr__(self, "wan", tuple(sorted(set(self.wan))))
-        object.__setattr__(self, "ports", ports)
-        object.__setattr__(self, "native", tuple(sorted(set(self.native))))
-        object.__setattr__(self, "helpers", tuple(sorted(set(self.helpers))))
-        object.__setattr__(self, "locals", tuple(sorted(set(self.locals))))
-
-    @classmethod
-    def of(cls, config: Config) -> Settings:
-        """The settings that the configuration asks for."""
-        return cls(
-            *(config.lan, config.wan, config.ports, config.queue, config.workers),
-            *(config.kernel_helpers, config.marks, config.local_clients, config.native_accept),
-        )
-
-    def completed(self, configured: Settings) -> Settings:
-        """These, with what only the configuration has to name, and not the options of the rules' own unit."""
-        helpers = configured.helpers or self.helpers
-        return replace(self, helpers=helpers, locals=configured.locals, native=configured.native)
-
-    def words(self) -> list[str]:
-        """The options of `nfreaim-rules install`."""
-        pairs = [("--lan", name) for name in self.lan] + [("--wan", name) for name in self.wan]
-        pairs += [("--protocol", f"{name}:{_joined(ports)}") for name, ports in self.ports.items()]
-        pairs.append(("--queue", str(self.queue)))
-        if self.workers > 1:
-            pairs.append(("--workers", str(self.workers)))
-        pairs += [("--kernel-helper", str(helper)) for helper in self.helpers]
-        pairs += [("--local-client", str(user)) for user in self.locals]
-        words = [*(word for pair in pairs for word in pair), *self.native_words()]
-        return words if self.marks == DEFAULT else [*words, *self._masks()]
-
-    def install(self) -> list[str]:
-        """The arguments by which the script installs the rules; it need not ask for anything."""
-        none = [] if self.native else [_NATIVE, "none"]
-        return ["install", *none, *self.words(), *(self._masks() if self.marks == DEFAULT else [])]
-
-    def native_words(self) -> list[str]:
-        """The options of `install` and `show` that name chains of native rulesets."""
-        return [word for chain in self.native for word in (_NATIVE, chain.replace(" ", ":"))]
-
-    def _masks(self) -> list[str]:
-        return ["--mark-mask", f"{self.marks.packet:#x}", "--connmark-mask", f"{self.marks.connection:#x}"]
 
 
 def path() -> Path:
@@ -190,8 +122,12 @@ def difference(shown: str, wanted: Settings) -> str:
     Without this comparison a daemon could serve another queue than the rules fill, and silently read nothing.
     Interfaces are not compared.
     """
-    queues, spread = _queues(shown), _spread(shown)
-    if queues != {wanted.queue}:
+    table = _of_table(shown)
+    queues = {table.queue} if table else _queues(shown)
+    spread = _balance(table.queue, table.workers) if table else _spread(shown)
+    if wanted.firewall not in (AUTO, firewall(shown)):
+        found = f"firewall = {firewall(shown)}, not {wanted.firewall}"
+    elif queues != {wanted.queue}:
         found = f"queue {', '.join(map(str, sorted(queues)))}, not {wanted.queue}"
     elif spread != _balance(wanted.queue, wanted.workers):
         workers = ", ".join(map(str, sorted({_workers(each) for each in spread})))
@@ -199,10 +135,17 @@ def difference(shown: str, wanted: Settings) -> str:
     elif (marks := _marks(shown)) is not None and marks != wanted.marks:
         found = f"{marks}, not {wanted.marks}"
     else:
-        found = _ports_differ(_ports_read(shown), wanted.ports)
+        found = _ports_differ(table.ports if table else _ports_read(shown), wanted.ports)
     if not found:
         return ""
     return f"the installed rules are for {found}; install them again with the same settings, or remove them"
+
+
+def firewall(shown: str) -> str:
+    """The back end of the installed rules, LEGACY or NFT, in the output of `show`; "" if there are none."""
+    if _TABLE_SHOWN.search(shown):
+        return NFT
+    return LEGACY if CHAIN in shown else ""
 
 
 def unguarded(shown: str) -> str:
@@ -225,6 +168,8 @@ def settings(shown: str) -> Settings | None:
 
     None if the rules contradict each other, because some are missing.
     """
+    if (table := _of_table(shown)) is not None:
+        return replace(table, native=tuple(_NATIVE_SHOWN.findall(shown)))
     interfaces: dict[str, set[frozenset[str]]] = {"lan": set(), "wan": set()}
     ports: set[frozenset[tuple[str, str]]] = set()
     for side, pattern in _KINDS:
@@ -250,8 +195,19 @@ def settings(shown: str) -> Settings | None:
     return Settings(tuple(lan), tuple(wan), *read, tuple(_NATIVE_SHOWN.findall(shown)))
 
 
+def _of_table(shown: str) -> Settings | None:
+    """The settings of our table of nftables; None if that is not there, or does not tell."""
+    found = _TABLE_SHOWN.search(shown)
+    try:
+        return Settings.of_words(found[1].split()) if found and found[1] else None
+    except (ValueError, KeyError):
+        return None
+
+
 def _marks(shown: str) -> Marks | None:
     """The bits of marks that the rules use; None if rules with them are missing, or contradict each other."""
+    if (table := _of_table(shown)) is not None:
+        return table.marks
     found = [set(re.findall(pattern, shown, re.MULTILINE)) for pattern in _MARKS]
     if any(len(one) != 1 for one in found):
         return None
@@ -263,7 +219,8 @@ def _marks(shown: str) -> Marks | None:
 
 def helpers_differ(shown: str, wanted: Settings) -> str:
     """In words, which of the kernel's helpers the rules *shown* lack or have too many of; "" if none."""
-    there = set(kernel_helpers.installed(shown, HELPER_CHAIN))
+    table = _of_table(shown)
+    there = set(table.helpers if table else kernel_helpers.installed(shown, HELPER_CHAIN))
     lacking, unwanted = sorted({*wanted.helpers} - there), sorted(there - {*wanted.helpers})
     found = [f"lack {one.shown}" for one in lacking] + [f"have {one.shown} as well" for one in unwanted]
     return ", ".join(found)
@@ -278,6 +235,8 @@ def locals_differ(shown: str, wanted: Settings) -> str:
 
 
 def _locals(shown: str) -> set[int]:
+    if (table := _of_table(shown)) is not None:
+        return set(table.locals)
     return {int(user) for user in re.findall(rf" -A {LOCAL_CHAIN} .*--uid-owner (\d+) ", shown)}
 
 
@@ -320,10 +279,6 @@ def _listed(ports: Sequence[int] | set[int]) -> str:
     return ", ".join(map(str, sorted(ports)))
 
 
-def _joined(ports: Sequence[int]) -> str:
-    return ",".join(map(str, ports))
-
-
 def _queues(shown: str) -> set[int]:
     """The numbers of queues that the rules follow from: several if the rules disagree."""
     gate = {int(number) - GATE_QUEUE for number in re.findall(rf"-A {GATE_CHAIN} .*--queue-num (\d+)", shown)}
@@ -354,7 +309,7 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run the script. Returns its status and output. Raises BackendError if it cannot run."""
     try:
         return subprocess.run(
-            ["/bin/sh", str(path()), *words],
+            _command(words),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -367,7 +322,12 @@ def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def start(words: Sequence[str]) -> BackgroundProgram:
     """Start the script beside the daemon, which asks for the result later. Raises BackendError."""
-    return BackgroundProgram(["/bin/sh", str(path()), *words], TIMEOUT_S)
+    return BackgroundProgram(_command(words), TIMEOUT_S)
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    """The script and its arguments. It starts this program for what needs a library."""
+    return ["env", f"NFREAIM_PYTHON={sys.executable}", "/bin/sh", str(path()), *words]
 
 
 def _checked(words: Sequence[str]) -> str:
