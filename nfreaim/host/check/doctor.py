@@ -10,10 +10,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from nfreaim.config import Config
+from nfreaim.config_values import LEGACY, NFT
 from nfreaim.host.check import (
     assigned_helpers,
     compared_senders,
@@ -22,6 +23,7 @@ from nfreaim.host.check import (
     link_settings,
     marks_of_others,
     networks,
+    nft_features,
     other_programs,
     packet_filter,
     reachable,
@@ -77,12 +79,21 @@ def _probes(config: Config) -> list[Probe]:
     settings, policy = Settings.of(config), config.pinholes
     again = reinstall(settings)
     by_file = reinstall(replace(settings, marks=DEFAULT))  # masks of the file need no options
+    firewall = cache(lambda: packet_filter.firewall_of(settings))
+
+    def features() -> Checks:
+        return {LEGACY: kernel_features.features, NFT: nft_features.features}[firewall()]()
+
+    def neighbours(look: Callable[[], Checks]) -> Checks:
+        """What is so of legacy tables alone: there a queue ends the table for its packets."""
+        return look() if firewall() == LEGACY else iter(())
+
     queues = [Probe("machine", "queue", partial(kernel_features.queue, number)) for number in config.queues]
     return [
         Probe("machine", "privileges", software.privileges),
-        Probe("machine", "programs", software.programs),
-        Probe("machine", "Python libraries", software.libraries),
-        Probe("machine", "kernel features", kernel_features.features),
+        Probe("machine", "programs", lambda: software.programs(firewall())),
+        Probe("machine", "Python libraries", lambda: software.libraries(firewall())),
+        Probe("machine", "kernel features", features),
         Probe("machine", "conntrack", kernel_features.conntrack),
         *queues,
         Probe("network", "forwarding", kernel_features.forwarding),
@@ -96,8 +107,10 @@ def _probes(config: Config) -> list[Probe]:
         Probe("network", "senders", lambda: compared_senders.senders(config), False),
         Probe("firewall", "rules", lambda: packet_filter.our_rules(settings, again)),
         Probe("firewall", "saved rules", packet_filter.saved_rules),
-        Probe("firewall", "legacy tables", lambda: packet_filter.legacy_neighbours(again)),
-        Probe("firewall", "nftables", lambda: packet_filter.native_rules(settings)),
+        Probe(
+            "firewall", "legacy tables", lambda: neighbours(lambda: packet_filter.legacy_neighbours(again))
+        ),
+        Probe("firewall", "nftables", lambda: packet_filter.native_rules(settings, firewall())),
         Probe("firewall", "flowtables", lambda: flowtables.flowtables(settings.ports, again)),
         Probe("firewall", "ports", lambda: taken_ports.ports(policy, config.lan, config.file), False),
         Probe(
@@ -107,6 +120,8 @@ def _probes(config: Config) -> list[Probe]:
         Probe("protocols", "servers at home", lambda: servers_at_home.servers(config), False),
         Probe("protocols", "connections", lambda: unread_protocols.hints(config), False),
         Probe("neighbours", "marks", lambda: marks_of_others.marks_of_others(settings.marks, by_file)),
-        Probe("neighbours", "queues", lambda: other_programs.queues(config.queues), False),
+        Probe(
+            "neighbours", "queues", lambda: neighbours(lambda: other_programs.queues(config.queues)), False
+        ),
         Probe("neighbours", "firewall programs", other_programs.programs, False),
     ]

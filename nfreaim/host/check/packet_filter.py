@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from nfreaim.config_values import AUTO, LEGACY
 from nfreaim.errors import BackendError
 from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import json_from, networks_of, run, which
 from nfreaim.host.check.native_remedies import remedy
 from nfreaim.host.netfilter import nftables
 from nfreaim.host.netfilter.interfaces import existing
-from nfreaim.host.netfilter.names import CHAIN, CHAINS, LAN_SET, VERIFIED_CHAIN
+from nfreaim.host.netfilter.names import CHAIN, CHAINS, GUARD_TABLE, LAN_SET, NFT_TABLE, VERIFIED_CHAIN
 from nfreaim.host.rules import script
 
+_RULESETS: Final = (
+    Path("/etc/nftables.conf"),
+    *sorted(Path("/etc/nftables.d").glob("*.nft")),
+    *sorted(Path("/etc/nftables").glob("*.nft")),
+)
 _JUMPS: Final = (
     ("raw", "PREROUTING"),
     ("raw", "OUTPUT"),
@@ -23,6 +29,20 @@ _JUMPS: Final = (
     ("mangle", "INPUT"),
     ("mangle", "FORWARD"),
 )
+
+
+def firewall_of(settings: script.Settings) -> str:
+    """The packet filter that has our rules, or that an install with these *settings* takes: LEGACY or NFT.
+
+    Raises BackendError.
+    """
+    if os.geteuid() != 0:
+        return LEGACY if settings.firewall == AUTO else settings.firewall
+    if installed := script.firewall(script.run(["show"]).stdout):
+        return installed
+    # In a namespace of its own, because a look at legacy tables makes them.
+    words = ["/bin/sh", str(script.path()), "firewall", "--firewall", settings.firewall]
+    return run(["unshare", "--net", *words]).stdout.strip() or LEGACY
 
 
 def our_rules(settings: script.Settings, reinstall: str) -> Checks:
@@ -57,8 +77,18 @@ def our_rules(settings: script.Settings, reinstall: str) -> Checks:
         yield Check("warn", f"inside networks unknown to the rules: {', '.join(sorted(strange))}", reinstall)
 
 
-def saved_rules() -> Checks:
-    """Saved rules that hold ours, and are loaded at a boot before our sets exist."""
+def saved_rules(files: Iterable[Path] = _RULESETS) -> Checks:
+    """Saved rules that hold ours: of legacy tables they are loaded at a boot before our sets exist.
+
+    files  that are loaded as a ruleset of nftables
+    """
+    for path in files:
+        if path.is_file() and f"table ip {NFT_TABLE} {{" in path.read_text(errors="replace"):
+            yield Check(
+                "warn",
+                f"{path} holds our table: whoever loads it brings back the rules and pinholes of that day",
+                f"take `table ip {NFT_TABLE}` and each `table ip {GUARD_TABLE}...` out of it",
+            )
     for file in script.run(["saved"]).stdout.split():
         yield Check(
             "warn",
@@ -107,8 +137,11 @@ def behind_jump(saved: str) -> Iterator[tuple[str, str]]:
                 yield " ".join(hook), line
 
 
-def native_rules(settings: script.Settings) -> Checks:
-    """Native nftables rules that stop connections through pinholes, or take packets before our rules do."""
+def native_rules(settings: script.Settings, firewall: str = LEGACY) -> Checks:
+    """Native nftables rules that stop connections through pinholes, or take packets before our rules do.
+
+    firewall  the packet filter that has our rules
+    """
     lan, wan = settings.lan, settings.wan
     if which("nft") is None or os.geteuid() != 0:
         return
@@ -148,7 +181,7 @@ def native_rules(settings: script.Settings) -> Checks:
                 f"native_accept names nftables chain {chain}, whose table takes no rules of other programs",
                 remedy(owned, ruleset, lan, wan),
             )
-    for chain in ruleset.redirectors():
+    for chain in ruleset.redirectors() if firewall == LEGACY else ():
         yield Check(
             "warn",
             f"nft and legacy NAT are both in use: chain {chain} may claim the port of a pinhole",

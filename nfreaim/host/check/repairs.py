@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import Final
 
 from nfreaim.config import Config
+from nfreaim.config_values import LEGACY, NFT
 from nfreaim.errors import BackendError
 from nfreaim.host.check.answer import Check, Checks, Group
 from nfreaim.host.check.commands import run, which
 from nfreaim.host.check.doctor import reinstall
+from nfreaim.host.check.packet_filter import firewall_of
 from nfreaim.host.netfilter import queue_stats
 from nfreaim.host.rules import script
 
 _MODULES: Final = Path("/sys/module")
-_NEEDED: Final = ("nfnetlink_queue", "nf_conntrack_netlink", "ip_tables", "ip_set")
+_NEEDED: Final = {
+    LEGACY: ("nfnetlink_queue", "nf_conntrack_netlink", "ip_tables", "ip_set"),
+    NFT: ("nfnetlink_queue", "nf_conntrack_netlink", "nf_tables"),
+}
 """Those that the kernel does not always load by itself. One that is built in may have no folder there."""
 
 LOADED_AT_BOOT: Final = Path("/etc/modules-load.d/nfreaim.conf")
@@ -32,7 +37,7 @@ def repair(config: Config) -> list[Check]:
         return [
             Check("FAIL", "nothing was repaired: not running as root", "sudo nfreaim check --fix", "machine")
         ]
-    return [*_tried("machine", _modules), *_tried("firewall", lambda: _rules(config))]
+    return [*_tried("machine", lambda: _modules(config)), *_tried("firewall", lambda: _rules(config))]
 
 
 def _tried(group: Group, act: Callable[[], Checks]) -> Checks:
@@ -43,8 +48,9 @@ def _tried(group: Group, act: Callable[[], Checks]) -> Checks:
         yield Check("FAIL", f"could not be repaired: {error}", "see what dmesg says", group)
 
 
-def _modules() -> Checks:
-    missing = [name for name in _NEEDED if not _is_there(name)]
+def _modules(config: Config) -> Checks:
+    needed = _NEEDED[firewall_of(script.Settings.of(config))]
+    missing = [name for name in needed if not _is_there(name)]
     if not missing or which("modprobe") is None:
         return
     done = [name for name in missing if run(["modprobe", name]).returncode == 0]

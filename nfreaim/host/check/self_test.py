@@ -21,9 +21,9 @@ from nfreaim.core.address import Direction, Endpoint, is_address
 from nfreaim.core.sample import Sample
 from nfreaim.errors import BackendError
 from nfreaim.host.check.answer import Check, Checks
-from nfreaim.host.check.commands import run
 from nfreaim.host.check.foreign_drops import Drop, ForeignDrops
 from nfreaim.host.check.self_test_network import Namespace, Network
+from nfreaim.host.netfilter.firewall_kind import KernelSets
 from nfreaim.host.netfilter.names import LAN_SET, TEST_CLIENT, TEST_OUTSIDE, TEST_SERVER
 from nfreaim.host.report.status import Document, fetch
 from nfreaim.host.slim_imports import stub_scapy_databases
@@ -142,7 +142,12 @@ def _document(config: Config) -> Document:
 
 def _until_inside() -> None:
     """The daemon follows the networks of the inside interfaces."""
-    if not _eventually(lambda: run(["ipset", "test", LAN_SET, TEST_CLIENT]).returncode == 0):
+    inside = KernelSets().networks(LAN_SET)
+    try:
+        served = _eventually(lambda: inside.covers(TEST_CLIENT))
+    finally:
+        inside.close()
+    if not served:
         raise Failed(
             "the daemon does not notice a new inside network",
             "systemctl restart nfreaim: an earlier version may run still",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 
+from nfreaim.config_values import NFT
+from nfreaim.errors import BackendError
 from nfreaim.host.check import capabilities
 from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import which
+from nfreaim.host.netfilter.libnftables import Nftables
 
 
 def privileges() -> Checks:
@@ -22,21 +25,31 @@ def privileges() -> Checks:
         yield Check("ok", f"{' and '.join(capabilities.CAPABILITIES)} effective")
 
 
-def programs() -> Checks:
-    for program, package in (("iptables-legacy", "iptables"), ("ipset", "ipset"), ("ip", "iproute2")):
+def programs(firewall: str) -> Checks:
+    """Those that our rules need, which the packet filter *firewall* has."""
+    needed = (
+        [("nft", "nftables")] if firewall == NFT else [("iptables-legacy", "iptables"), ("ipset", "ipset")]
+    )
+    for program, package in (*needed, ("ip", "iproute2")):
         if which(program) is None:
             yield Check("FAIL", f"the program {program} is missing", f"apt install {package}")
 
 
-def libraries() -> Checks:
-    for module, library in (
-        ("packet_queue", "NetfilterQueue"),
-        ("iptables", "python-iptables"),
-        ("conntrack", "pyroute2"),
-    ):
+def libraries(firewall: str) -> Checks:
+    """The same for libraries."""
+    rules = [] if firewall == NFT else [("iptables", "python-iptables")]
+    for module, library in (("packet_queue", "NetfilterQueue"), *rules, ("conntrack", "pyroute2")):
         try:
             importlib.import_module(f"nfreaim.host.netfilter.{module}")
         except Exception as error:  # a binding without its C library may raise any type
             yield Check("FAIL", f"{library} does not work: {error}", "install nfreaim again: make install")
         else:
             yield Check("ok", f"{library} importable")
+    if firewall == NFT:
+        try:
+            Nftables()
+        except BackendError as error:
+            text, _, remedy = str(error).partition("; remedy: ")
+            yield Check("FAIL", text, remedy)
+        else:
+            yield Check("ok", "libnftables importable")
