@@ -14,23 +14,23 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from nfreaim import __version__, interface_options, protocols
-from nfreaim.config import DEFAULT_PATH, LAST_QUEUE, MASKS, MOST_WORKERS, Config, load
+from nfreaim import __version__, protocols, setting_options
+from nfreaim.config import DEFAULT_PATH, Config, load
 from nfreaim.config_values import LOG_FORMATS, LOG_LEVELS
 from nfreaim.errors import BackendError, ConfigError
 from nfreaim.exit_status import Exit, table
 from nfreaim.explain import explain_command as explaining
 from nfreaim.helpers import HELPERS
-from nfreaim.host.netfilter.interfaces import overlap
 from nfreaim.host.record import record_command as recording
 from nfreaim.host.report import log_output
 from nfreaim.host.rules import script
 from nfreaim.host.service_manager import ServiceManager
-from nfreaim.marks import MARK_MASK, MOST, Marks
-from nfreaim.old_spellings import DEFAULT_QUEUE
 from nfreaim.replay import command as replay
 from nfreaim.show import subcommands as show
+
+AUTO: Final = "take the interfaces that this router's own set-up shows, where none are named"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +56,8 @@ def command_line() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="serve the queue in the foreground until SIGTERM or Ctrl-C")
     run.set_defaults(command=_run)
-    _add_settings(run)
+    setting_options.add_to(run)
+    run.add_argument("--auto", action="store_true", help=f"{AUTO}; rules stay when the daemon ends")
     run.add_argument("--log-level", choices=LOG_LEVELS, help="what is logged; default info")
     run.add_argument("--log-format", choices=LOG_FORMATS, help="lines on standard error; default text")
 
@@ -68,24 +69,34 @@ def command_line() -> argparse.ArgumentParser:
     work.add_argument("--log-level", choices=LOG_LEVELS, required=True)
     work.add_argument("--log-format", choices=LOG_FORMATS, required=True)
 
-    # Only the rules script starts this one.
+    # Only the rules script starts these two.
     helping = commands.add_parser("conntrack-helper")
     helping.set_defaults(command=_conntrack_helper)
     helping.add_argument("action", choices=("add", "remove"))
+    loading = commands.add_parser("nft-table")
+    loading.set_defaults(command=_nft_table)
+    loading.add_argument("action", choices=("install", "show"))
+    loading.add_argument("words", nargs=argparse.REMAINDER)
+    asking = commands.add_parser("firewall", help="the packet filter that is configured: auto, legacy or nft")
+    asking.set_defaults(command=_firewall)
+    asking.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
 
     rule = commands.add_parser("rules", help="install, remove or show the static packet filter rules")
     actions = rule.add_subparsers(required=True, metavar="ACTION")
     install = actions.add_parser("install", help="install or replace them")
     install.set_defaults(command=_install_rules)
-    _add_settings(install)
+    setting_options.add_to(install)
+    install.add_argument("--auto", action="store_true", help=f"{AUTO}; without any nothing is installed")
     remove = actions.add_parser("remove", help="remove them without a trace")
     remove.set_defaults(command=_remove_rules)
     remove.add_argument("--force", action="store_true", help="also while edited connections wait")
+    remove.add_argument("--reset", action="store_true", help="end edited connections first, at both ends")
+    remove.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
     actions.add_parser("show", help="print them; status 3 if incomplete").set_defaults(command=_show_rules)
 
     checking = commands.add_parser("check", help="look for everything that is needed, with remedies")
     checking.set_defaults(command=_check)
-    _add_settings(checking)
+    setting_options.add_to(checking)
     checking.add_argument("--json", action="store_true", help="one JSON document: docs/check.md")
     checking.add_argument("--fix", action="store_true", help="install our rules and load modules before")
     testing = "let an offer go through the running daemon, with a client and a server of its own"
@@ -99,7 +110,7 @@ def command_line() -> argparse.ArgumentParser:
 
     validating = commands.add_parser("validate", help="look whether settings can be used, and change nothing")
     validating.set_defaults(command=_validate)
-    _add_settings(validating)
+    setting_options.add_to(validating)
     validating.add_argument("--absent", action="store_true", help="interfaces may come later")
 
     naming = commands.add_parser("protocols", help="list the protocols and their servers' ports")
@@ -129,77 +140,6 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
-    interface_options.add_to(parser)
-    protocols.add_options(parser, _number(1, 65535))
-    queue = _number(0, 65535)
-    number = f"netfilter queue number; default {DEFAULT_QUEUE}"
-    parser.add_argument("--queue", type=queue, metavar="N", help=number)
-    for name, usual in MASKS.items():
-        text = f"bits that may be used; default {usual:#x}"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=_mask, metavar="MASK", help=text)
-    workers = _number(1, MOST_WORKERS)
-    parser.add_argument("--workers", type=workers, metavar="N", help="processes that read; default 1")
-
-
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from {low} to {high}")
-        return int(text)
-
-    return number
-
-
-def _mask(text: str) -> int:
-    try:
-        mask = int(text, 0)
-    except ValueError:
-        mask = 0
-    if not 0 < mask <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a mask of bits, such as {MARK_MASK:#x}")
-    return mask
-
-
-def _settings(arguments: argparse.Namespace) -> Config:
-    """The settings of the configuration file, overridden by those of the command line."""
-    config = load(arguments.config)
-    ports = protocols.of_options(arguments.protocol, arguments.port, config.ports, config.sections)
-    config = replace(
-        config.serving(ports),
-        lan=tuple(arguments.lan or config.lan),
-        wan=tuple(arguments.wan or config.wan),
-        queue=config.queue if arguments.queue is None else arguments.queue,
-        workers=arguments.workers or config.workers,
-        marks=_given_marks(arguments, config.marks),
-        log_level=getattr(arguments, "log_level", None) or config.log_level,
-        log_format=getattr(arguments, "log_format", None) or config.log_format,
-    )
-    for one in config.lan:
-        for other in config.wan:
-            if overlap(one, other):
-                both = one if one == other else f"an interface that {one} and {other} mean"
-                raise ConfigError(
-                    f"{both} cannot be --lan and --wan at once; name each side's own interfaces"
-                )
-    if config.queues[-1] > LAST_QUEUE:
-        raise ConfigError(
-            f"the queues behind number {config.queue} reach to {config.queues[-1]}, and the last one is "
-            f"{LAST_QUEUE}; choose a lower queue"
-        )
-    return config
-
-
-def _given_marks(arguments: argparse.Namespace, configured: Marks) -> Marks:
-    try:
-        return Marks.of(
-            arguments.mark_mask or configured.packet, arguments.connmark_mask or configured.connection
-        )
-    except ValueError as error:
-        raise ConfigError(f"the command line: {error}") from error
-
-
 def _run(arguments: argparse.Namespace) -> int:
     manager = ServiceManager()
     try:
@@ -210,21 +150,35 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_for(arguments: argparse.Namespace, manager: ServiceManager) -> int:
-    config = _settings(arguments)
+    config = setting_options.settings(arguments)
 
     def serve() -> None:
-        shown = script.start(["show"])  # it looks at the rules while the libraries are imported
-        try:
-            from nfreaim.host import daemon
-            from nfreaim.host.reload import Reload
+        named: Config | None = config
+        if arguments.auto and not (config.lan or config.wan):
+            from nfreaim.host.auto.idling import until_named
 
-            for notice in config.notices:
-                logging.getLogger("nfreaim").warning("%s", notice)
-            daemon.serve(config, shown, Reload(config, lambda: _settings(arguments)), manager)
-        finally:
-            shown.end()
+            named = until_named(lambda: setting_options.settings(arguments), manager)
+        if named is not None:
+            _serve_packets(named, arguments, manager)
 
     return _serve(config.log_level, config.log_format, "", serve)
+
+
+def _serve_packets(config: Config, arguments: argparse.Namespace, manager: ServiceManager) -> None:
+    def again() -> Config:
+        read = setting_options.settings(arguments)
+        return read if read.lan or read.wan else replace(read, lan=config.lan, wan=config.wan)
+
+    shown = script.start(["show"])  # it looks at the rules while the libraries are imported
+    try:
+        from nfreaim.host import daemon
+        from nfreaim.host.reload import Reload
+
+        for notice in config.notices:
+            logging.getLogger("nfreaim").warning("%s", notice)
+        daemon.serve(config, shown, Reload(config, again), manager, arguments.auto)
+    finally:
+        shown.end()
 
 
 def _work(arguments: argparse.Namespace) -> int:
@@ -269,9 +223,16 @@ def _serve(log_level: str, log_format: str, name: str, serve: Callable[[], None]
 
 
 def _install_rules(arguments: argparse.Namespace) -> int:
-    config = _settings(arguments)
+    config = setting_options.settings(arguments)
     for notice in config.notices:
         print(f"nfreaim: {notice}", file=sys.stderr)
+    if arguments.auto:
+        from nfreaim.host.auto.idling import named
+
+        config, why = named(config, rules_first=False)
+        if why:
+            print(f"nfreaim: {why}", file=sys.stderr)
+            return Exit.FINE
     for side in ("lan", "wan"):
         if not getattr(config, side):
             raise ConfigError(f"no {side} interface is known: write {side} in {config.file}, or --{side} IF")
@@ -280,6 +241,15 @@ def _install_rules(arguments: argparse.Namespace) -> int:
 
 
 def _remove_rules(arguments: argparse.Namespace) -> int:
+    named = arguments.config
+    if arguments.reset or named:  # without either the rules can be removed whatever the file says
+        config = load(named)
+    if arguments.reset:
+        from nfreaim.host import removal
+
+        again = ["rules", "remove", "--reset", *(["--config", str(named)] if named else [])]
+        removal.as_the_daemons_user(config, again)
+        return _serve(config.log_level, config.log_format, "", lambda: removal.remove(config))
     script.remove(arguments.force)
     return Exit.FINE
 
@@ -292,10 +262,13 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from nfreaim.host.auto.idling import found_or_told
     from nfreaim.host.check import doctor_command
 
-    config, given = _settings(arguments), arguments
-    return doctor_command.main(config, as_json=given.json, fix=given.fix, self_test=given.self_test)
+    given = arguments
+    config, unnamed = found_or_told(setting_options.settings(arguments))
+    asked = {"as_json": given.json, "fix": given.fix, "self_test": given.self_test}
+    return doctor_command.main(config, **asked, unnamed=unnamed)
 
 
 def _reload(arguments: argparse.Namespace) -> int:
@@ -308,7 +281,7 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     """Print what is amiss with the settings. `make install` asks before it writes them."""
-    config = _settings(arguments)
+    config = setting_options.settings(arguments)
     for notice in config.notices:
         print(f"nfreaim: {notice}", file=sys.stderr)
     there = [name for _, name in socket.if_nameindex() if name != "lo"]
@@ -350,3 +323,15 @@ def _conntrack_helper(arguments: argparse.Namespace) -> int:
         conntrack_helper.add()
         return Exit.FINE
     return Exit.FINE if conntrack_helper.remove() else Exit.TROUBLED
+
+
+def _nft_table(arguments: argparse.Namespace) -> int:
+    from nfreaim.host.rules import nft_command
+
+    return nft_command.main(arguments.action, arguments.words)
+
+
+def _firewall(arguments: argparse.Namespace) -> int:
+    """Print the setting. The rules script asks for it, so that rules and daemon agree."""
+    print(load(arguments.config).firewall)
+    return Exit.FINE
