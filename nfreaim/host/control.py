@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
 from nfreaim.config import Config
+from nfreaim.config_values import NFT
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.counters import Counters
 from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.firewall.policy import Forward
 from nfreaim.core.firewall.table import PinholeTable
-from nfreaim.core.greeting import Greeting
 from nfreaim.core.guarded import (
     GuardedConnections,
     GuardedFirewall,
     GuardedMachine,
     GuardedObserver,
 )
-from nfreaim.core.helper import HelperSpec, Service
 from nfreaim.errors import BackendError
 from nfreaim.host.events import COUNTERS, Event, noted
 from nfreaim.host.home.home_servers import LinuxHomeServers
@@ -35,11 +34,12 @@ from nfreaim.host.loop import TICK_S, Every, Loop, clock
 from nfreaim.host.netfilter.conntrack import LinuxConntrack
 from nfreaim.host.netfilter.conntrack_events import Ends, PinholeEnds, PinholeEvents
 from nfreaim.host.netfilter.inside_networks import InsideNetworks
-from nfreaim.host.netfilter.names import TEST_CLIENT
+from nfreaim.host.netfilter.names import SHUT_SET, TEST_CLIENT
 from nfreaim.host.outside_name import OutsideName
+from nfreaim.host.pinholes.chosen_firewall import kernel_firewall
 from nfreaim.host.pinholes.closing import ClosingFirewall
 from nfreaim.host.pinholes.gate_host import LinuxGateHost
-from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+from nfreaim.host.pinholes.known_services import KnownServices
 from nfreaim.host.pinholes.ledger import Ledger
 from nfreaim.host.reload import Reload
 from nfreaim.host.report.history_file import kept_history
@@ -50,8 +50,9 @@ from nfreaim.host.report.metrics import NOTHING, Readers, log_line, total
 from nfreaim.host.report.status import Seen, of_daemon
 from nfreaim.host.report.status_server import StatusServer
 from nfreaim.host.rules.native_drops import NativeDrops
+from nfreaim.host.rules.restoring import Refills, Restoring
 from nfreaim.host.rules.script import Settings
-from nfreaim.host.rules.watch import Refills, Watch
+from nfreaim.host.rules.watch import Watch
 from nfreaim.host.state.state_files import StateDirectory
 from nfreaim.host.upstream.reserve import Upstream
 
@@ -83,7 +84,7 @@ class ControlPlane:
         self.silent: Callable[[float], str] = lambda seconds: ""
         reload.obeyers.append(self._obey)
         self._readers = readers
-        self._watch: Watch | None = None
+        self._watch: Restoring | None = None
         self._networks: InsideNetworks | None = None
         self._status = StatusServer(config.status_socket, config.status_group, self._document, clock, stack)
         self.backend = LinuxBackend(
@@ -107,7 +108,16 @@ class ControlPlane:
         self._ledger = Ledger(self._history.write)
         stack.callback(self._close_ledger)
         journal.hear = self._hear
-        self._firewall = ClosingFirewall(clock, marks, self._closed, _quiet_ends(config.helpers().values()))
+        journal.late = True
+        self._journal = journal
+        stack.callback(self._tell)
+        self._services = KnownServices(config.helpers().values())
+        sets = self.backend.sets
+        self._firewall = ClosingFirewall(
+            kernel_firewall(clock, marks, sets.kind),
+            sets.endpoints(SHUT_SET),
+            *(clock, marks, self._closed, self._services.quiet_end),
+        )
         stack.callback(self._firewall.close_sockets)
         connections = GuardedConnections(_Connections(self._read_events, self.backend.conntrack))
         machine_of = self.backend.neighbours.machine  # wherever senders are compared
@@ -147,8 +157,7 @@ class ControlPlane:
         for forward in forwards:
             if (taken := self._shadow(forward)) is not None:
                 log.warning("forward %s: somebody else's rules have port %d and come first", forward, taken)
-        greetings = _Greetings(self._config.helpers().values())
-        self.pinholes.adopt(self.backend.conntrack.alive, clock(), greetings.of)
+        self.pinholes.adopt(self.backend.conntrack.alive, clock(), self._services.greetings)
         if self._upstream is not None:
             self._upstream.begin()
         self._status.open()
@@ -170,7 +179,14 @@ class ControlPlane:
         stack.callback(self._networks.close)
         self._networks.tick(clock())
         loop.read(self._networks, "read_networks", self._networks.noticed, _EVENTS_PAUSE_S)
-        self._watch = Watch(installed, served, self._networks, refills, clock())
+        if installed.firewall == NFT:
+            from nfreaim.host.rules.nft_watch import NftWatch  # it needs what a kernel may not have
+
+            nft_watch = NftWatch(installed, served, self._networks, refills, clock)
+            loop.read(nft_watch, "read_nft", nft_watch.noticed, _EVENTS_PAUSE_S)
+            self._watch = nft_watch
+        else:
+            self._watch = Watch(installed, served, self._networks, refills, clock())
         stack.callback(self._watch.close)
 
     def unguarded(self, reason: str) -> None:
@@ -198,6 +214,7 @@ class ControlPlane:
             self._read_events()
             changed()
 
+        loop.afterwards(self._tell)
         loop.read(self._events, "read_events", read, _EVENTS_PAUSE_S)
         loop.read(self._answers, "read_answers", self._read_answers, _EVENTS_PAUSE_S)
         loop.read(self._ends, "read_ends", self._read_ends, _EVENTS_PAUSE_S)
@@ -264,6 +281,7 @@ class ControlPlane:
         self._history.tell()
 
     def _read_events(self) -> None:
+        self._tell()  # the ledger hears that a pinhole was opened before it hears of its connections
         now = clock()
         for outside, peer in self._events.ends():
             self._ledger.began(Ends(outside, peer))
@@ -279,6 +297,12 @@ class ControlPlane:
         self._recent.append(event)
         if not event.values.get("client", "").startswith(f"{TEST_CLIENT}:"):
             self._ledger.hear(event)
+
+    def _tell(self) -> None:
+        try:
+            self._journal.tell()
+        except Exception:
+            log.exception("what was opened could not be told")
 
     def _close_ledger(self) -> None:
         self._ledger.close(self.backend.conntrack.traffic)
@@ -297,6 +321,7 @@ class ControlPlane:
 
     def _document(self) -> dict[str, Any]:
         """The document that the status socket gives."""
+        self._tell()
         carried = self._ledger.told(self.backend.conntrack.traffic)
         seen = Seen(carried, self._ledger.total(), self._recent)
         forwards = self._config.pinholes.forwards
@@ -352,28 +377,9 @@ class _Connections:
         return self._conntrack.carries(connection, server_inside=True)
 
 
-class _Greetings:
-    """The greetings of each protocol's services."""
-
-    def __init__(self, specs: Iterable[HelperSpec]) -> None:
-        self._specs = {spec.name: spec for spec in specs}
-
-    def of(self, protocol: str, name: str) -> tuple[Greeting, ...]:
-        spec = self._specs.get(protocol)
-        if spec is None:
-            return ()
-        return spec.unverified.get(name) or spec.services.get(name, Service()).greetings
-
-
-def _quiet_ends(specs: Iterable[HelperSpec]) -> Callable[[str, str], bool]:
-    """Whether late peers of a protocol's service get no answer."""
-    quiet = {(spec.name, name) for spec in specs for name, one in spec.services.items() if one.quiet_end}
-    return lambda protocol, service: (protocol, service) in quiet
-
-
-def _clear(firewall: IpsetFirewall) -> None:
-    """Take our rules out of the nat table. If that fails, the next start or the rules' removal does it."""
+def _clear(firewall: ClosingFirewall) -> None:
+    """Take out of the kernel what needs a daemon; the next start, or the rules' removal, repeats it."""
     try:
         firewall.clear()
     except BackendError as error:
-        log.warning("forwards and destinations stay in the nat table: %s", error)
+        log.warning("forwards stay in the kernel: %s", error)

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final
 
 from nfreaim.config import Config
@@ -15,8 +16,10 @@ from nfreaim.host.check import capabilities
 from nfreaim.host.control import ControlPlane
 from nfreaim.host.events import READY, noted
 from nfreaim.host.loop import Every, Loop, stop_signals
+from nfreaim.host.netfilter import firewall_kind
 from nfreaim.host.netfilter.interfaces import existing
-from nfreaim.host.netfilter.names import CHAIN
+from nfreaim.host.netfilter.nft_generation import leave_own_changes_out
+from nfreaim.host.pinholes import chosen_firewall
 from nfreaim.host.reader import Reader
 from nfreaim.host.reload import Reload
 from nfreaim.host.report.journal import Journal
@@ -32,19 +35,33 @@ log = logging.getLogger("nfreaim")
 _LIFE_SIGNS: Final = 4  # within the time after which the service manager takes the daemon for dead
 
 
-def serve(config: Config, shown: BackgroundProgram, reload: Reload, manager: ServiceManager) -> None:
+def serve(
+    config: Config,
+    shown: BackgroundProgram,
+    reload: Reload,
+    manager: ServiceManager,
+    rules_stay: bool = False,
+) -> None:
     """Be the ALG until SIGTERM or SIGINT. SIGHUP reads the configuration again, SIGUSR1 logs the counters.
 
     shown    the rules script, started with `show`
     manager  is told when packets are served, and from then on that all parts live
+    rules_stay  rules that have to be installed are not removed at the end
 
     Raises BackendError if the daemon cannot begin. Then, as at its end, nothing of it stays behind.
     """
     capabilities.require()
+    chosen_firewall.prepare()
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         try:
-            rules_go_with_us, installed, unguarded = _install_rules(config, shown, stack)
+            rules_go_with_us, installed, unguarded = _install_rules(config, shown, stack, rules_stay)
+            kind = firewall_kind.settle()
+            chosen_firewall.maker(kind)
+            if installed is not None:  # the script decided where the configuration did not
+                installed = replace(installed, firewall=str(kind))
+            if kind is firewall_kind.FirewallKind.NFT:
+                leave_own_changes_out()
             if config.workers == 1:
                 control, loop = _alone(config, rules_go_with_us, signals, stack, reload)
             else:  # imported here, because a daemon of one process starts sooner without it
@@ -75,12 +92,13 @@ def _ports(config: Config) -> str:
 
 
 def _install_rules(
-    config: Config, asked: BackgroundProgram, stack: ExitStack
+    config: Config, asked: BackgroundProgram, stack: ExitStack, stay: bool
 ) -> tuple[bool, script.Settings | None, str]:
     """Install the static rules, unless they are complete.
 
-    Returns whether no rules were installed before, so that they are removed at the end; the settings that
-    they are installed with, or None if these cannot be told; and what ``script.unguarded`` says.
+    Returns whether no rules were installed before, so that they are removed at the end unless they shall
+    *stay*; the settings that they are installed with, or None if these cannot be told; and what
+    ``script.unguarded`` says.
     Raises BackendError.
     """
     shown, complete = script.shown(asked)
@@ -104,10 +122,10 @@ def _install_rules(
             "the rules are not installed and the interfaces are not known: run make install-rules "
             "LAN=... WAN=..., or name them with --lan and --wan or in the configuration"
         )
-    absent = CHAIN not in shown
-    if absent:
+    ours = not script.firewall(shown) and not stay
+    if ours:
         stack.callback(script.remove, force=True)  # readers have reset skewed flows before
-    return absent, wanted, script.unguarded(script.install(wanted))
+    return ours, wanted, script.unguarded(script.install(wanted))
 
 
 def _tell_of_interfaces(installed: script.Settings | None, wanted: script.Settings) -> None:

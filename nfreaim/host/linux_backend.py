@@ -10,7 +10,7 @@ from nfreaim.core.backend import Backend, HomeServers, QueueControl
 from nfreaim.host.home.local_clients import LinuxLocalClients
 from nfreaim.host.loop import clock
 from nfreaim.host.netfilter.conntrack import LinuxConntrack
-from nfreaim.host.netfilter.ipset import NetworkSet
+from nfreaim.host.netfilter.firewall_kind import KernelSets
 from nfreaim.host.netfilter.lans import Lans
 from nfreaim.host.netfilter.names import LAN_SET
 from nfreaim.host.netfilter.neighbours import Neighbours
@@ -30,6 +30,7 @@ class LinuxBackend:
     check   on which interfaces the senders of packets are compared (see Neighbours)
     isolated  the interfaces whose hosts may not meet those of others (see Lans)
     marks   of our rules
+    sets    makes the sets
     """
 
     def __init__(
@@ -42,15 +43,16 @@ class LinuxBackend:
         marks: Marks = DEFAULT,
     ) -> None:
         self.alone = alone
-        self.inside = NetworkSet(LAN_SET)
+        self.sets = KernelSets()
+        self.inside = self.sets.networks(LAN_SET)
         stack.callback(self.inside.close)
-        self.store = LinuxFlowStore(directory, alone)
+        self.store = LinuxFlowStore(directory, self.sets.skewed(marks.verified, alone), alone)
         stack.callback(self.store.close)
         lans = Lans(isolated)
         stack.callback(lans.close)
         self.conntrack = LinuxConntrack(self.inside, self.store.protected, lans, marks)
         stack.callback(self.conntrack.close)
-        self.queue = LinuxQueueControl(clock)
+        self.queue = LinuxQueueControl(clock, self.sets)
         stack.callback(self.queue.close)
         self.resets = ResetSender()
         stack.callback(self.resets.close)

@@ -10,12 +10,14 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 _DIRECTORY: Final = "XTABLES_LIBDIR"
+_DISTUTILS: Final = ("distutils", "distutils.sysconfig")
 _LIBRARIES: Final = (f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}", "/usr/lib64", "/usr/lib", "/lib")
 
 
@@ -62,23 +64,27 @@ def fast_iptc_import() -> Iterator[None]:
     """Import python-iptables without the compiler, linker and ldconfig that it runs to find its libraries.
 
     The library tries many names by ctypes, which runs a compiler and a linker for each, and finds Python's
-    directory through setuptools. With an empty PATH ctypes is left with the linker's cache, which knows the
-    libraries. XTABLES_LIBDIR names the directory of their extensions; if it is unset and no usual directory
-    exists, the library searches as before.
+    directory through distutils, which setuptools provides, or nobody. With an empty PATH ctypes is left with
+    the linker's cache, which knows the libraries. XTABLES_LIBDIR names the directory of their extensions; if
+    it is unset and no usual directory exists, the library searches as before.
     """
     found = {name: os.environ.get(name) for name in ("PATH", _DIRECTORY)}
-    distutils = sys.modules.get("distutils")
+    distutils = {name: sys.modules.get(name) for name in _DISTUTILS}
     os.environ["PATH"] = os.devnull
     known = [directory for library in _LIBRARIES if (directory := Path(library, "xtables")).is_dir()]
     if known:
         os.environ.setdefault(_DIRECTORY, str(known[0]))
-    sys.modules["distutils"] = None  # type: ignore[assignment]  # without distutils it asks sysconfig
+    for name in _DISTUTILS:
+        sys.modules[name] = ModuleType(name)
+    # The one function that the library takes from it.
+    vars(sys.modules[_DISTUTILS[-1]])["get_python_lib"] = partial(sysconfig.get_path, "purelib")
     try:
         yield
     finally:
-        del sys.modules["distutils"]
-        if distutils is not None:
-            sys.modules["distutils"] = distutils
+        for name, module in distutils.items():
+            del sys.modules[name]
+            if module is not None:
+                sys.modules[name] = module
         for name, value in found.items():
             os.environ.pop(name, None)
             if value is not None:

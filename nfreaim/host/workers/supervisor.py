@@ -60,6 +60,7 @@ class PublishingJournal(Journal):
     """Logs, and counts opened and closed pinholes in the shared page, so that workers ask again."""
 
     def __init__(self, page: SharedPage) -> None:
+        super().__init__()
         self._page = page
 
     def opened(self, pinhole: Pinhole) -> None:

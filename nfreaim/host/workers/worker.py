@@ -102,12 +102,18 @@ class _Worker:
         self._reader.restore()
         loop.serve(self._rpc, hear)
         self._reader.attach(loop)
-        loop.chore("look", Every(lambda: _LOOK_EVERY_S, self._backend.store.put_back))
+        loop.chore("look", Every(lambda: _LOOK_EVERY_S, self._put_back))
         loop.chore("sums", Every(lambda: TICK_S, tick_all))
         loop.chore("tell", Every(lambda: _STATS_EVERY_S, self._send_stats))
         loop.chore("obey", Every(lambda: TICK_S, self._obey))
         self._rpc.notify("ready")
         loop.run()
+
+    def _put_back(self) -> None:
+        try:
+            self._backend.store.put_back()
+        except BackendError as error:  # the main process restores the rules, and says so
+            log.debug("edited connections are not looked after: %s", error)
 
     def _send_stats(self) -> None:
         self._rpc.notify("stats", self._engine.stats(), keep=False)
