@@ -4,7 +4,7 @@ A block of commands (``sh``, or ``console`` with what they print) is marked:
 
 =====  =============================================================================================
 run    a test runs it: in a plain shell, or in the lab if a word follows (``root``, or a staged failure)
-vm     it is run on an installed machine: by hand, or by a test in a virtual machine
+vm     tests/vm runs it in a virtual machine; the word that follows names the row
 shown  nothing runs it: it waits for a user, changes the machine, or needs what no test has
 =====  =============================================================================================
 """
@@ -65,11 +65,11 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def to_run(scene: str) -> list[Block]:
+def to_run(scene: str, mark: str = "run") -> list[Block]:
     """The blocks of all pages that run in *scene*."""
     every = (block for page in PAGES for block in blocks(page))
     return [
-        block for block in every if block.language in COMMANDS and (block.mark, block.scene) == ("run", scene)
+        block for block in every if block.language in COMMANDS and (block.mark, block.scene) == (mark, scene)
     ]
 
 

@@ -1,7 +1,7 @@
 """`make install` on a stock kernel under a real systemd: units, restart, upgrade, failed upgrade, uninstall.
 
-For a fresh virtual machine, which these rows change. They run in their order, as root, in a checkout, with
-what `make install` needs from PyPI in a place that its pip knows. CONTRIBUTING.md says how to run them.
+These change the machine, and stand in the order in which they run (tests/vm/rows.py). What the pages tell an
+operator to do is done as they say it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from nfreaim.config import parse
+from nfreaim.errors import ConfigError
+from tests.documents import printed_as_told, to_run
 from tests.lab.net import Lab
 from tests.reachable import REPO
+from tests.vm.router import set_up
 
 SLOW = 900.0  # seconds, for a build on an emulated machine
 LIB, CONF = Path("/usr/local/lib/nfreaim"), Path("/etc/nfreaim/nfreaim.toml")
@@ -26,11 +30,6 @@ QUEUES = Path("/proc/net/netfilter/nfnetlink_queue")
 BLOCKED = Path("/etc/modprobe.d/nfreaim-test.conf")
 LEGACY = ("ip_tables", "iptable_raw", "iptable_mangle", "iptable_nat", "iptable_filter")
 UNITS = ("nfreaim-sets", "nfreaim-rules", "nfreaim")
-NETWORK = """
-ip link add br-lan type bridge && ip link set br-lan up && ip address add 10.77.0.1/24 dev br-lan
-ip link add wan0 type dummy && ip link set wan0 up && ip address add 203.0.113.1/24 dev wan0
-sysctl -qw net.ipv4.ip_forward=1
-"""
 
 
 def run(*words: str, status: int | None = 0) -> str:
@@ -72,10 +71,31 @@ def without_legacy(blocked: bool) -> None:
     BLOCKED.write_text("".join(f"install {name} /bin/false\n" for name in LEGACY if blocked))
 
 
+def knows_nft() -> bool:
+    """Whether this version can speak to nftables where there are no legacy tables."""
+    try:
+        parse('firewall = "auto"\n', "here")
+    except ConfigError:
+        return False
+    return True
+
+
+def follow(scene: str) -> str:
+    """Do what the pages say of it, in order; what their commands print."""
+    printed = ""
+    blocks = to_run(scene, "vm")
+    assert blocks, f"no page says how to {scene}"
+    for block in blocks:
+        for command, expected in block.commands():
+            said = run("sh", "-ec", command)
+            assert printed_as_told(expected, said), f"{block}\n{said}"
+            printed += said
+    return printed
+
+
 @pytest.fixture(scope="module", autouse=True)
 def router() -> Iterator[None]:
-    if not Path("/sys/class/net/br-lan").exists():
-        run("sh", "-ec", NETWORK)
+    set_up()
     yield
     BLOCKED.unlink(missing_ok=True)
 
@@ -84,14 +104,18 @@ def test_the_queues_module_is_loaded_by_whoever_asks_for_it() -> None:
     """On a fresh boot nothing has bound a queue yet."""
     run("modprobe", "-r", "nfnetlink_queue", status=None)
     assert not QUEUES.exists()
-    run(".venv/bin/python", "-m", "nfreaim", "check", "--lan", "br-lan", "--wan", "wan0", status=None)
+    run(".venv/bin/python", "-m", "nfreaim", "check", "--lan", "br-lan", "--wan", "eth0", status=None)
     assert QUEUES.exists()
 
 
-def test_a_kernel_without_legacy_tables_is_one_line() -> None:
+def test_a_kernel_without_legacy_tables_is_one_line(tmp_path: Path) -> None:
+    """Where they are what the configuration wants, or all that this version has."""
+    settings = tmp_path / "nfreaim.toml"
+    settings.write_text('firewall = "legacy"\n' if knows_nft() else "")
+    words = ("check", "--config", str(settings), "--lan", "br-lan", "--wan", "eth0")
     without_legacy(True)
     try:
-        said = run(".venv/bin/python", "-m", "nfreaim", "check", "--lan", "br-lan", "--wan", "wan0", status=1)
+        said = run(".venv/bin/python", "-m", "nfreaim", *words, status=1)
     finally:
         without_legacy(False)
     assert len(re.findall("^FAIL the kernel has no ", said, re.MULTILINE)) == 1, said
@@ -100,23 +124,17 @@ def test_a_kernel_without_legacy_tables_is_one_line() -> None:
 
 
 def test_the_lab_can_be_made_beside_an_interface_of_its_names() -> None:
-    run("ip", "link", "add", "eth0", "type", "dummy")
-    try:
-        with Lab() as lab:
-            assert "10.0.0.5" in lab.run("alice", "ip", "address", "show", "eth0").stdout
-    finally:
-        run("ip", "link", "del", "eth0")
+    assert Path("/sys/class/net/eth0").exists()
+    with Lab() as lab:
+        assert "10.0.0.5" in lab.run("alice", "ip", "address", "show", "eth0").stdout
 
 
 def test_installed_and_started_it_is_ready() -> None:
-    if not (LIB / "current").exists():
-        said = run("make", "install", "LAN=br-lan", "WAN=wan0")
-        assert "systemctl enable --now nfreaim-sets nfreaim-rules nfreaim" in said
-    run("systemctl", "enable", "--now", *UNITS)
+    assert "systemctl enable --now nfreaim-sets nfreaim-rules nfreaim" in follow("install")
     # The start is over only now, so nothing has to be waited for.
     assert {line.split()[0] for line in QUEUES.read_text().splitlines()} == {"5190", "5222", "5254"}
     nfreaim("rules", "show")
-    checked = nfreaim("check", "--lan", "br-lan", "--wan", "wan0")
+    checked = nfreaim("check", "--lan", "br-lan", "--wan", "eth0")
     assert "FAIL" not in checked
     assert show("WatchdogUSec") == "30s"
     for unit in UNITS:
@@ -128,7 +146,7 @@ def test_installed_and_started_it_is_ready() -> None:
 def test_settings_that_do_not_exist_are_not_written() -> None:
     before = Path("/etc/nfreaim/rules.env").read_text()
     said = run("make", "install", "LAN=br-lan", "WAN=nosuch9", status=None)
-    assert re.search("--wan nosuch9: there is no such interface; there are .*wan0", said), said
+    assert re.search("--wan nosuch9: there is no such interface; there are .*eth0", said), said
     assert Path("/etc/nfreaim/rules.env").read_text() == before
     assert len([path for path in LIB.iterdir() if not path.is_symlink()]) == 1
 
@@ -182,7 +200,7 @@ def test_rules_are_not_removed_under_the_daemon() -> None:
 
 
 def test_a_second_daemon_says_who_serves_the_queue() -> None:
-    said = nfreaim("run", "--lan", "br-lan", "--wan", "wan0", status=1)
+    said = nfreaim("run", "--lan", "br-lan", "--wan", "eth0", status=1)
     assert f"nfreaim serves it (process {process()})" in said
 
 
@@ -208,17 +226,17 @@ def test_an_upgrade_that_fails_changes_nothing_and_the_daemon_can_be_restarted()
 
 def test_an_upgrade_restarts_the_daemon_if_it_is_asked_to() -> None:
     before, earlier = process(), os.readlink(LIB / "current")
-    said = run("make", "install", "RESTART=1")
+    said = follow("upgrade")
     assert "The daemon runs from it." in said
     assert process() != before
     assert os.listdir(LIB).count(earlier) == 0
 
 
 def test_uninstall_leaves_nothing() -> None:
-    run("make", "uninstall")
+    follow("remove")
     assert not [path for path in (LIB, CONF.parent / "rules.env", Path("/run/nfreaim")) if path.exists()]
     assert "NFREAIM" not in run("iptables-legacy-save") + run("iptables-nft-save")
-    assert "nfreaim" not in run("ipset", "list", "-n")
+    assert "nfreaim" not in run("ipset", "list", "-n") + run("nft", "list", "tables")
     assert "nfreaim" not in run(
         "systemctl", "list-units", "--all", "--no-pager", "nfreaim*", "--plain", "--no-legend"
     )
