@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import callback, contenders, flows, paths, pinholes, report, workers
+from bench import callback, contenders, firewalls, flows, paths, pinholes, report, workers
 from tests.lab.net import lab_available
 
 
@@ -33,12 +33,13 @@ def main() -> int:
     rounds = arguments.rounds
     tables = paths.run(rounds, paths.SCENARIOS, contenders.available())
     python = callback.main()
-    tables |= pinholes.measure(rounds)
+    tables |= pinholes.measure(rounds) | pinholes.openings(rounds)
     idle, resident = flows.sessions(rounds)
     tables |= idle
     tables |= paths.run(rounds, workers.SCENARIOS, workers.available())
+    tables |= paths.run(rounds, firewalls.SCENARIOS, firewalls.available()) | firewalls.reloads(rounds)
     life = flows.life()
-    units = {one.name: one.unit for one in (*paths.SCENARIOS, *workers.SCENARIOS)}
+    units = {one.name: one.unit for one in (*paths.SCENARIOS, *workers.SCENARIOS, *firewalls.SCENARIOS)}
     cells = report.rows(tables, dict.fromkeys(tables, "µs") | units)
     found = report.targets(tables, resident, life)
     talk = python[callback.MSN_TEXT] / python[callback.AIM_TEXT]

@@ -1,8 +1,9 @@
 """``python -m bench.before REVISION``: this tree beside an earlier one, in turn on networks of their own.
 
 Prints the ratio now to before, with the 95 % interval of its mean over the rounds: of scenario (c) with one
-client (median round trip, and CPU of the daemon for a message), of the time to start, and of the memory after
-the start and for an idle flow.
+client (median round trip, and CPU of the daemon for a message), of (d) (a proposal, above plain NAT, and CPU
+of the daemon for it and its cancel), of the time to start, and of the memory after the start and for an idle
+flow.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from pathlib import Path
 
 from bench import contenders, flows, gauge
 from bench.contenders import CPU, PORT, Process, end
-from bench.paths import serve, talked
-from tests.lab.net import SERVER, Lab
+from bench.paths import load, serve, stand, talked
+from tests.lab.net import ADDRESS, SERVER, Lab
 
 REPO = Path(__file__).resolve().parents[1]
 SECONDS = 1.5
 IDLE = 2000  # sessions
+OFFERS = 50
 SETTLED = 0.3  # seconds; then the programs that the daemon asks at its start have ended
 T_95 = {5: 2.571, 10: 2.228, 14: 2.145, 19: 2.093, 24: 2.064, 29: 2.045}  # Student's t, by degrees of freedom
 
@@ -64,10 +66,12 @@ def daemon(lab: Lab, program: Path | None) -> Iterator[Process]:
         os.environ.pop("NFREAIM", None)
 
 
-def messages(rounds: int, programs: dict[str, Path | None]) -> dict[str, Figures]:
-    """Scenario (c), one client."""
-    found: dict[str, Figures] = {name: {"p50": [], "cpu": []} for name in programs}
+def traffic(rounds: int, programs: dict[str, Path | None]) -> dict[str, Figures]:
+    """Scenarios (c), one client, and (d)."""
+    kinds = ("p50", "cpu", "offer", "offer cpu")
+    found: dict[str, Figures] = {name: {kind: [] for kind in kinds} for name in programs}
     with ExitStack() as stack:
+        plain, _ = stack.enter_context(stand(contenders.plain))
         stands: dict[str, tuple[Lab, Process]] = {}
         for name, program in programs.items():
             lab = stack.enter_context(Lab())
@@ -76,13 +80,26 @@ def messages(rounds: int, programs: dict[str, Path | None]) -> dict[str, Figures
             gauge.pin(process, CPU)
             stands[name] = lab, process
         for number in range(rounds):
+            usual = _offered(plain, None)[0]
             # The second of a pair has the warmer machine: they take turns.
             for name in sorted(stands, reverse=bool(number % 2)):
                 lab, process = stands[name]
                 figures = talked(lab, 1, SECONDS, process)
                 for what in ("p50", "cpu"):
                     found[name][what].append(figures[what])
+                offer, cpu = _offered(lab, process)
+                found[name]["offer"].append(offer - usual)
+                found[name]["offer cpu"].append(cpu)
     return found
+
+
+def _offered(lab: Lab, process: Process | None) -> tuple[float, float]:
+    """Seconds of a proposal to the server, and of CPU of *process* for it and its cancel."""
+    before = gauge.cpu(process) if process else 0.0
+    figures = load(lab, "alice", "offer", SERVER, PORT, ADDRESS["alice"], OFFERS)
+    if process is not None and figures["edited"] != OFFERS:
+        raise RuntimeError(f"{figures['edited']} of {OFFERS} proposals were edited")
+    return figures["p50"], (gauge.cpu(process) - before) / OFFERS if process else 0.0
 
 
 def lives(rounds: int, programs: dict[str, Path | None]) -> dict[str, Figures]:
@@ -125,7 +142,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with earlier(arguments.revision) as program:
         programs: dict[str, Path | None] = {"before": program, "now": None}
-        found = messages(arguments.rounds, programs)
+        found = traffic(arguments.rounds, programs)
         for name, figures in lives(arguments.rounds, programs).items():
             found[name] |= figures
     for what, now in found["now"].items():

@@ -38,17 +38,31 @@ _MSN_PAYLOAD = (
 )
 
 
-class Packet:
-    """What the callback needs of netfilterqueue.Packet, at the least cost."""
+HARDWARE = bytes.fromhex("02000a000005")
+"""The hardware address that the inside host's packets come from."""
 
-    __slots__ = ("hook", "payload")
+
+class Packet:
+    """What the callback needs of netfilterqueue.Packet, at the least cost.
+
+    edited  it left with other bytes
+    """
+
+    __slots__ = ("edited", "hook", "payload")
 
     def __init__(self, payload: bytes, hook: int) -> None:
         self.payload = payload
         self.hook = hook
+        self.edited = False
 
     def get_payload(self) -> bytes:
         return bytes(memoryview(self.payload))  # the binding copies, too
+
+    def set_payload(self, payload: bytes) -> None:
+        self.edited = payload != self.payload
+
+    def get_hw(self) -> bytes | None:
+        return HARDWARE if self.hook == 0 else None
 
     def get_mark(self) -> int:
         return 0
@@ -88,8 +102,12 @@ def flow(
 
     queue._handle(packet("client", b"", SYN))
     queue._handle(packet("server", b"", SYN | ACK))
+    queue._handle(packet("client", b"", ACK))
     for side, payload in sign_on:
         queue._handle(packet(side, payload))
+    unread = [one for one in engine.flows.streams.values() if not one.flow.reading.helper.established]
+    if unread or not engine.flows.streams:
+        raise RuntimeError("the flow is not past sign-on: what passes unread would be measured")
     return queue, packet
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
+from nfreaim.host.netfilter.names import CHAIN, KNOWN_SET
+from nfreaim.old_spellings import DEFAULT_QUEUE
 from tests.lab.net import ADDRESS, WAN, Lab
 
 PORT = 5190
@@ -24,12 +26,15 @@ UNVERIFIED = "nfreaim, verify_peers off"
 BLIND_GATE = "nfreaim, gate that only accepts"
 CPU = 0  # the endpoints and everything in the kernel: with one CPU, the contender's own as well
 MITMDUMP = Path(sys.prefix).parent / ".bench-mitmproxy" / "bin" / "mitmdump"
-# Bounds far beyond those of a home, so that a thousand pinholes fit into one measurement.
+# Bounds far beyond those of a home, so that a thousand pinholes fit into one measurement, and hundreds of
+# openings into a minute.
 CONFIG = """\
 [pinholes]
 per_flow = 1000
 per_host = 1000
 total = 4000
+rate_per_host = 100000
+rate_total = 1000000
 lifetime = 600
 claim_grace = 300
 ports = "20000-49999"
@@ -52,17 +57,31 @@ SCAPY = QUEUE.format(
     work="parsed = IP(packet.get_payload()); parsed[TCP].payload; del parsed[IP].chksum, parsed[TCP].chksum; "
     "packet.set_payload(bytes(parsed))",
 )
-# The same packets go to the daemon, and it does not look at them: what the queue alone costs. An ACK of the
-# inside host releases the connection.
-BLIND = """#!{python}
+PATCHED = """#!{python}
 import sys
 sys.path.insert(0, {root!r})
 from nfreaim.cli import main
+{patch}
+sys.exit(main())
+"""
+# The same packets go to the daemon, and it does not look at them: what the queue alone costs. An ACK of the
+# inside host releases the connection.
+BLIND = """
 from nfreaim.core.firewall.peer_gate import PeerGate
 from nfreaim.core.verdict import ACCEPT, Verdict
 RELEASE = Verdict(True, release=True)
 PeerGate.process = lambda gate, raw, now: RELEASE if raw[12] == 10 and raw[33] & 0x12 == 0x10 else ACCEPT
-sys.exit(main())
+"""
+# An edited proposal is confirmed by scapy itself, as it was before readers were compiled.
+BY_SCAPY = """
+from nfreaim.helpers.oscar import proposal
+from nfreaim.layers.oscar_messages import dissect, rebuild, rendezvous_of
+def read(frame):
+    flap = dissect(frame)
+    if rebuild(flap) != frame:
+        raise ValueError
+    return None, None, flap
+proposal.read_icbm, proposal.rendezvous_in = read, rendezvous_of
 """
 
 Process = subprocess.Popen[bytes]
@@ -116,6 +135,13 @@ def plain(lab: Lab) -> Iterator[None]:
 def queued(lab: Lab, program: str) -> Iterator[Process]:
     """The rules of nfreaim, with another program behind the queue."""
     lab.run("A", sys.executable, "-m", "nfreaim", "rules", "install", "--lan", "lan", "--wan", "wan")
+    for table in ("raw", "mangle"):
+        # The program adds no flow to the set of known ones, so all packets would pass as newcomers.
+        rows = lab.run("A", "iptables-legacy", "-t", table, "-S", CHAIN).stdout.splitlines()
+        chain = [row for row in rows if row.startswith("-A ")]
+        place = next(number for number, row in enumerate(chain, 1) if KNOWN_SET in row)
+        known = f"-t {table} -I {CHAIN} {place} -p tcp -j NFQUEUE --queue-num {DEFAULT_QUEUE} --queue-bypass"
+        lab.run("A", "iptables-legacy", *known.split())
     process = start(lab, "A", sys.executable, "-c", program)
     try:
         yield process
@@ -152,11 +178,22 @@ def unverified(lab: Lab) -> AbstractContextManager[Process]:
     return nfreaim(lab, "verify_peers = false\n")
 
 
-@contextmanager
-def blind_gate(lab: Lab) -> Iterator[Process]:
+def blind_gate(lab: Lab) -> AbstractContextManager[Process]:
     """The daemon with a gate that lets everything in: the floor of what a gate behind a queue costs."""
-    program = lab.dir / "blind"
-    program.write_text(BLIND.format(python=sys.executable, root=str(Path(__file__).parent.parent)))
+    return patched(lab, BLIND)
+
+
+def confirmed_by_scapy(lab: Lab) -> AbstractContextManager[Process]:
+    """The daemon with scapy's own dissection in place of the compiled readers."""
+    return patched(lab, BY_SCAPY)
+
+
+@contextmanager
+def patched(lab: Lab, patch: str) -> Iterator[Process]:
+    """The daemon, changed by the program *patch* before it starts."""
+    program = lab.dir / "patched"
+    root = str(Path(__file__).parent.parent)
+    program.write_text(PATCHED.format(python=sys.executable, root=root, patch=patch))
     program.chmod(0o755)
     before = os.environ.get("NFREAIM")
     os.environ["NFREAIM"] = str(program)

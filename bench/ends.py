@@ -7,6 +7,7 @@ read. A server answers each message with the very same bytes, so its numbers hav
 from __future__ import annotations
 
 import struct
+import zlib
 
 from tests.golden import packets
 from tests.oscar import rendezvous as rdv
@@ -40,6 +41,15 @@ def cancel(number: int, cookie: bytes) -> bytes:
     """Frame *number*: that offer is withdrawn."""
     body = PROFILES["libpurple"].cancel("bob", cookie, rdv.SEND_FILE)
     return snac_frame(TO_HOST, body, number=CLIENT_FIRST + number, request=0)
+
+
+ARRIVAL = struct.Struct("!dI")
+"""What the server tells of a proposal: when it came (monotonic seconds), and the checksum of its bytes."""
+
+
+def checksum(frame: bytes) -> int:
+    """By which the sender of a proposal knows whether it was edited on its way."""
+    return zlib.crc32(frame)
 
 
 PEER = struct.Struct("!4sHH8s16xI220x")

@@ -15,7 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bench.callback import Packet
+from bench.callback import HARDWARE, Packet
+from bench.contenders import end, start
+from bench.paths import serve
 from nfreaim.config import Config
 from nfreaim.core.engine import Engine
 from nfreaim.host.control import ControlPlane
@@ -78,6 +80,7 @@ class Talk:
         """Everything up to the point where proposals are read."""
         yield self.say("client", b"", SYN)
         yield self.say("server", b"", SYN | ACK)
+        yield self.say("client", b"", ACK)
         yield self.say("server", SIGNON)
         yield self.say("client", hello())
         yield self.say("server", HOST_ONLINE)
@@ -99,6 +102,20 @@ def traced(files: set[str]) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
+
+
+@contextmanager
+def connected(lab: Lab) -> Iterator[None]:
+    """Rules on router A, and what its kernel knows of the connection whose packets are stand-ins: an entry in
+    connection tracking, because a connection of these ends exists, and the client's hardware address."""
+    lab.run("A", "rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
+    with ExitStack() as stack:
+        stack.callback(end, serve(lab, "server", *SERVER))
+        talk = f"link = socket.create_connection({SERVER}, 10, {CLIENT}); link.send(b'?')"
+        program = f"import socket, sys; {talk}; print('ready', flush=True); sys.stdin.read()"
+        stack.callback(end, start(lab, "alice", sys.executable, "-c", program))
+        lab.run("A", *f"ip neighbour replace {CLIENT[0]} lladdr {HARDWARE.hex(':')} dev lan".split())
+        yield
 
 
 def report(name: str, call: Callable[[], None]) -> None:
@@ -130,9 +147,6 @@ def journeys() -> None:
             report("a proposal that opens a pinhole", lambda: life.queue._handle(proposal))
             assert len(life.control.pinholes) > 0, "nothing was opened: the trace shows another journey"
             life.engine.save()
-        ends = f"--src {CLIENT[0]} --dst {SERVER[0]} --sport {CLIENT[1]} --dport {SERVER[1]}"
-        known = f"conntrack -I -p tcp {ends} --state ESTABLISHED --timeout 60 -u ASSURED"
-        subprocess.run(known.split(), check=True, capture_output=True, text=True)
         second = Life(Path(folder), stack)
 
         def restart() -> None:
@@ -148,8 +162,7 @@ def main() -> None:
     if sys.argv[1:] == ["inside"]:
         journeys()
         return
-    with Lab() as lab:
-        lab.run("A", "rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan")
+    with Lab() as lab, connected(lab):
         done = lab.run("A", sys.executable, "-m", "bench.journeys", "inside")
         sys.stdout.write(done.stdout)
 

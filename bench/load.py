@@ -10,9 +10,9 @@ talk CLIENTS SECONDS PID
                       sign-on is over, and what it left to be done: WARM seconds for each session
 connect COUNT         {"p50"} seconds until connect() returns
 offer SOURCE COUNT    from address SOURCE: offers a file COUNT times; {"p50", "p90"} seconds from the write of
-                      the proposal to its arrival at the server
+                      the proposal to its arrival at the server, and {"edited"} times it came with other bytes
 hold SOURCES EACH BASE  signs on from each SOURCE (first-last), EACH proposals per session, of ports from BASE
-                      on; "ready", and stays until its stdin ends
+                      on, which have to be edited; "ready", and stays until its stdin ends
 idle COUNT            COUNT signed-on sessions that say nothing; "ready", and stays
 """
 
@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bench import ends, gauge
+from tests.oscar.flap import HEADER
 
 FIRST_PORT = 30000
 WARM = 0.001
@@ -171,20 +172,28 @@ def connect(address: str, port: int, count: int) -> dict[str, float]:
 
 
 def offer(address: str, port: int, source: str, count: int) -> dict[str, float]:
-    taken = []
+    taken, edited = [], 0
     with signed_on(address, port, source) as link:
         for number in range(count):
             cookie = struct.pack("!Q", number + 1)
             frame = ends.offer(2 * number + 1, cookie, source, FIRST_PORT + number)
             sent = time.monotonic()
             link.sendall(frame)
-            arrived = struct.unpack_from("!d", exactly(link, 14), 6)[0]
+            arrived, checksum = arrival(link)
             taken.append(arrived - sent)
+            edited += checksum != ends.checksum(frame)
             link.sendall(ends.cancel(2 * number + 2, cookie))
-            exactly(link, 14)
+            arrival(link)
             time.sleep(0.002)  # what the withdrawal costs is nobody's delay
     taken.sort()
-    return {"p50": statistics.median(taken), "p90": taken[len(taken) * 9 // 10]}
+    return {"p50": statistics.median(taken), "p90": taken[len(taken) * 9 // 10], "edited": edited}
+
+
+def arrival(link: socket.socket) -> tuple[float, int]:
+    """What the server tells of a rendezvous message; see ends.ARRIVAL."""
+    header = HEADER.size
+    when, checksum = ends.ARRIVAL.unpack_from(exactly(link, header + ends.ARRIVAL.size), header)
+    return when, checksum
 
 
 def hold(address: str, port: int, sources: str, each: int, base: int) -> None:
@@ -196,8 +205,10 @@ def hold(address: str, port: int, sources: str, each: int, base: int) -> None:
         links.append(link)
         for index in range(each):
             cookie = struct.pack("!Q", index + 1)
-            link.sendall(ends.offer(index + 1, cookie, source, base + host * each + index))
-            exactly(link, 14)
+            frame = ends.offer(index + 1, cookie, source, base + host * each + index)
+            link.sendall(frame)
+            if arrival(link)[1] == ends.checksum(frame):
+                raise SystemExit(f"a proposal of {source} was not edited: there is no pinhole to measure")
     stay()
 
 

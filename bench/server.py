@@ -1,7 +1,7 @@
 """``python -m bench.server ADDRESS PORT [PORT ...]``: the far end of everything that is measured.
 
 The first bytes of a connection decide what it is for:
-  2A          an OSCAR session: signed on, then every byte comes back; at a proposal, when it arrived
+  2A          an OSCAR session: signed on, then every byte comes back, but of a proposal ends.ARRIVAL
   "OFT2"      a peer link: so many bytes as the header asks for are sent, then the link is closed
   "USER"      an FTP client: after its PORT and SIZE lines the server connects there and sends so many bytes
   anything    a sink: swallowed to the end, then answered with one byte
@@ -14,7 +14,6 @@ import os
 import re
 import resource
 import socket
-import struct
 import sys
 import time
 
@@ -26,7 +25,7 @@ _RENDEZVOUS = 26  # offset of the ICBM channel in a frame: FLAP 6, SNAC 10, cook
 
 
 async def _session(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Echo; a rendezvous is answered by a keep-alive frame that says when it came (monotonic seconds)."""
+    """Echo; a rendezvous is answered by a keep-alive frame with ends.ARRIVAL."""
     data = first + await reader.readexactly(len(ends.CLIENT_HELLO) - len(first))
     writer.write(ends.SERVER_HELLO)
     while True:
@@ -37,7 +36,7 @@ async def _session(first: bytes, reader: asyncio.StreamReader, writer: asyncio.S
         if data[_RENDEZVOUS - 2 : _RENDEZVOUS] == b"\0\2" and data[8:10] == b"\0\6":
             # The echo's number is the frame's own: numbers stay in step.
             number = int.from_bytes(data[2:4], "big")
-            data = flap(FLAP_KEEPALIVE, number, struct.pack("!d", arrived))
+            data = flap(FLAP_KEEPALIVE, number, ends.ARRIVAL.pack(arrived, ends.checksum(data)))
         writer.write(data)
 
 
