@@ -26,6 +26,7 @@ PYTHON ?=
 ABSENT ?=
 RESTART ?=
 FORCE  ?=
+FIREWALL ?=
 # Optional libraries: EXTRAS=top,metrics for `nfreaim top` and `nfreaim metrics`. Without it those of before stay;
 # EXTRAS=none is without any.
 EXTRAS ?=
@@ -44,13 +45,14 @@ ARGS   := $(foreach i,$(call each,$(LAN)),--lan $(i)) $(foreach i,$(call each,$(
           $(subst $(space)$(comma),$(comma),$(NAMED)) \
           $(foreach p,$(call each,$(PORTS)),--port $(p)) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: help venv demo test lint types unit coverage lab attacks fuzz soak load bench docs pictures html man run install install-units uninstall install-rules remove-rules clean bootstrap
+.PHONY: help venv demo test lint types unit coverage lab lab-nft attacks fuzz soak load bench vm-test vm-lab docs pictures html man deb run install install-units uninstall install-rules remove-rules clean bootstrap
 
 help:
 	@echo 'Operating a router (as root):'
 	@echo '  make install LAN=br-lan WAN=eth0        install daemon, rules and systemd units'
 	@echo '      ABSENT=yes                          though an interface is not there yet'
 	@echo '      RESTART=1                           and restart the daemon that runs'
+	@echo '      FIREWALL=nft                        rules by nftables, not iptables-legacy (also install-rules)'
 	@echo '  make uninstall                          remove them; an edited configuration stays'
 	@echo '  make install-rules LAN=br-lan WAN=eth0  install the packet filter rules, until reboot'
 	@echo '  make remove-rules                       remove the packet filter rules without a trace'
@@ -67,15 +69,20 @@ help:
 	@echo '  make lint      ruff        make types   mypy --strict'
 	@echo '  make unit      unit, replay, property and fuzz tests; no root needed'
 	@echo '  make coverage  how much of each package the unit and replay tests cover'
-	@echo '  make lab       tests in network namespaces; root'
+	@echo '  make lab       tests in network namespaces; root (NFREAIM_FIREWALL=nft: with the rules in nftables)'
+	@echo '  make lab-nft   a part of them with the rules in nftables, as make test runs it'
 	@echo '  make attacks   every attack of tests/attacks, one after another; root, a quarter of an hour'
 	@echo '  make fuzz FUZZ_SECONDS=600 [FUZZ_TARGET=engine]      hostile input, made up by atheris'
 	@echo '  make soak      faults for SOAK_SECONDS=600 seconds, under load; root'
 	@echo '  make load      floods and crowds at full size, and the attacks that are floods; root, three minutes'
 	@echo '  make bench     speed beside everything else one could use, as ratios; 15 minutes'
+	@echo '  make vm-test   Debian 12 and 13 in virtual machines: install, upgrade, reboot; root, 40 minutes'
+	@echo '  make vm-lab LAB="tests/lab/test_irc.py -k chat"      the lab, or these tests, on the newest of their kernels'
+	@echo '      VM_CACHE=DIR VM_WHEELS=DIR VM_JOBS=1             images are kept here; wheels, machines at a time'
 	@echo '  make docs      all of the next three'
 	@echo '  make html      the documents as pages for a browser: build/html/index.html'
 	@echo '  make man       the manual pages nfreaim(8) and nfreaim.toml(5): build/man'
+	@echo '  make deb       the Debian package for this release of Debian: build/nfreaim_*.deb'
 	@echo '  make pictures  draw the pictures of docs/pictures anew; root, needs a browser'
 	@echo '  make clean     remove what was built'
 
@@ -98,7 +105,7 @@ demo: $(STAMP)
 	@scripts/bootstrap demo
 	@$(BIN)/python -m demo $(foreach m,$(call each,$(MESSENGERS)),--messenger $(m))
 
-test: lint types unit lab
+test: lint types unit lab lab-nft
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -118,13 +125,24 @@ coverage: $(STAMP)
 	@$(BIN)/python scripts/branch_coverage.py
 
 # Five at a time: each test builds a network of its own, measures nothing, and waits most of the time.
-lab: $(STAMP)
-	@scripts/bootstrap test
-	@if [ "$$(id -u)" = 0 ] || [ -n "$$NFREAIM_REQUIRE_LAB" ]; then \
-	    echo '$(PYTEST) -n 5 tests/lab'; $(PYTEST) -n 5 tests/lab; \
+in_lab = if [ "$$(id -u)" = 0 ] || [ -n "$$NFREAIM_REQUIRE_LAB" ]; then \
+	    echo '$(1)'; $(1); \
 	else \
 	    echo 'The lab tests were NOT run: they need root (sudo make lab).'; \
 	fi
+
+lab: $(STAMP)
+	@scripts/bootstrap test
+	@$(call in_lab,$(PYTEST) -n 5 tests/lab)
+
+# The part of the lab that runs with the rules in a table of nftables as well, whatever the machine has. All of it does so
+# by `NFREAIM_FIREWALL=nft make lab`.
+NFT_LAB := traffic pinholes restart skew_kernel cut peer_gate workers local_clients isolated_lans two_queues self_test \
+           lifecycle
+lab-nft: export NFREAIM_FIREWALL = nft
+lab-nft: $(STAMP)
+	@scripts/bootstrap test
+	@$(call in_lab,$(PYTEST) -n 5 $(NFT_LAB:%=tests/lab/test_%.py))
 
 # One at a time: they measure what other hosts feel of them. The short ones are lab tests, too.
 attacks: $(STAMP)
@@ -149,6 +167,16 @@ load: $(STAMP)
 	@$(BIN)/python -m stress.load
 	@$(BIN)/python -m tests.attacks.run flood
 
+# Debian's own kernels and systemd. The images are built once; each run leaves them as they are.
+LAB      ?=
+VM_CACHE ?=
+VM_WHEELS ?=
+VM_JOBS  ?=
+export VM_CACHE VM_WHEELS VM_JOBS
+vm-test vm-lab: $(STAMP)
+	@scripts/bootstrap vm
+	@$(BIN)/python -m tests.vm.run $(if $(filter vm-lab,$@),--lab -- $(LAB))
+
 # mitmproxy needs a virtual environment of its own: it pins what others pin otherwise. Left out where it does not install.
 bench: $(STAMP)
 	@scripts/bootstrap test
@@ -170,11 +198,17 @@ html man: $(STAMP)
 	@$(SPHINX) -b $@ . build/$@
 	@echo 'Written: build/$@'
 
+# For the release of Debian that this machine has, with its tools. REVISION tells builds of one version apart.
+REVISION ?= 1
+deb:
+	@scripts/bootstrap deb
+	@/usr/bin/python3 -m scripts.debian_package $(REVISION)
+
 run: $(STAMP)
-	@$(BIN)/nfreaim run $(ARGS)
+	@$(BIN)/nfreaim run $(ARGS) $(if $(FIREWALL),--firewall $(FIREWALL))
 
 install-rules:
-	@rules/nfreaim-rules install $(ARGS)
+	@rules/nfreaim-rules install $(ARGS) $(if $(FIREWALL),--firewall $(FIREWALL))
 
 remove-rules:
 	@rules/nfreaim-rules remove
@@ -182,7 +216,7 @@ remove-rules:
 # scripts/install says what each of these means.
 INSTALL = PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' UNITDIR='$(UNITDIR)' DESTDIR='$(DESTDIR)' UNITS='$(UNITS)' \
           LAN='$(LAN)' WAN='$(WAN)' ARGS='$(strip $(ARGS))' PYTHON='$(PYTHON)' EXTRAS='$(EXTRAS)' \
-          ABSENT='$(ABSENT)' RESTART='$(RESTART)' FORCE='$(FORCE)' scripts/install
+          FIREWALL='$(FIREWALL)' ABSENT='$(ABSENT)' RESTART='$(RESTART)' FORCE='$(FORCE)' scripts/install
 
 install:
 	@$(INSTALL) install
