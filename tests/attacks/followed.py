@@ -13,6 +13,7 @@ import time
 
 from tests.attacks import network, wire
 from tests.attacks.kit import say, verdict
+from tests.lab import kernel_sets
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SERVER, Lab
 from tests.lab.scene import Scene, scene
@@ -90,12 +91,12 @@ def attack(node: str, what: str) -> None:
         redirected(lab, node, False, stack)
         redirected(lab, node, True, stack)
         time.sleep(3)
-        entries = lab.run("A", "sh", "-c", "ipset save nfreaim_srv | grep -c ^add", check=False).stdout
+        entries = len(kernel_sets.entries(lab, "A", "nfreaim_srv"))
         after, again = download(made), download(made)
         for when, (rate, queued) in (("before", before), ("after", after), ("again", again)):
             say(f"{when}: {rate:.0f} Mbit/s, {queued} packets queued")
         say("log: " + network.last_lines(made, "redirect"))
-        say(f"{entries.strip()} entries of redirects; offloaded: {made.offloaded()}")
+        say(f"{entries} entries of redirects; offloaded: {made.offloaded()}")
     vulnerable, rates = again[1] > 10000, f"{before[0]:.0f} -> {again[0]:.0f} Mbit/s"
     text = f"{what}: {rates}, {again[1]} packets of a download queued"
     verdict(vulnerable, text, control=int(entries) > 0)

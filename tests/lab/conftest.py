@@ -9,17 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import slipstream
+from tests.lab import kernel_sets, slipstream
 from tests.lab.net import lab_available
 
 REQUIRE = "NFREAIM_REQUIRE_LAB"
 HERE = Path(__file__).resolve().parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = []
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.lab)
+        legacy = item.get_closest_marker("legacy_only")
+        if legacy is not None and kernel_sets.NFT:
+            left_out.append(item)
+            item.add_marker(pytest.mark.skip(f"legacy rules only: {legacy.args[0]}"))
+    if left_out and os.environ.get(REQUIRE):  # they were not meant to run, so they are not missed
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -77,6 +77,8 @@ DUMP = """
 echo "== legacy"; iptables-legacy-save
 echo "== nft"; iptables-nft-save 2>/dev/null
 for family in inet ip6 arp bridge netdev; do echo "== nft $family"; nft -s list ruleset $family; done
+nft -s -t list table ip nfreaim 2>/dev/null
+for name in lan wan servers users; do nft -s list set ip nfreaim $name 2>/dev/null; done
 echo "== sets"; ipset save
 """
 
@@ -105,3 +107,8 @@ def normalise(dump: str) -> str:
         else:
             kept.append(line)
     return "\n".join(kept) + "\n"
+
+
+def without_elements(dump: str, sets: str = r"\w+") -> str:
+    """*dump* without the elements of those sets and maps of nftables whose names match *sets*."""
+    return re.sub(rf"((?:set|map) (?:{sets}) \{{[^{{}}]*?)\n\t+elements = \{{[^{{}}]*\}}", r"\1", dump)

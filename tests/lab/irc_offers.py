@@ -6,12 +6,15 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from typing import Final
 
+from tests.lab import kernel_sets
 from tests.lab.flows import Flow
-from tests.lab.net import ADDRESS, WAN, Daemon, Lab
+from tests.lab.net import ADDRESS, SERVER, WAN, Daemon, Lab
 from tests.lab.scene import eventually
 from tests.lab.stream import Plan
 
 _PORT: Final = 5501
+_ALICES_PORT: Final = 5500
+_SERVER: Final = f"{SERVER}:6667"
 
 
 def number_of(address: str) -> int:
@@ -35,5 +38,13 @@ def amy_offers(lab: Lab, daemon: Daemon) -> None:
 
 def waiting(lab: Lab) -> set[str]:
     """The connections that would wait for a daemon."""
-    listed = lab.run("A", "ipset", "list", "nfreaim_skew").stdout.partition("Members:\n")[2]
-    return {line.split()[0] for line in listed.splitlines()}
+    return set(kernel_sets.entries(lab, "A", "nfreaim_skew"))
+
+
+def irc_flow(lab: Lab, plan: Plan) -> Flow:
+    """A connection of alice to a server outside; she announces her listener, the server amy's."""
+    both = replace(plan, dialect="irc")
+    inside, outside = (f"{number_of(address)} {_ALICES_PORT}" for address in (ADDRESS["alice"], WAN["A"]))
+    serving = replace(both, listen=_SERVER, named=AMYS_OUTSIDE, expects=(inside, outside))
+    calling = replace(both, connect=_SERVER, named=inside, expects=(AMYS_OUTSIDE, AMYS_INSIDE), seed=2)
+    return Flow(lab, ("server", serving), ("alice", calling))

@@ -24,16 +24,18 @@ from nfreaim.core.address import Endpoint, FlowId, key_of
 from nfreaim.core.backend import Followed
 from nfreaim.core.engine import Engine
 from nfreaim.core.firewall.pinhole import Pinhole
+from nfreaim.core.firewall.policy import Forward
 from nfreaim.errors import BackendError
 from nfreaim.host.linux_backend import LinuxBackend
 from nfreaim.host.netfilter import queue_stats
 from nfreaim.host.netfilter.conntrack import ENDING, ESTABLISHED, LinuxConntrack
 from nfreaim.host.netfilter.conntrack_events import PinholeEvents
-from nfreaim.host.netfilter.ipset import FlowSet, NetworkSet
+from nfreaim.host.netfilter.firewall_kind import FirewallKind, KernelSets, firewall_kind
 from nfreaim.host.netfilter.iptables import NatTable
-from nfreaim.host.netfilter.names import LAN_SET, OFFLOAD_SET
+from nfreaim.host.netfilter.names import LAN_SET, OFFLOAD_SET, SKEW_SET
 from nfreaim.host.netfilter.packet_queue import PacketQueue
 from nfreaim.host.netfilter.queue_control import LinuxQueueControl
+from nfreaim.host.pinholes.chosen_firewall import kernel_firewall
 from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
 from nfreaim.host.state.state_files import StateDirectory
 from nfreaim.marks import DEFAULT
@@ -70,29 +72,16 @@ def pinhole(port: int, *peers: str, to: str = "10.0.0.5", lasting: float = 600.0
     return Pinhole(inside, outside, FLOW, b"1234567\0", "send-file", deadline, peers, 12.5, protocol="one")
 
 
-def offloaded_flows_come_and_go() -> None:
-    flows = FlowSet(OFFLOAD_SET)
-    members = "ipset save nfreaim_off | grep ^add || true"
-    for _ in range(2):
-        flows.add(FLOW)
-        assert "10.0.0.5,tcp:40123,203.0.113.9 timeout 3" in shell(members)
-    for _ in range(2):
-        flows.delete(FLOW)
-        assert shell(members) == ""
-    for port in range(2000):
-        flows.add(FlowId(Endpoint("10.0.0.5", 1024 + port), FLOW.server))
-    flows.flush()
-    assert shell(members) == ""
-    flows.close()
-
-
 def nothing_works_without_the_rules() -> None:
     """On a router without them."""
-    assert "are the rules installed?" in refused(FlowSet(OFFLOAD_SET).add, FLOW)
-    firewall = pins()
+    assert "are the rules installed?" in refused(KernelSets().flows(OFFLOAD_SET).add, FLOW)
+    firewall = kernel_firewall(now)
     assert "are the rules installed?" in refused(firewall.list)
-    assert "chain NFREAIM is missing in the legacy nat table" in refused(firewall.open, pinhole(5190), None)
-    assert "NFREAIM" not in shell("iptables-legacy-save")
+    nft = firewall_kind() is FirewallKind.NFT
+    missing = "are the rules installed?" if nft else "chain NFREAIM is missing in the legacy nat table"
+    assert missing in refused(firewall.open, pinhole(5190), None)
+    assert missing in refused(firewall.set_forwards, [Forward("10.0.0.5", range(6000, 6001))])
+    assert "nfreaim" not in shell("iptables-legacy-save; nft list ruleset").lower()
 
 
 def chains() -> list[str]:
@@ -142,17 +131,6 @@ def pinholes_read_back_as_written() -> None:
     assert len(chains()) == len(untouched) + 4, "bucket, jump, and a rule for each of two destinations"
     firewall.clear()
     assert chains() == untouched
-
-
-def what_cannot_be_changed_stays_as_it_was() -> None:
-    firewall = pins()
-    first = pinhole(5190)
-    firewall.open(first, None)
-    impossible = replace(first, peers=("1.2.3.4",), service="x" * 300)  # more than a comment may have
-    assert "nfreaim_pin" in refused(firewall.open, impossible, first)
-    assert firewall.list() == [first]
-    assert "nfreaim_pin" in refused(firewall.open, replace(pinhole(5191), service="x" * 300), None)
-    assert firewall.list() == [first]
 
 
 def destinations_are_made_ahead_and_repaired() -> None:
@@ -217,7 +195,7 @@ def lock_held_by_another_program_refuses_and_changes_nothing() -> None:
 
 
 def taken_ports_are_seen() -> None:
-    firewall = pins()
+    firewall = kernel_firewall(now)
     shell(
         "iptables-legacy -t nat -I PREROUTING -p tcp -m multiport --dports 80,7000:7010 -j DNAT --to 10.0.0.6"
     )
@@ -246,7 +224,7 @@ def taken_ports_are_seen() -> None:
 def connections_are_known_until_they_end(port: str) -> None:
     """Of alice, from *port*, to bob; it is established."""
     flow = FlowId(Endpoint("10.0.0.5", int(port)), Endpoint("203.0.113.20", 5190))
-    inside = NetworkSet(LAN_SET)
+    inside = KernelSets().networks(LAN_SET)
     conntrack = LinuxConntrack(inside, {})
     assert conntrack.state(flow) == ESTABLISHED
     assert conntrack.outside_address(flow) == OUTSIDE
@@ -280,7 +258,7 @@ def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
     ends = "-p tcp -s 198.51.100.7 --sport 40000 -d 10.0.0.9 --dport 5190"
     reply = "-r 10.0.0.9 -q 198.51.100.7 --reply-port-src 5190 --reply-port-dst 40000"
     shell(f"conntrack -I {ends} {reply} --state TIME_WAIT --timeout 60")
-    shell("ipset add nfreaim_skew 198.51.100.7,tcp:40000,10.0.0.9")
+    KernelSets().flows(SKEW_SET).add(flow)
     stream: dict[str, object] = {"base": 1, "next": 0, "scale": None, "before": 0, "edits": []}
     key = key_of(flow)
     record = {"key": key.hex(), "server_inside": True, "streams": [stream, stream]}
@@ -300,13 +278,13 @@ def end_before_the_start_is_known_as_one_when_its_entry_expires() -> None:
 def followed_servers_are_taken_over_with_client_and_protocol() -> None:
     server, other = Endpoint("203.0.113.9", 4443), Endpoint("203.0.113.9", 443)
     first, second = Followed(server, "10.0.0.5", "one"), Followed(server, "10.0.0.6", "two")
-    control = LinuxQueueControl(now)
+    control = LinuxQueueControl(now, KernelSets())
     control.queue_server(first)
     control.queue_server(second)
     # Of a version whose entries name no protocol, and of another program.
     shell("ipset add nfreaim_srv 203.0.113.9,tcp:443,10.0.0.5 timeout 5000")
     unnamed = Followed(other, "10.0.0.5", "oscar")
-    again = LinuxQueueControl(now)
+    again = LinuxQueueControl(now, KernelSets())
     left = dict(again.load())
     assert left.keys() == {first, second, unnamed}
     assert all(170 < seconds <= 180 for seconds in left.values()), "of none longer than ours"

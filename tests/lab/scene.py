@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from tests.lab import kernel_sets
 from tests.lab.net import SERVER, Daemon, Lab, Variant
 from tests.lab.standin import Client, Server, Transfer
 from tests.oscar import rendezvous as rdv
@@ -77,6 +78,8 @@ class Scene:
 
     def pinholes(self, router: str = "A") -> set[SeenPinhole]:
         """The pinholes in the router's kernel: entries of the set with the rules that they lead to."""
+        if kernel_sets.NFT:
+            return {SeenPinhole(*found) for found in kernel_sets.leads(self.lab, router)}
         pins = self.lab.run(router, "ipset", "save", "nfreaim_pin", check=False).stdout
         saved = self.lab.run(router, "iptables-legacy-save", "-t", "nat").stdout.splitlines()
         leads = {match[1]: match for line in saved if (match := _LEADS.match(line))}
@@ -99,8 +102,7 @@ class Scene:
 
     def offloaded(self, router: str = "A") -> list[str]:
         """Members of the set of flows that skip the queue, without their time-outs."""
-        listed = self.lab.run(router, "ipset", "save", "nfreaim_off").stdout.splitlines()
-        return [line.split()[2] for line in listed if line.startswith("add ")]
+        return kernel_sets.entries(self.lab, router, "nfreaim_off")
 
     def restart(self, router: str = "A", settings: str = "", wait: bool = True) -> Daemon:
         """Start another daemon on this router and remember it as the router's own."""

@@ -15,26 +15,15 @@ from typing import Any
 import pytest
 
 from tests.lab import impair
-from tests.lab.flows import WAYS_TO_WRITE, Flow
-from tests.lab.irc_offers import AMYS_INSIDE, AMYS_OUTSIDE, amy_offers, number_of, waiting
-from tests.lab.net import ADDRESS, WAN, Lab
+from tests.lab.flows import WAYS_TO_WRITE
+from tests.lab.irc_offers import amy_offers, irc_flow, waiting
+from tests.lab.net import Lab
 from tests.lab.stream import Plan
 
 ROUNDS = 20
 EDITS = 20
-SERVER = "203.0.113.9:6667"
-PORT = 5500
-INSIDE, OUTSIDE = (f"{number_of(address)} {PORT}" for address in (ADDRESS["alice"], WAN["A"]))
 PROTOCOLS = ("--protocol", "oscar", "--protocol", "irc:6667")
 INSTALL = ("rules/nfreaim-rules", "install", "--lan", "lan", "--wan", "wan", *PROTOCOLS)
-
-
-def irc_flow(lab: Lab, plan: Plan) -> Flow:
-    """A connection of alice to a server outside; she announces her listener, the server amy's."""
-    both = replace(plan, dialect="irc")
-    serving = replace(both, listen=SERVER, named=AMYS_OUTSIDE, expects=(INSIDE, OUTSIDE))
-    calling = replace(both, connect=SERVER, named=INSIDE, expects=(AMYS_OUTSIDE, AMYS_INSIDE), seed=2)
-    return Flow(lab, ("server", serving), ("alice", calling))
 
 
 def test_an_offer_grows_and_shrinks_and_every_other_byte_arrives() -> None:

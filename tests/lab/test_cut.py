@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.cuts import OUTSIDE, check_edited, cuts_of, frame
 from tests.lab.net import ADDRESS
 from tests.lab.scene import Scene, announced, eventually, scene
@@ -51,8 +52,7 @@ def home() -> Iterator[Home]:
 
 def skewed(made: Scene) -> list[str]:
     """The flows that fail closed."""
-    listed = made.lab.run("A", "ipset", "save", "nfreaim_skew").stdout.splitlines()
-    return [line for line in listed if line.startswith("add ")]
+    return kernel_sets.entries(made.lab, "A", "nfreaim_skew")
 
 
 @pytest.mark.parametrize("position", POSITIONS)

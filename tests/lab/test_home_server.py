@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import home, impair
+from tests.lab import home, impair, kernel_sets
 from tests.lab.flows import home_flow
 from tests.lab.net import ADDRESS, LAN, SERVER, WAN, Lab, LabError, Variant
 from tests.lab.standin import Client, Server, Transfer
@@ -188,8 +188,8 @@ def test_redirect_to_another_port_is_followed_and_other_ports_are_not_touched() 
         assert not any(lab.queue_state("A").values())
         for client in clients.values():
             client.sign_on(server)
-        members = lab.run("A", "ipset", "list", "nfreaim_srv").stdout
-        entry = rf'^{SERVER},tcp:5191,10.0.0.5 timeout 1[5-8]\d comment "nfreaim oscar"$'
+        members = kernel_sets.saved(lab, "A", "nfreaim_srv")
+        entry = rf'^add nfreaim_srv {SERVER},tcp:5191,10.0.0.5 timeout 1[5-8]\d comment "nfreaim oscar"$'
         assert re.search(entry, members, re.MULTILINE), members
         assert Transfer(alice, clients["bob"], "file").outcome().first_attempt
         assert daemon.stop() == 0

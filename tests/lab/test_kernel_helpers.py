@@ -6,6 +6,7 @@ One network for all: alice behind router A, the registrar at 203.0.113.9, bob ou
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.lab import sip
+from tests.lab import kernel_sets, sip
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SERVER, WAN, Lab
 from tests.lab.scene import Scene, eventually, nfreaim
@@ -154,6 +155,11 @@ def test_active_ftp_works(helped: Line) -> None:
 
 
 def rules(made: Scene) -> list[str]:
+    """The rules that concern helpers; those that name one end with its name."""
+    if kernel_sets.NFT:
+        listed = made.lab.run("A", *"nft list chain ip nfreaim kernel_helpers".split(), check=False).stdout
+        found = [line.split(" counter ") for line in listed.splitlines() if "return" in line or "ct " in line]
+        return [" ".join([rule[0], *re.findall(r'helper set "(\w+)-', rule[-1])]) for rule in found]
     saved = made.lab.run("A", "iptables-legacy-save", "-t", "raw").stdout.splitlines()
     return [rule for rule in saved if "HELPER" in rule and rule.startswith("-A")]
 
@@ -170,8 +176,11 @@ def as_it_was(lab: Lab) -> Iterator[None]:
 
 def test_jumps_that_somebody_removes_come_back(helped: Line) -> None:
     whole = rules(helped.made)
-    (jump,) = (rule for rule in whole if 'helper=ftp"' in rule)
-    helped.made.lab.run("A", "sh", "-c", f"iptables-legacy -t raw {jump.replace('-A', '-D', 1)}")
+    if kernel_sets.NFT:
+        helped.made.lab.run("A", *"nft flush chain ip nfreaim kernel_helpers".split())
+    else:
+        (jump,) = (rule for rule in whole if 'helper=ftp"' in rule)
+        helped.made.lab.run("A", "sh", "-c", f"iptables-legacy -t raw {jump.replace('-A', '-D', 1)}")
     assert eventually(lambda: rules(helped.made) == whole)
 
 
@@ -251,7 +260,8 @@ def test_a_daemon_adds_them_to_rules_that_were_installed_without(helped: Line) -
     assert rules(helped.made) == []
     daemon = helped.made.restart(settings=SETTINGS)
     whole = rules(helped.made)
-    assert len([rule for rule in whole if "helper=" in rule]) == 3
+    named = "dport " if kernel_sets.NFT else "helper="
+    assert len([rule for rule in whole if named in rule and "@" not in rule]) == 3
     assert daemon.stop() == 0
     assert rules(helped.made) == whole, "they stay with the rules, which are not the daemon's"
     lab.run("A", "rules/nfreaim-rules", "remove")
@@ -264,7 +274,9 @@ def test_a_helper_that_the_kernel_does_not_have_is_a_warning_that_is_tried_again
     for _ in range(2):
         said = helped.made.lab.run("A", *words, *more).stderr
         assert "warning: the kernel refused its helper nosuch for tcp:99" in said
-        assert [rule.split()[-1] for rule in rules(helped.made) if " -j CT " in rule] == ["ftp"]
+        named = "dport " if kernel_sets.NFT else " -j CT "
+        found = [rule.split()[-1] for rule in rules(helped.made) if named in rule and "@" not in rule]
+        assert found == ["ftp"]
         assert helped.made.lab.run("A", "rules/nfreaim-rules", "show").returncode == 0
     helped.made.lab.run("A", *words)
     assert rules(helped.made) == []

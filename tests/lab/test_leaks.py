@@ -9,7 +9,7 @@ import stat
 
 import pytest
 
-from tests.lab import home
+from tests.lab import home, kernel_sets
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, WAN, Lab
 from tests.lab.scene import Scene, eventually, nfreaim, scene
@@ -60,6 +60,8 @@ def test_no_name_text_or_cookie_is_in_log_status_or_rules(level: str) -> None:
         status = nfreaim(lab, "A", "status") + nfreaim(lab, "A", "status", "--json")
         assert json.loads(nfreaim(lab, "A", "status", "--json"))["running"]
         rules = lab.firewall_rules("A")
+        if kernel_sets.NFT:
+            rules += lab.run("A", "nft", "list", "ruleset").stdout
         assert made.daemon.stop() == 0
         assert "pinhole claimed" in made.daemon.log_text()
         assert found(made.daemon.log_text()) == []

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from tests.lab import impair
+from tests.lab import impair, kernel_sets
 from tests.lab.flows import Flow
 from tests.lab.forged import Sender
+from tests.lab.holder import listening
 from tests.lab.irc_offers import AMYS_INSIDE, AMYS_OUTSIDE, amy_offers, number_of
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SERVER, WAN, Lab
@@ -40,26 +40,6 @@ made.connect(("{SERVER}", 5190))
 made.send(b"x" * 8)
 made.close()
 """
-LISTENER = """
-import socket, sys
-listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
-print("listening", flush=True)
-sys.stdin.readline()
-"""
-
-
-@contextmanager
-def listening(lab: Lab, user: int, port: int, node: str = "A", address: str = "0.0.0.0") -> Iterator[None]:
-    """A program of *user* listens on this node."""
-    start = [*by_user(user), sys.executable, "-c", LISTENER, address, str(port)]
-    program = lab.spawn(node, *start, pipes=True)
-    try:
-        assert program.stdout is not None
-        assert program.stdout.readline() == b"listening\n"
-        yield
-    finally:
-        program.kill()
-        program.wait(10)
 
 
 def online(lab: Lab, server: Server, *who: tuple[str, str, int, int]) -> list[Client]:
@@ -74,12 +54,14 @@ def online(lab: Lab, server: Server, *who: tuple[str, str, int, int]) -> list[Cl
 
 def local(lab: Lab) -> list[str]:
     """The flows of clients on the router, as the kernel's set has them."""
-    listed = lab.run("A", "ipset", "save", "nfreaim_local").stdout.splitlines()
-    return [line.split()[2] for line in listed if line.startswith("add ")]
+    return kernel_sets.entries(lab, "A", "nfreaim_local")
 
 
 def has_seen(lab: Lab, count: int) -> bool:
     """Whether so many packets from the LAN went to servers."""
+    if kernel_sets.NFT:
+        listed = lab.run("A", *"nft list chain ip nfreaim prerouting_raw".split()).stdout
+        return f"iifname @lan counter packets {count} " in listed
     saved = lab.run("A", "iptables-legacy-save", "-c", "-t", "raw").stdout
     rule = r"-A PREROUTING -i lan .* --dports 5190 -j NFREAIM\n"
     return re.findall(rf"\[(\d+):\d+\] {rule}", saved) == [str(count)]
@@ -166,7 +148,8 @@ def test_client_of_any_other_user_is_neither_queued_nor_served() -> None:
             assert (made.queued(), made.pinholes()) == (0, set())
 
         arrives_unread(ann)
-        assert "NFREAIM_LOCAL" not in lab.firewall_rules("A"), "off by default"
+        off = "from_local_clients" if kernel_sets.NFT else "NFREAIM_LOCAL"
+        assert off not in lab.firewall_rules("A"), "off by default"
         made.daemon.stop()
         ann.stop()
         made.restart(settings=SETTINGS)
@@ -174,7 +157,8 @@ def test_client_of_any_other_user_is_neither_queued_nor_served() -> None:
         arrives_unread(ben)
         assert local(lab) == []
         lab.run("A", *INSTALL)  # as the rules' unit does, without what the configuration says
-        eventually(lambda: f"--uid-owner {ANN} " in lab.firewall_rules("A"))
+        named = f"elements = {{ {ANN} }}" if kernel_sets.NFT else f"--uid-owner {ANN} "
+        eventually(lambda: named in lab.firewall_rules("A"))
         made.daemon.stop()
         made.restart()
         made.daemon.stop()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab import home, impair, marking
+from tests.lab import home, impair, kernel_sets, marking
 from tests.lab.flows import home_flow
 from tests.lab.net import ADDRESS, WAN, Lab
 from tests.lab.scene import INSTALL, Scene, announced, eventually, nfreaim, start
@@ -114,7 +114,7 @@ def test_own_resets_reach_both_ends_where_marked_packets_are_unreachable() -> No
         daemon = lab.start_alg("A")
         plan = Plan(frames=100, pause=0.02, largest=300)
         flow = home_flow(lab, server_plan=Plan(frames=100, redirects=20, pause=0.02), client_plan=plan)
-        eventually(lambda: "add nfreaim_skew" in lab.run("A", "ipset", "save").stdout)
+        eventually(lambda: kernel_sets.entries(lab, "A", "nfreaim_skew"))
         daemon.kill()
         lab.run("A", "sh", "-c", "rm /run/nfreaim/flows/*")
         lab.start_alg("A")
@@ -152,9 +152,9 @@ def test_beside_a_rule_that_writes_over_connmarks_nothing_is_announced_until_it_
         (line,) = [line for line in told.splitlines() if "no pinhole can work" in line]
         assert "--save-mark" in line
         assert " -> give it a mask" in line
-        lab.run(
-            "A", *"iptables-legacy -t mangle -R POSTROUTING 2 -j CONNMARK --save-mark --mask 0xff".split()
-        )
+        number = 1 if kernel_sets.NFT else 2  # behind ours, if that is in the same chain
+        masked = f"POSTROUTING {number} -j CONNMARK --save-mark --mask 0xff"
+        lab.run("A", *f"iptables-legacy -t mangle -R {masked}".split())
         lab.run("A", "iptables-legacy-save")
         saved = lab.run("A", "iptables-legacy-save", "-t", "mangle").stdout
         assert "--nfmask 0xff --ctmask 0xff" in saved

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.home_talk import SECOND, second_network
 from tests.lab.net import ADDRESS, CORE, Daemon, Lab
 from tests.lab.scene import eventually
@@ -15,8 +16,7 @@ from tests.lab.standin import Client, Server, Transfer
 
 def networks(lab: Lab) -> set[str]:
     """The inside networks, as the kernel's set holds them."""
-    lines = lab.run("A", "ipset", "list", "nfreaim_lan").stdout.splitlines()
-    return set(lines[lines.index("Members:") + 1 :])
+    return set(kernel_sets.entries(lab, "A", "nfreaim_lan"))
 
 
 def rename(lab: Lab, old: str, new: str) -> None:
@@ -108,7 +108,7 @@ def test_a_link_that_is_down_for_a_moment_stays_served() -> None:
 def test_entries_of_others_in_the_set_do_not_stay() -> None:
     with Lab() as lab:
         daemon = lab.start_alg("A")
-        lab.run("A", "ipset", "add", "nfreaim_lan", "203.0.113.0/24")
+        lab.run("A", "sh", "-c", kernel_sets.change("add", "nfreaim_lan", "203.0.113.0/24"))
         lab.run("A", "ip", "address", "add", "10.0.2.1/24", "dev", "lan")
         eventually(lambda: networks(lab) == {"10.0.0.0/24", "10.0.2.0/24"})
         assert daemon.stop() == 0

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SERVER, WAN
 from tests.lab.scene import Scene, eventually, nfreaim, scene
@@ -118,7 +119,7 @@ def reach(made: Scene, port: int) -> str:
 
 
 def shut(made: Scene) -> str:
-    return made.lab.run("A", "ipset", "save", "nfreaim_shut").stdout
+    return kernel_sets.saved(made.lab, "A", "nfreaim_shut")
 
 
 def test_peer_that_greets_gets_through(made: Scene) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import impair
+from tests.lab import impair, kernel_sets
 from tests.lab.flows import WAYS_TO_WRITE, Flow
 from tests.lab.inhabitants import Inhabitants
 from tests.lab.msn_client import PURPLE, MsnClient
@@ -55,8 +55,7 @@ def conversation(lab: Lab, plan: Plan) -> Flow:
 
 def waiting(lab: Lab) -> set[str]:
     """The connections that would wait for a daemon."""
-    listed = lab.run("A", "ipset", "list", "nfreaim_skew").stdout.partition("Members:\n")[2]
-    return {line.split()[0] for line in listed.splitlines()}
+    return set(kernel_sets.entries(lab, "A", "nfreaim_skew"))
 
 
 def test_kills_in_a_row_change_no_byte_and_announcements_go_on_being_edited() -> None:

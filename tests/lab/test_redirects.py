@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, SERVER, Lab
 from tests.lab.scene import INSTALL, Scene, eventually
@@ -76,13 +77,12 @@ def asking(lab: Lab, node: str, times: int) -> socket.socket:
 
 def entries(made: Scene) -> list[str]:
     """The kernel's set, without time-outs."""
-    saved = made.lab.run("A", "ipset", "save", "nfreaim_srv").stdout.splitlines()
-    return sorted(line.split()[2] for line in saved if line.startswith("add "))
+    return sorted(kernel_sets.entries(made.lab, "A", "nfreaim_srv"))
 
 
 def time_outs(made: Scene) -> list[int]:
-    saved = made.lab.run("A", "ipset", "save", "nfreaim_srv").stdout.splitlines()
-    return [int(line.split()[4]) for line in saved if line.startswith("add ")]
+    saved = kernel_sets.saved(made.lab, "A", "nfreaim_srv").splitlines()
+    return [int(line.split()[4]) for line in saved]
 
 
 def web(end: socket.socket) -> None:
@@ -157,17 +157,9 @@ def test_what_an_earlier_version_left_is_bounded_at_the_start() -> None:
     with installed() as made:
         assert made.daemon.stop() == 0
         for number in range(40):
-            made.lab.run(
-                "A",
-                "ipset",
-                "add",
-                "nfreaim_srv",
-                f"198.51.100.7,tcp:{20000 + number},10.0.0.6",
-                "timeout",
-                "7000",
-                "comment",
-                "nfreaim oscar",
-            )
+            entry = f"198.51.100.7,tcp:{20000 + number},10.0.0.6"
+            add = kernel_sets.change("add", "nfreaim_srv", entry, 7000, "nfreaim oscar")
+            made.lab.run("A", "sh", "-c", add)
         made.restart()
         assert len(entries(made)) == 16
         assert all(seconds <= 180 for seconds in time_outs(made))
@@ -193,7 +185,7 @@ def test_a_download_from_a_followed_server_leaves_the_queue(workers: int) -> Non
         assert download(lab, connected(lab, "amy", place)) < FEW
         assert download(lab, connected(lab, "alice", place)) == 0, "nobody redirected her"
         unknown = f"{SERVER},tcp:20000,{ADDRESS['alice']}"
-        lab.run("A", "ipset", "add", "nfreaim_srv", unknown, "timeout", "600")
+        lab.run("A", "sh", "-c", kernel_sets.change("add", "nfreaim_srv", unknown, 600))
         assert download(lab, connected(lab, "alice", place)) < FEW
         eventually(made.offloaded)
         session.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.lab import home, impair
+from tests.lab import home, impair, kernel_sets
 from tests.lab.flows import Flow, home_flow
 from tests.lab.net import Lab
 from tests.lab.stream import Plan
@@ -35,8 +35,7 @@ def unedited(lab: Lab) -> Flow:
 
 def waiting(lab: Lab) -> set[str]:
     """The connections that would wait for a daemon."""
-    listed = lab.run("A", "ipset", "list", "nfreaim_skew").stdout.partition("Members:\n")[2]
-    return {line.split()[0] for line in listed.splitlines()}
+    return set(kernel_sets.entries(lab, "A", "nfreaim_skew"))
 
 
 def test_ten_kills_in_a_row_change_no_byte_of_edited_held_and_other_connections() -> None:

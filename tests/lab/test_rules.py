@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.router import SCRIPT, Router
 
 ARGS = ("--lan", "lan", "--wan", "wan")
+TEXT = "it reads iptables' text; test_nft_rules.py has the table of nftables"
 OWN = "-p tcp -m owner --gid-owner 28262 --suppl-groups"
 OSCAR = '-m comment --comment "nfreaim oscar"'
 
@@ -58,6 +60,7 @@ def test_accept_stands_first_in_every_firewall_in_use_and_in_no_other(
     assert router.show()[0] == 0
 
 
+@kernel_sets.legacy_only("on nftables the table is what is asked for")
 def test_no_nft_table_is_made_where_none_was(router: Router) -> None:
     router.load("legacy")
     router.rules("install", *ARGS)
@@ -69,11 +72,12 @@ def test_native_table_called_filter_is_left_alone(router: Router) -> None:
         "nft 'table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }'"
     )
     router.shell("nft add rule ip filter FORWARD ct state vmap { invalid : drop, established : accept }")
-    before = router.shell("nft list ruleset")
+    before = router.shell("nft list table ip filter")
     router.rules("install", *ARGS)
-    assert router.shell("nft list ruleset") == before
+    assert router.shell("nft list table ip filter") == before
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(router: Router) -> None:
     router.shell("iptables-legacy -t raw -A PREROUTING -p udp -j ACCEPT")
     router.rules("install", *ARGS, "--port", "443", "--port", "5190")
@@ -124,6 +128,7 @@ def test_queue_jumps_come_after_rules_of_others_and_sort_themselves_out_again(ro
     assert "--dport 80" in nat[0]
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_new_arguments_replace_the_old_ones(router: Router) -> None:
     router.rules("install", *ARGS, "--port", "443", "--queue", "7")
     router.rules("install", *ARGS, "--lan", "lan2", "--queue", "8")
@@ -180,6 +185,7 @@ def test_firewall_that_was_loaded_again_is_reported_and_repaired(router: Router)
 # --- what belongs to others, and to the daemon ---
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_pinholes_and_offloaded_flows_survive_a_second_install(router: Router) -> None:
     router.rules("install", *ARGS)
     router.shell(
@@ -203,6 +209,7 @@ def test_pinholes_and_offloaded_flows_survive_a_second_install(router: Router) -
     assert "NFREAIM" not in router.state()
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_nat_chain_reads_the_set_of_pinholes_and_never_counts(router: Router) -> None:
     router.rules("install", *ARGS)
     match = "--match-set nfreaim_pin dst,dst,src ! --update-counters"
@@ -253,6 +260,7 @@ def test_installs_at_the_same_time_add_up_to_one(router: Router) -> None:
 # --- half installed, half equipped ---
 
 
+@kernel_sets.legacy_only(TEXT)
 @pytest.mark.parametrize(
     "damage",
     [

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from nfreaim.host.rules import script
+from tests.lab import kernel_sets
 from tests.lab.router import SCRIPT, Router
 
 ARGS = ("--lan", "lan", "--wan", "wan")
+TEXT = "it reads iptables' text; test_nft_rules.py has the table of nftables"
 SAVE = "iptables-legacy-save"
 FOLLOW = """
 from nfreaim.core.address import Endpoint
@@ -47,6 +49,7 @@ def beside(folder: Path, program: str) -> Path:
     return script
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_each_protocol_has_rules_of_its_own_that_name_it(router: Router) -> None:
     before = router.state()
     router.rules("install", *ARGS, "--protocol", "one:5190,443", "--protocol", "two:6667", "--port", "1863")
@@ -74,6 +77,7 @@ def test_each_protocol_has_rules_of_its_own_that_name_it(router: Router) -> None
     assert router.state() == before
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_each_protocol_may_have_as_many_ports_as_fit_into_one_rule(router: Router) -> None:
     several = [",".join(str(first + number) for number in range(15)) for first in (6660, 7000)]
     router.rules("install", *ARGS, "--protocol", f"one:{several[0]}", "--protocol", f"two:{several[1]}")
@@ -81,6 +85,7 @@ def test_each_protocol_may_have_as_many_ports_as_fit_into_one_rule(router: Route
     assert all(f"--dports {ports} " in saved for ports in several)
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_a_followed_server_is_followed_for_its_client_only(router: Router) -> None:
     router.rules("install", *ARGS, "--protocol", "one:5190")
     router.shell('ipset add nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.9 comment "nfreaim one"')
@@ -95,6 +100,7 @@ def test_a_followed_server_is_followed_for_its_client_only(router: Router) -> No
     assert "nfreaim_srv 203.0.113.9,tcp:4443,10.0.0.9 timeout " in router.show()[1]
 
 
+@kernel_sets.legacy_only("it is about ipset; test_firewalls.py compares the two")
 def test_the_daemon_fills_the_set_of_followed_servers_and_reads_it_back(router: Router) -> None:
     router.rules("install", *ARGS, "--protocol", "one:5190")
     router.on("router", sys.executable, "-c", FOLLOW)
@@ -115,6 +121,7 @@ def test_what_the_rules_show_is_understood_by_protocol(router: Router) -> None:
 # --- ports that nobody named ---
 
 
+@kernel_sets.legacy_only("the program that stands in for the daemon's loads no table")
 @pytest.mark.parametrize("shell", [words for words in SHELLS if shutil.which(words[0])])
 def test_usual_ports_are_asked_of_the_daemons_program(
     router: Router, tmp_path: Path, shell: tuple[str, ...]

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.router import Router
 
 ARGS = ("--lan", "lan", "--wan", "wan")
+TEXT = "it reads iptables' text; test_nft_rules.py has the table of nftables"
 
 
 @pytest.fixture
@@ -37,6 +39,7 @@ def test_own_packets_are_accepted_where_they_could_be_stopped_and_only_there(rou
     assert router.show()[0] == 0
 
 
+@kernel_sets.legacy_only(TEXT)
 @pytest.mark.parametrize("table", ["raw", "mangle"])
 @pytest.mark.parametrize("chain", ["NFREAIM", "NFREAIM_SERVER"])
 def test_skewed_flows_are_queued_without_bypass_before_all_others(
@@ -65,6 +68,7 @@ def test_skewed_flows_are_queued_without_bypass_before_all_others(
     ]
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_remove_refuses_while_connections_depend_on_the_daemon(router: Router) -> None:
     before = router.state()
     router.rules("install", *ARGS)
@@ -80,6 +84,7 @@ def test_remove_refuses_while_connections_depend_on_the_daemon(router: Router) -
     assert router.state() == before
 
 
+@kernel_sets.legacy_only(TEXT)
 @pytest.mark.parametrize("chain", ["NFREAIM", "NFREAIM_SERVER"])
 def test_what_was_here_before_is_never_queued_again(router: Router, chain: str) -> None:
     """Only in raw, before connection tracking, a packet that has an entry has been here before."""
@@ -88,6 +93,7 @@ def test_what_was_here_before_is_never_queued_again(router: Router, chain: str) 
     assert rules[0] == "-i lan -m conntrack --ctproto 6 -j RETURN"
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_no_packet_has_a_mark_of_ours_when_it_is_routed(router: Router) -> None:
     router.load("legacy", "nft")
     router.rules("install", *ARGS)
@@ -99,6 +105,7 @@ def test_no_packet_has_a_mark_of_ours_when_it_is_routed(router: Router) -> None:
     assert all("--set-xmark 0x0/" in line for line in changes), "ours are only taken off"
 
 
+@kernel_sets.legacy_only(TEXT)
 def test_other_masks_are_in_every_rule_and_replace_those_of_an_earlier_installation(router: Router) -> None:
     router.load("legacy")
     router.rules("install", *ARGS)

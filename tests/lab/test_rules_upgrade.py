@@ -17,8 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.namespace import socket_in
 from tests.lab.router import REPO, SCRIPT, SERVER, Router
+
+pytestmark = kernel_sets.legacy_only("earlier versions knew no others")
 
 ARGS = ("--lan", "lan", "--wan", "wan", "--port", "5190", "--port", "443")
 CLIENT = "10.0.0.9"

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import kernel_sets
 from tests.lab.net import Lab
 from tests.lab.router import SCRIPT, Router
 from tests.lab.scene import INSTALL, Scene, opened
 from tests.lab.standin import Transfer
+
+pytestmark = kernel_sets.legacy_only("no others name sets that have to be there before they are loaded")
 
 ARGS = ("--lan", "lan", "--wan", "wan")
 OWN = "iptables-legacy -A INPUT -p tcp --dport 22 -m comment --comment operators -j ACCEPT"

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from tests.lab.scene import Scene, eventually, scene
+from tests.lab import kernel_sets
+from tests.lab.firewall import without_elements
+from tests.lab.scene import INSTALL, Scene, eventually, scene
 
 TEST = """import json
 from nfreaim.config import Config
 from nfreaim.host.check.self_test import self_test
 for check in self_test(Config(lan=('lan',), wan=('wan',))): print(json.dumps(check.document()))"""
 LEFT = (
-    "iptables-legacy-save; iptables-nft-save; nft list ruleset; ip link; ip rule;"
+    "iptables-legacy-save; iptables-nft-save; nft -t list ruleset; ip link; ip rule;"
     "ip route show table 19202 | sed s/^/nfrtest:/"
 )
 
@@ -50,7 +52,7 @@ def left(made: Scene) -> list[str]:
 
 def firewall(made: Scene) -> list[str]:
     """All rules, without what the daemon keeps in its own chains and sets."""
-    lines = made.lab.firewall_rules("A").splitlines()
+    lines = without_elements(made.lab.firewall_rules("A")).splitlines()
     return [line for line in lines if "NFREAIM_D" not in line and not line.startswith("add ")]
 
 
@@ -117,7 +119,9 @@ def test_what_a_killed_self_test_leaves_is_removed_by_the_next_one_and_by_a_daem
 
 def test_broken_rules_are_named_and_repaired_by_fix_alone(made: Scene) -> None:
     made.daemon.stop()  # it would repair them itself
-    made.lab.run("A", "iptables-legacy", "-t", "mangle", "-F", "POSTROUTING")
+    made.lab.run("A", *INSTALL)  # they may have gone with it
+    broken = "iptables-legacy -t mangle -F POSTROUTING"
+    made.lab.run("A", *("nft flush chain ip nfreaim postrouting" if kernel_sets.NFT else broken).split())
     (found,) = [one for one in check(made)["findings"] if "incomplete" in one["text"]]
     assert (found["group"], found["status"]) == ("firewall", "FAIL")
     assert found["remedy"].startswith("nfreaim rules install --lan lan --wan wan")

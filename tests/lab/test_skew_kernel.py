@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import home, impair
+from tests.lab import home, impair, kernel_sets
 from tests.lab.flows import Flow, home_flow
 from tests.lab.net import Daemon, Lab
 from tests.lab.scene import INSTALL
@@ -89,8 +89,7 @@ class Idle:
 
 def skewed(lab: Lab) -> list[str]:
     """Members of the set of flows that fail closed."""
-    listed = lab.run("A", "ipset", "list", "nfreaim_skew").stdout
-    return re.findall(r"^(\S+) timeout", listed.partition("Members:")[2], re.MULTILINE)
+    return kernel_sets.entries(lab, "A", "nfreaim_skew")
 
 
 def records(lab: Lab) -> list[str]:

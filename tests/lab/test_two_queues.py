@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.lab import kernel_sets
 from tests.lab.flows import Flow
 from tests.lab.net import ADDRESS, Lab
 from tests.lab.scene import Scene
@@ -19,6 +20,6 @@ def test_streams_are_exact_while_their_entries_come_and_go() -> None:
             ("bob", Plan(frames=400, pause=0.005, listen=listen)),
             ("alice", Plan(seed=2, frames=plan.frames, pause=plan.pause, connect=listen)),
         )
-        flush = "for n in $(seq 30); do ipset flush nfreaim_flow; sleep 0.05; done"
+        flush = f"for n in $(seq 30); do {kernel_sets.change('flush', 'nfreaim_flow')}; sleep 0.05; done"
         lab.run("A", "sh", "-ec", flush)
         flow.exact()

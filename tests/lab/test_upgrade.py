@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import home, impair, peer
+from tests.lab import home, impair, kernel_sets, peer
 from tests.lab.flows import home_flow
 from tests.lab.namespace import socket_in
 from tests.lab.net import ADDRESS, REPO, SECOND_SERVER, SERVER, WAN, Daemon, Lab
@@ -32,6 +32,8 @@ from tests.lab.router import SCRIPT
 from tests.lab.scene import INSTALL, Scene, SeenPinhole, eventually, nfreaim
 from tests.lab.standin import Client, IcqClient, Server, Transfer, icq_call
 from tests.lab.stream import Plan
+
+pytestmark = kernel_sets.legacy_only("the older daemon knows no others")
 
 OLDER = "90f2295"
 SIZE = 30000  # bytes of the file that alice offers
@@ -152,7 +154,7 @@ class Upgrade(Scene):
 
     def listed(self, name: str) -> str:
         """The entries of a set."""
-        return self.lab.run("A", "ipset", "save", name).stdout
+        return kernel_sets.saved(self.lab, "A", name)
 
     def replace_files(self) -> None:
         """What `make install` does: from then on the older daemon, too, runs today's script."""
