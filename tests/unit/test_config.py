@@ -75,6 +75,7 @@ def policy(**settings: Any) -> Config:
         ('check_senders = ["br-lan"]', Config(check_senders=("br-lan",))),
         ('outside_address = "198.51.100.7"', policy(announce="198.51.100.7")),
         ('outside_address = "Home.example."', policy(announce="home.example")),
+        ('firewall = "nft"', replace(Config(), firewall="nft")),
         ('upstream = "pcp"', policy(upstream="pcp")),
         ('upstream = "off"\noutside_address = "198.51.100.7"', policy(announce="198.51.100.7")),
         ('[pinholes]\nports = ["4096-4097", "8192-8193"]', policy(ports=(4096, 4097, 8192, 8193))),
@@ -142,6 +143,7 @@ BAD: list[tuple[str, list[str], str]] = [
         ['"1.2.3"', '"::1"', "16909060", '"router"', '"a b.example"', '"1.2.3.4.5"', '""'],
         "an IPv4 address or the name of a host",
     ),
+    ("firewall", ['"nftables"', "true", '""'], 'one of "auto", "legacy", "nft"'),
     ("upstream", ['"on"', "true", '"UPnP"', '""'], 'one of "off", "auto", "upnp", "pcp"'),
     ("server_names", ['"home.example"', "[1]", '["a b"]', '[""]'], "a list of host names"),
     (

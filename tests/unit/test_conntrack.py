@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import IPv4Network
 
 import pytest
 
@@ -17,6 +18,7 @@ from nfreaim.host.netfilter.conntrack import LinuxConntrack, _question
 from nfreaim.host.netfilter.conntrack_events import Ends, ends_of
 from nfreaim.host.netfilter.ipset import NetworkSet
 from nfreaim.host.netfilter.names import LAN_SET
+from nfreaim.host.netfilter.netlink import NETWORK_ORDER, attribute, nest
 from nfreaim.host.netfilter.zones import Zones, zones_in
 
 FLOW = FlowId(Endpoint("10.0.0.5", 40123), Endpoint("203.0.113.9", 5190))
@@ -63,6 +65,54 @@ def test_answer_that_comes_too_late_is_not_taken_for_that_to_the_next_question(
     for ahead in (1, 2):  # both ways round
         kernel.send(refusal(first + ahead, errno.ENOENT))
     assert conntrack.state(FLOW) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        (nest(4, nest(1, attribute(1, b"\3") + attribute(4, b"\0\0"))), 3),
+        (
+            nest(2, bytes(8))
+            + attribute(3, bytes(4))
+            + nest(4, nest(1, attribute(2, b"\7") + attribute(1, b"\7"))),
+            7,
+        ),
+        (nest(4, nest(3, attribute(1, b"\3"))), 0),
+        (b"", 0),
+    ],
+    ids=["alone", "behind others", "of another protocol", "none"],
+)
+def test_the_state_is_read_wherever_it_stands(
+    asked: tuple[LinuxConntrack, socket.socket], said: bytes, state: int
+) -> None:
+    conntrack, kernel = asked
+    kernel.send(struct.pack("=IHHII", 20 + len(said), 0x0100, 0, 1, 0) + bytes(4) + said)
+    assert conntrack.state(FLOW) == state
+
+
+@pytest.mark.parametrize("networks", [["10.0.0.0/24"], ["192.0.2.4/31", "10.9.0.1/32", "172.16.0.0/12"]])
+def test_the_ends_of_networks_are_no_hosts(networks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [IPv4Network(one) for one in networks]
+    entries = []
+    for network in known:
+        named = attribute(1 | NETWORK_ORDER, network.network_address.packed)
+        length = {3: bytes([network.prefixlen])} if network.prefixlen < 32 else {}
+        entries.append({1: named, **length})
+    inside = NetworkSet(LAN_SET)
+    monkeypatch.setattr(inside, "_dump", lambda: iter(entries))
+    assert inside.networks() == set(known)
+    for network in known:
+        for address in {
+            network[0],
+            network[-1],
+            network[0] + 1,
+            network[-1] - 1,
+            network[0] - 1,
+            network[-1] + 1,
+        }:
+            edge = any(address in (one[0], one[-1]) for one in known if one.prefixlen < 31)
+            assert inside.is_edge(str(address)) is edge
+    inside.close()
 
 
 @pytest.mark.parametrize("first", [b"", struct.pack("=HHI", 8, 8, 0x200000)], ids=["tuple", "mark"])

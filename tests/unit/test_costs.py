@@ -13,7 +13,9 @@ from nfreaim.core.backend import Backend
 from nfreaim.core.budget import Pace, ReadingTime
 from nfreaim.core.helper import Refused
 from nfreaim.helpers.oscar import proposal as proposals
-from nfreaim.layers.oscar_messages import FLAP, MAX_TLVS, dissect
+from nfreaim.layers.compiled import Record
+from nfreaim.layers.oscar_messages import MAX_TLVS
+from nfreaim.layers.oscar_reading import read_icbm
 from tests.oscar.flap import FLAP_KEEPALIVE, flap
 from tests.oscar.messages import BASIC, addressed, proposal
 from tests.oscar.snac import snac_frame
@@ -61,16 +63,16 @@ def filler(count: int) -> bytes:
     ],
     ids=["in the block", "beside it", "half in each", "few"],
 )
-def test_scapy_sees_no_frame_of_more_tlvs_than_a_message_has(
+def test_no_frame_of_more_tlvs_than_a_message_has_is_read_in_whole(
     frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bytes] = []
 
-    def dissected(data: bytes) -> FLAP:
+    def read(data: bytes) -> tuple[Record, Record, Record]:
         seen.append(data)
-        return dissect(data)
+        return read_icbm(data)
 
-    monkeypatch.setattr(proposals, "dissect", dissected)
+    monkeypatch.setattr(proposals, "read_icbm", read)
     wire = Wire().sign_on()
     out = wire.client(frame)
     few = len(frame) < 300

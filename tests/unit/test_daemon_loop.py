@@ -120,6 +120,28 @@ def test_chores_are_done_until_a_signal_or_one_that_may_not_fail_ends_the_loop()
             failing.run()
 
 
+def test_what_a_packet_need_not_wait_for_is_done_after_each_source_that_was_read() -> None:
+    done: list[str] = []
+    with stop_signals() as signals:
+        turning = Loop(signals, lambda: None)
+        pairs = [socket.socketpair() for _ in range(2)]
+        for name, (near, far) in zip("ab", pairs, strict=True):
+            far.send(b"x")
+
+            def read(name: str = name, near: socket.socket = near) -> None:
+                near.recv(1)
+                done.append(name)
+
+            turning.serve(near, read)
+        turning.afterwards(lambda: done.append("after"))
+        turning.chore("stop", Every(lambda: 0.01, lambda: setattr(turning, "stopped", len(done) >= 4)))
+        turning.run()
+    assert done in (["a", "after", "b", "after"], ["b", "after", "a", "after"])
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
 def test_what_is_done_every_second_is_not_done_twice_in_one() -> None:
     done: list[float] = []
     every = Every(lambda: 1.0, lambda: done.append(clock()))

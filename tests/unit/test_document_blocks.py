@@ -12,8 +12,12 @@ import pytest
 from nfreaim.config import parse
 from tests.documents import COMMANDS, MARKS, PAGES, REPO, Block, blocks, printed_as_told, to_run
 
-SCENES = {"", "root", "firewall-drops", "double-nat", "unread"}
-"""Where a block may run: "" here, the others in tests/lab/test_documents.py."""
+SCENES = {
+    "run": {"", "root", "firewall-drops", "double-nat", "unread"},
+    "vm": {"build", "install", "package", "remove", "upgrade"},
+    "shown": {""},
+}
+"""Where a block of each mark may run: "" here, others in tests/lab/test_documents.py, of "vm" in tests/vm."""
 EVERY = [block for page in PAGES for block in blocks(page)]
 SETTINGS = [block for block in EVERY if block.language == "toml"]
 
@@ -24,8 +28,9 @@ def faults(block: Block) -> list[str]:
         found.append("has no language: write sh, console, toml or text behind the fence")
     elif block.language in COMMANDS and block.mark not in MARKS:
         found.append(f"is not marked: write one of {', '.join(MARKS)} behind {block.language}")
-    elif block.language in COMMANDS and block.scene and (block.mark != "run" or block.scene not in SCENES):
-        found.append(f"runs in {block.scene}, which is none of {', '.join(sorted(SCENES - {''}))}")
+    elif block.language in COMMANDS and block.scene not in SCENES[block.mark]:
+        known = ", ".join(sorted(SCENES[block.mark] - {""}))
+        found.append(f"is marked {block.mark} in {block.scene or 'no scene'}, which is none of {known}")
     return found
 
 
@@ -71,10 +76,26 @@ def test_an_unmarked_block_is_a_fault(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     fence = "```"
     page.write_text(
-        "\n".join((fence, "a", fence, fence + "sh", "b", fence, fence + "sh run moon", "c", fence, ""))
+        "\n".join(
+            (
+                fence,
+                "a",
+                fence,
+                fence + "sh",
+                "b",
+                fence,
+                fence + "sh run moon",
+                "c",
+                fence,
+                fence + "sh vm",
+                "d",
+                fence,
+                "",
+            )
+        )
     )
-    assert [len(faults(block)) for block in blocks(page)] == [1, 1, 1]
-    assert [block.line for block in blocks(page)] == [1, 4, 7]
+    assert [len(faults(block)) for block in blocks(page)] == [1, 1, 1, 1]
+    assert [block.line for block in blocks(page)] == [1, 4, 7, 10]
 
 
 def test_lines_that_are_missing_left_out_or_in_another_order_are_found() -> None:

@@ -15,7 +15,9 @@ from nfreaim.exit_status import MEANING, Exit, table
 from nfreaim.host.rules import script
 
 REPO = Path(__file__).resolve().parents[2]
-WITHOUT_CONFIGURATION = {"worker", "conntrack-helper", "rules remove", "rules show", "replay", "explain"}
+WITHOUT_CONFIGURATION = {
+    *("worker", "conntrack-helper", "nft-table", "rules remove", "rules show", "replay", "explain"),
+}
 NEEDED = {"record": ("FILE.pcapng",), "report": ("--html", "FILE")}
 """What a sub-command needs besides a configuration file in order to begin."""
 

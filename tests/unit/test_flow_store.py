@@ -12,7 +12,8 @@ pytest.importorskip("pyroute2")
 
 from nfreaim.core.address import FlowId, flow_id
 from nfreaim.errors import BackendError
-from nfreaim.host.netfilter.ipset import FlowEntry, FlowSet
+from nfreaim.host.netfilter.ipset import FlowSet
+from nfreaim.host.netfilter.kernel_sets import FlowEntry
 from nfreaim.host.state.flow_store import LinuxFlowStore
 from nfreaim.host.state.state_files import StateDirectory
 
@@ -23,10 +24,8 @@ EDITED: dict[str, Any] = {"key": KEY.hex(), "server_inside": True, "streams": [{
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[LinuxFlowStore]:
-    made = LinuxFlowStore(StateDirectory(tmp_path / "flows"))
+    made = LinuxFlowStore(StateDirectory(tmp_path / "flows"), FlowSet("nfreaim_nobodys"))
     made.prepare()
-    made._skewed.close()
-    made._skewed = FlowSet("nfreaim_nobodys")
     yield made
     made.close()
 

@@ -41,6 +41,25 @@ def test_ports_of_translating_rules_and_no_others(rule: str, ports: list[range])
     assert [found.ports for found in forwarded(f"*nat\n{rule}\nCOMMIT\n")] == ports
 
 
+def test_rules_of_our_own_tables_are_no_forwards_of_others() -> None:
+    """They name no ports, so they would count as rules for all."""
+    rule = "dnat ip to ip daddr . tcp dport map @nfreaim_any"
+    tables = "".join(
+        f"table {name} {{\n\tchain pre {{\n\t\t{rule}\n\t}}\n}}\n"
+        for name in ("ip nfreaim", "ip nfreaim_guard7")
+    )
+    assert forwarded(tables) == []
+    others = "table inet nfreaim {\n\tchain pre {\n\t\ttcp dport 80 dnat to 10.0.0.9\n\t}\n}\n"
+    assert [found.ports for found in forwarded(tables + others + tables)] == [range(80, 81)]
+
+
+def test_the_legacy_table_is_asked_for_only_where_it_is() -> None:
+    """The program makes the table that it lists, and every packet would pass it from then on."""
+    legacy = ("iptables-legacy-save", "-t", "nat")
+    assert legacy not in foreign_forwards._programs(legacy=False)
+    assert legacy in foreign_forwards._programs(legacy=True)
+
+
 @pytest.mark.parametrize(
     ("rule", "takes"),
     [
@@ -110,7 +129,9 @@ def test_a_rule_without_a_port_is_in_nobodys_way_but_may_have_the_port(rule: str
 
 
 def test_program_that_is_missing_fails_or_hangs_counts_as_no_forward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("no-such-program",), ("false",), ("sleep", "60")))
+    monkeypatch.setattr(
+        foreign_forwards, "_programs", lambda legacy: (("no-such-program",), ("false",), ("sleep", "60"))
+    )
     monkeypatch.setattr(foreign_forwards, "_TIMEOUT_S", 0.1)
     assert foreign_forwards.foreign_forwards() == []
 
@@ -126,7 +147,7 @@ class Read:
     def say(self, *ports: str, seen: bool = True) -> None:
         """From now on these ports are forwarded; *seen*: the tables look otherwise than before."""
         rules = "\n".join(f"-A a -p tcp --dport {port} -j DNAT --to-destination 10.0.0.9" for port in ports)
-        self.patch.setattr(foreign_forwards, "_PROGRAMS", (("echo", rules),))
+        self.patch.setattr(foreign_forwards, "_programs", lambda legacy: (("echo", rules),))
         self.version += seen
 
     def looked(self, seconds: float) -> bool:
@@ -244,7 +265,7 @@ def test_what_a_program_began_to_read_before_a_question_does_not_count(read: Rea
 
 def test_a_program_that_hangs_is_told_and_tried_again(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreign_forwards, "_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(foreign_forwards, "_PROGRAMS", (("sleep", "60"),))
+    monkeypatch.setattr(foreign_forwards, "_programs", lambda legacy: (("sleep", "60"),))
     read.forwards.look()
     with pytest.raises(BackendError):
         read.looked(0.1)

@@ -141,6 +141,16 @@ def test_native_rules_are_read_bit_by_bit(rule: list[dict[str, Any]], hook: str,
     assert len(found(native=nft(rule, hook=hook), routes=WHOLE_MARK).harms) == harms
 
 
+def test_rules_of_our_own_table_are_not_others() -> None:
+    document = nft([put(CT, META)], hook="postrouting")
+    for item in document["nftables"]:
+        (one,) = item.values()
+        one |= {"family": "ip"} | ({"name": "nfreaim"} if "hook" in one else {"table": "nfreaim"})
+    seen = found(native=document, routes=WHOLE_MARK)
+    assert seen.harms == []
+    assert {use.where for use in seen.uses} == {"ip rule"}
+
+
 @pytest.mark.parametrize(("priority", "harms"), [(-150, 0), (-140, 1)])
 def test_native_restore_behind_our_own_rule_is_not_undone(priority: int, harms: int) -> None:
     native = nft([put(META, CT)], priority=priority)

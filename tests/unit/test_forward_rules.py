@@ -69,6 +69,13 @@ MATCH = compare("dport", 5190)
 KEY = {"payload": {"protocol": "tcp", "field": "dport"}}
 
 
+def test_rules_of_our_own_table_are_not_the_operators() -> None:
+    made = document(MATCH, {"dnat": {"addr": "10.0.0.9"}})
+    assert list(ruleset_forwards(made)) != []
+    made["nftables"][-1]["rule"] |= {"family": "ip", "table": "nfreaim"}
+    assert list(ruleset_forwards(made)) == []
+
+
 def document(*expressions: dict[str, Any], chain: str = "pre", comment: str = "") -> dict[str, Any]:
     rule = {"family": "inet", "table": "router", "chain": chain, "comment": comment, "expr": [*expressions]}
     named = {"family": "inet", "table": "router", "name": "fw", "elem": [[5190, "10.0.0.9"]]}

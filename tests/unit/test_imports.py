@@ -33,6 +33,10 @@ ALLOWED = {
     },
     "nfreaim.config_values": {"nfreaim.errors", "nfreaim.core", "nfreaim.protocols"},
     "nfreaim.interface_options": {"nfreaim.config_values"},
+    "nfreaim.setting_options": {
+        *("nfreaim.interface_options", "nfreaim.protocols", "nfreaim.config", "nfreaim.config_values"),
+        *("nfreaim.errors", "nfreaim.marks", "nfreaim.old_spellings", "nfreaim.host.netfilter.interfaces"),
+    },
     "nfreaim.uci": {"nfreaim.config", "nfreaim.errors", "nfreaim.exit_status"},
     "nfreaim.core": {"nfreaim.errors"},
     "nfreaim.layers": {"scapy.packet", "scapy.fields"},
@@ -48,7 +52,8 @@ ALLOWED = {
     },
     "nfreaim.host.record": {"nfreaim.capture", "nfreaim.recording", "nfreaim.interface_options"},
     "nfreaim.host": {
-        *("nfreaim.core", "nfreaim.errors", "nfreaim.config", "nfreaim.old_spellings"),
+        *("nfreaim.core", "nfreaim.errors", "nfreaim.config", "nfreaim.config_values"),
+        *("nfreaim.old_spellings",),
         *("nfreaim.kernel_helpers", "nfreaim.protocols", "nfreaim.marks", "nfreaim.exit_status"),
     },
     "nfreaim.host.netfilter.packet_queue": {"netfilterqueue"},

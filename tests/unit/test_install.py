@@ -117,6 +117,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 NAMED = ("LAN=br-lan,br+", "WAN=eth0", "ABSENT=yes")
 WORDS = "--lan br-lan --lan br+ --wan eth0"
+WRITTEN = f'NFREAIM_ARGS="{WORDS}"\n' + "NFREAIM_FIREWALL=legacy\n" * ROOT
 
 
 def test_everything_stands_behind_one_link(machine: Machine) -> None:
@@ -126,10 +127,24 @@ def test_everything_stands_behind_one_link(machine: Machine) -> None:
     assert os.readlink(machine.lib / "current") == build
     for name in ("nfreaim", "nfreaim-rules"):
         assert os.readlink(machine.sbin / name) == f"{machine.lib}/current/bin/{name}"
-    assert (machine.conf / "rules.env").read_text() == f'NFREAIM_ARGS="{WORDS}"\n'
+    assert (machine.conf / "rules.env").read_text() == WRITTEN
     assert (machine.conf / "nfreaim.toml").read_text() == (REPO / "rules/nfreaim.toml").read_text()
     assert f"Start it, now and at each boot: {machine.sbin}/nfreaim run {WORDS} " in said
     assert (machine.sbin / "nfreaim").stat().st_mode & 0o055 == 0o055, "whatever the umask"
+
+
+def test_the_packet_filter_is_written_down_and_stays_until_another_is_named(machine: Machine) -> None:
+    written = machine.conf / "rules.env"
+    machine.install(*NAMED, "FIREWALL=nft")
+    assert written.read_text() == f'NFREAIM_ARGS="{WORDS}"\nNFREAIM_FIREWALL=nft\n'
+    machine.install()
+    assert written.read_text() == f'NFREAIM_ARGS="{WORDS}"\nNFREAIM_FIREWALL=nft\n'
+    before = machine.state()
+    refused = machine.make("install", "FIREWALL=iptables")
+    assert "FIREWALL is auto, legacy or nft, not 'iptables'; nothing was changed" in refused.stderr
+    assert machine.state() == before
+    machine.install("FIREWALL=legacy")
+    assert written.read_text() == f'NFREAIM_ARGS="{WORDS}"\nNFREAIM_FIREWALL=legacy\n'
 
 
 def test_optional_libraries_stay_at_an_upgrade_until_others_are_named(machine: Machine) -> None:
@@ -188,7 +203,7 @@ def test_what_cannot_be_used_is_not_written(machine: Machine, words: tuple[str, 
 def test_settings_of_before_are_kept_and_looked_at_too(machine: Machine) -> None:
     machine.install(*NAMED)
     machine.install()
-    assert (machine.conf / "rules.env").read_text() == f'NFREAIM_ARGS="{WORDS}"\n'
+    assert (machine.conf / "rules.env").read_text() == WRITTEN
     (machine.conf / "nfreaim.toml").write_text("hold_ms = 9999\n")
     before = machine.state()
     done = machine.make("install")
@@ -199,7 +214,8 @@ def test_settings_of_before_are_kept_and_looked_at_too(machine: Machine) -> None
 
 def test_without_interfaces_it_says_what_to_do_next(machine: Machine) -> None:
     assert "Name the interfaces next: make install LAN=br-lan WAN=eth0" in machine.install().stdout
-    assert not (machine.conf / "rules.env").exists()
+    written = machine.conf / "rules.env"
+    assert (written.read_text() if ROOT else "") == WRITTEN.partition("\n")[2]
 
 
 def test_a_daemon_keeps_the_directory_that_it_runs_from(machine: Machine) -> None:

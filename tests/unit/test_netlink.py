@@ -75,3 +75,39 @@ def test_a_dump_that_is_refused_says_so(asked: tuple[Netlink, socket.socket]) ->
     with pytest.raises(KernelRefusedError) as refusal:
         list(asking.dump(netlink.message(KIND, netlink.REQUEST | netlink.DUMP)))
     assert refusal.value.errno == errno.ENOENT
+
+
+def test_a_transaction_tells_the_error_of_each_question(asked: tuple[Netlink, socket.socket]) -> None:
+    asking, kernel = asked
+    for number, code in ((2, errno.ENOENT), (4, 0)):  # 1 is the beginning, 3 is no error and not asked about
+        kernel.send(answer(2, number, struct.pack("=i", -code)))
+    questions = [netlink.message(10 << 8 | 12, netlink.REQUEST | flags) for flags in (0x400, 0, 0x600)]
+    assert asking.transact(10, questions) == [errno.ENOENT, 0, 0]
+    sent = kernel.recv(65536)
+    kinds = [(kind, flags, number) for kind, flags, number, _ in netlink.messages(sent)]
+    assert kinds == [(16, 1, 1), (2572, 0x401, 2), (2572, 1, 3), (2572, 0x605, 4), (17, 1, 5)]
+    assert sent[16:20] == sent[-4:] == b"\0\0\0\x0a", "the subsystem, in network order"
+
+
+def test_a_transaction_that_is_refused_as_a_whole_is_an_error(asked: tuple[Netlink, socket.socket]) -> None:
+    asking, kernel = asked
+    kernel.send(answer(2, 1, struct.pack("=i", -errno.EPERM)))
+    with pytest.raises(KernelRefusedError, match="not permitted"):
+        asking.transact(10, [netlink.message(10 << 8 | 12, netlink.REQUEST)])
+
+
+def test_a_dump_during_which_something_changed_is_told_at_its_end(
+    asked: tuple[Netlink, socket.socket],
+) -> None:
+    """Not before: a second dump by the same socket is refused while one is under way."""
+    asking, kernel = asked
+    changed = bytearray(answer(KIND, 1, bytes(4)))
+    struct.pack_into("=H", changed, 6, 2 | 0x10)
+    for _ in range(2):
+        kernel.send(bytes(changed))
+        kernel.send(answer(3, 1, bytes(4)))
+    question = netlink.message(KIND, netlink.REQUEST | netlink.DUMP)
+    with pytest.raises(netlink.DumpInterruptedError):
+        list(asking.dump(question, whole=True))
+    asking._sequence = 0
+    assert len(list(asking.dump(question))) == 1

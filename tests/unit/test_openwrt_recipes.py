@@ -116,7 +116,7 @@ def test_libraries_that_the_feed_lacks_are_new_enough(tmp_path: Path) -> None:
 def test_every_match_and_target_of_the_rules_has_its_package(tmp_path: Path) -> None:
     rules = (REPO / "rules" / "nfreaim-rules").read_text()
     code = "\n".join(line for line in rules.splitlines() if not line.lstrip().startswith("#"))
-    used = set(re.findall(r"-(?:m|j) ([A-Za-z]+)", code)) - {"ACCEPT", "DROP", "RETURN"}
+    used = set(re.findall(r"-(?:m|j) ([A-Za-z]+)", code)) - {"ACCEPT", "DROP", "RETURN", "nfreaim"}
     assert {"set", "NFQUEUE"} < used
     needed = {package for name in used | {"raw", "nat"} for package in BRINGS[name]}
     assert needed - depends(tmp_path) == set()

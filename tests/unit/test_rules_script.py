@@ -133,7 +133,7 @@ def test_help_names_every_option() -> None:
     assert result.returncode == 0
     assert set(re.findall(r"--[a-z]+(?:-[a-z]+)?", result.stdout)) - {"--helper"} == {
         *("--lan", "--wan", "--protocol", "--port", "--kernel-helper", "--local-client", "--queue"),
-        *("--workers", "--force", "--mark-mask", "--connmark-mask", "--native-accept"),
+        *("--workers", "--force", "--mark-mask", "--connmark-mask", "--native-accept", "--firewall"),
     }
 
 
@@ -158,7 +158,10 @@ def test_rules_and_units_know_no_protocol() -> None:
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is absent; apt install shellcheck")
-@pytest.mark.parametrize("name", ["rules/nfreaim-rules", "rules/nfreaim.initd", "scripts/install"])
+@pytest.mark.parametrize(
+    "name",
+    ["rules/nfreaim-rules", "rules/nfreaim.initd", "scripts/install", "tests/vm/image", "tests/vm/inside"],
+)
 def test_scripts_are_free_of_what_shellcheck_finds(name: str) -> None:
     command = ["shellcheck", "-s", "sh", str(REPO / name)]
     assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == ""

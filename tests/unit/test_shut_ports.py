@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.core.firewall.pinhole import Pinhole
 from nfreaim.core.firewall.policy import Forward
-from nfreaim.host.pinholes import closing, ipset_firewall, shut_ports
+from nfreaim.host.netfilter.kernel_sets import EndpointSet
+from nfreaim.host.pinholes import closing, ipset_firewall, kernel_firewall
 from nfreaim.host.pinholes.closing import ClosingFirewall
 from nfreaim.marks import DEFAULT
 from tests.unit.fakes import OUTSIDE
@@ -55,17 +57,20 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     for module, name in (
         (ipset_firewall, "PinSet"),
         (ipset_firewall, "NatTable"),
-        (ipset_firewall, "ForeignForwards"),
+        (kernel_firewall, "ForeignForwards"),
         (closing, "UnfinishedConnections"),
-        (shut_ports, "EndpointSet"),
     ):
         monkeypatch.setattr(module, name, lambda *_: made)
-    monkeypatch.setattr(ipset_firewall, "_taken", lambda outside: False)
+    monkeypatch.setattr(kernel_firewall, "_taken", lambda outside: False)
     return made
 
 
-def firewall() -> ClosingFirewall:
-    return ClosingFirewall(lambda: 100.0, DEFAULT, lambda inside: None, lambda protocol, service: True)
+def firewall(kernel: Kernel) -> ClosingFirewall:
+    made = ipset_firewall.IpsetFirewall(lambda: 100.0)
+    shut = cast(EndpointSet, kernel)
+    return ClosingFirewall(
+        made, shut, lambda: 100.0, DEFAULT, lambda inside: None, lambda protocol, service: True
+    )
 
 
 def closed(firewall: ClosingFirewall, port: int) -> Endpoint:
@@ -75,12 +80,12 @@ def closed(firewall: ClosingFirewall, port: int) -> Endpoint:
 
 
 def test_port_of_a_closed_pinhole_is_shut(kernel: Kernel) -> None:
-    assert [closed(firewall(), PORT)] == kernel.shut
+    assert [closed(firewall(kernel), PORT)] == kernel.shut
 
 
 def test_port_that_the_configuration_forwards_stays_open(kernel: Kernel) -> None:
     """Its host may have a pinhole there. When that closes, the forward is still the operator's."""
-    made = firewall()
+    made = firewall(kernel)
     made.set_forwards([Forward("10.0.0.5", range(PORT, PORT + 10))])
     closed(made, PORT)
     assert kernel.shut == []
@@ -91,5 +96,5 @@ def test_port_that_the_configuration_forwards_stays_open(kernel: Kernel) -> None
 def test_port_that_may_be_another_hosts_stays_open(kernel: Kernel) -> None:
     """A host in the LAN that has pinholes closed must not be able to shut the ports of a "DMZ host"."""
     kernel.dmz = True
-    closed(firewall(), PORT)
+    closed(firewall(kernel), PORT)
     assert kernel.shut == []

@@ -38,7 +38,7 @@ import sys
 from nfreaim.host.slim_imports import stub_scapy_databases
 stub_scapy_databases()
 from scapy import data
-assert not data.MANUFDB.d and not data.BLUETOOTH_CORE_COMPANY_IDENTIFIERS
+assert not data.MANUFDB.d and not getattr(data, "BLUETOOTH_CORE_COMPANY_IDENTIFIERS", {})
 import nfreaim.layers.oscar_messages
 from scapy.layers.l2 import Ether
 assert Ether(bytes(Ether(src="00:00:0c:01:02:03"))).src == "00:00:0c:01:02:03"

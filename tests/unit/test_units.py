@@ -62,7 +62,16 @@ def test_systemd_understands_every_line(installed: Path, name: str) -> None:
 def test_all_units_are_bounded_alike_and_hold_two_capabilities() -> None:
     """The daemon runs the rules' script, so what the one may the other needs."""
     daemon, rules, close, sets = ((RULES / name).read_text().splitlines() for name in UNITS)
-    own = {"Type", "ExecStart", "EnvironmentFile", "Restart", "RestartSec", "RuntimeDirectory", "MemoryMax"}
+    own = {
+        "Type",
+        "ExecStart",
+        "Environment",
+        "EnvironmentFile",
+        "Restart",
+        "RestartSec",
+        "RuntimeDirectory",
+        "MemoryMax",
+    }
     own |= {
         "RuntimeDirectoryPreserve",
         "StateDirectory",
@@ -116,8 +125,9 @@ def test_ready_means_ready_and_what_is_wrong_is_not_tried_again() -> None:
     file = "--config @SYSCONFDIR@/nfreaim/nfreaim.toml"
     assert f"ExecReload=@PREFIX@/sbin/nfreaim reload {file}" in daemon
     for part in ("ExecStart", "ExecReload"):
-        wanted = f"{part}=@PREFIX@/sbin/nfreaim rules install {file} $NFREAIM_ARGS"
+        wanted = f"{part}=@PREFIX@/sbin/nfreaim rules install --auto {file} $NFREAIM_ARGS"
         assert wanted in rules, "the settings are read as the daemon reads them"
+    assert f"ExecStart=@PREFIX@/sbin/nfreaim run --auto {file} $NFREAIM_ARGS" in daemon
     assert "EnvironmentFile=-@SYSCONFDIR@/nfreaim/rules.env" in daemon
     assert "EnvironmentFile=-@SYSCONFDIR@/nfreaim/rules.env" in rules
 

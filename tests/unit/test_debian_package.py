@@ -1,0 +1,290 @@
+"""The Debian package's files: what they say, what its scripts do, and what differs between releases."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from nfreaim import __version__
+from nfreaim.host.netfilter.names import OWN_GROUP
+from scripts import debian_package
+from scripts.debian_package import Libraries, lay_out, libraries, version_of
+from tests.reachable import REPO
+
+DEBIAN = REPO / "packaging" / "debian"
+RULES = (DEBIAN / "rules").read_text()
+SCRIPTS = ("nfreaim.postinst", "nfreaim.prerm", "nfreaim.postrm")
+REQUIRED = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["dependencies"]
+OS_RELEASE = 'PRETTY_NAME="Debian GNU/Linux {0}"\nVERSION_ID="{0}"\nID=debian\n'
+BOOKWORM = {"python3-scapy": "2.5.0+dfsg-2", "python3-pyroute2": "0.7.2-2", "python3-iptables": "1.0.1-1"}
+TRIXIE = {"python3-scapy": "2.6.1+dfsg-1", "python3-pyroute2": "0.7.7-4", "python3-iptables": "1.0.1-4+b1"}
+TRIXIE["python3-netfilterqueue"] = "1.1.0-4"
+
+
+def paragraph(number: int) -> dict[str, str]:
+    """The fields of a paragraph of debian/control."""
+    text = (DEBIAN / "control").read_text().split("\n\n")[number]
+    return {
+        name: value.strip()
+        for name, value in re.findall(r"^([\w-]+):((?:.*\n?(?: .*\n?)*))", text, re.MULTILINE)
+    }
+
+
+def test_control_has_what_policy_asks_for_and_every_program_that_is_started() -> None:
+    source, binary = paragraph(0), paragraph(1)
+    for name in ("Source", "Section", "Priority", "Maintainer", "Build-Depends", "Standards-Version"):
+        assert source[name], name
+    assert binary["Package"] == source["Source"] == "nfreaim"
+    depends = {word.strip() for word in binary["Depends"].split(",")}
+    for program in ("conntrack", "ipset", "iproute2", "iptables", "nftables", "python3-nftables"):
+        assert program in depends
+    variables = {"${misc:Depends}", "${nfreaim:Libraries}", "${python3:Depends}", "${shlibs:Depends}"}
+    assert variables < depends
+    synopsis = binary["Description"].splitlines()[0]
+    assert len(synopsis) <= 80
+    assert synopsis[0].islower(), "a synopsis completes a sentence"
+
+
+def test_what_the_build_needs_is_installed_by_bootstrap() -> None:
+    script = (REPO / "scripts" / "bootstrap").read_text()
+    for word in paragraph(0)["Build-Depends"].split(", "):
+        name = word.split()[0].replace("debhelper-compat", "debhelper")
+        assert re.search(rf"\b{name}\b", script), name
+    for name in ("build-essential", "lintian"):
+        assert name in script
+
+
+def test_every_library_comes_from_debian_where_that_has_it_new_enough() -> None:
+    assert {one.split(">=")[0] for one in REQUIRED} == set(debian_package.PACKAGES)
+    trixie = libraries(REQUIRED, lambda package: TRIXIE.get(package, ""))
+    assert trixie.private == ()
+    assert {one.split()[0] for one in trixie.debian} == set(debian_package.PACKAGES.values())
+    bookworm = libraries(REQUIRED, lambda package: BOOKWORM.get(package, ""))
+    assert {one.split(">=")[0] for one in bookworm.private} == {"NetfilterQueue", "scapy"}
+    assert bookworm.debian == ("python3-iptables (>= 1.0.1)", "python3-pyroute2 (>= 0.7.2)")
+    with pytest.raises(SystemExit, match="no Debian package for it"):
+        libraries(["leftpad>=1.0"], lambda package: "1.0")
+
+
+def test_a_later_release_has_the_higher_version_and_another_system_none() -> None:
+    versions = [version_of(OS_RELEASE.format(number), "1") for number in (12, 13)]
+    assert versions == [f"{__version__}+deb12.1", f"{__version__}+deb13.1"]
+    with pytest.raises(SystemExit, match="for a release of Debian"):
+        version_of('ID=arch\nVERSION_ID="12"\n', "1")
+
+
+def test_the_build_directory_has_what_the_package_is_made_of(tmp_path: Path) -> None:
+    place = tmp_path / "nfreaim-1"
+    lay_out(place, "1+deb12.1", Libraries(("python3-scapy (>= 2.6)",), ("NetfilterQueue>=1.1.0",)))
+    for name in (
+        "debian/rules",
+        "debian/control",
+        "rules/nfreaim-rules",
+        "scripts/manual_pages.py",
+        "docs/conf.py",
+    ):
+        assert (place / name).is_file(), name
+    assert os.access(place / "debian/rules", os.X_OK)
+    assert not (place / "tests").exists()
+    assert not list(place.rglob("__pycache__"))
+    debian = place / "debian"
+    assert (debian / "private-libraries").read_text() == "NetfilterQueue>=1.1.0\n"
+    assert (
+        debian / "nfreaim.libraries.substvars"
+    ).read_text() == "nfreaim:Libraries=python3-scapy (>= 2.6)\n"
+    changes = (debian / "changelog").read_text()
+    assert changes.startswith("nfreaim (1+deb12.1) unstable;")
+    head, date = r"nfreaim \(\S+\) unstable; urgency=medium", r"\w{3}, \d\d? \w{3} \d{4} [\d:]{8} [+-]\d{4}"
+    entry = rf"{head}\n\n(?:  .*\n)+\n -- .+ <.+>  {date}\n"
+    assert re.fullmatch(rf"{entry}\n{entry}", changes), changes
+    if shutil.which("dpkg-parsechangelog"):
+        words = ["dpkg-parsechangelog", "-l", str(debian / "changelog"), "-S", "Version"]
+        assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "1+deb12.1\n"
+    news = (DEBIAN / "NEWS").read_text().split("\n")[0]
+    assert news.split(")")[0] in changes, "a version of NEWS is one of the changelog"
+
+
+def test_the_users_are_those_of_the_units_and_the_group_has_its_number() -> None:
+    users = (DEBIAN / "nfreaim.sysusers").read_text()
+    assert re.search(r"^u nfreaim - ", users, re.MULTILINE)
+    assert re.search(rf"^g nfreaim-own {OWN_GROUP}$", users, re.MULTILINE)
+    assert f":{OWN_GROUP}:" in (DEBIAN / "nfreaim.postinst").read_text()
+    unit = (REPO / "rules" / "nfreaim.service").read_text()
+    assert "User=nfreaim\n" in unit
+    assert "SupplementaryGroups=root nfreaim-own\n" in unit
+    assert "f /run/xtables.lock 0640 root root -\n" in (DEBIAN / "nfreaim.tmpfiles").read_text()
+
+
+def test_the_configuration_is_the_only_file_below_etc_and_what_serves_is_enabled() -> None:
+    assert re.findall(r"\$\(PACKAGE\)/etc/\S+ .*", RULES) == ["$(PACKAGE)/etc/nfreaim rules/nfreaim.toml"]
+    enabled, other = re.findall(r"dh_installsystemd --no-start --no-stop-on-upgrade ?(.*)", RULES)
+    assert enabled.split() == ["nfreaim-sets.service", "nfreaim-rules.service", "nfreaim.service"]
+    assert other.split() == ["--no-enable", "nfreaim-metrics.service", "nfreaim-textfile.timer"]
+
+
+def test_the_program_runs_without_the_environment_of_its_caller(tmp_path: Path) -> None:
+    program = tmp_path / "nfreaim"
+    program.write_text((DEBIAN / "program").read_text().replace("/usr/lib/nfreaim", str(REPO)))
+    (tmp_path / "nfreaim.py").write_text("raise SystemExit('what stands beside it is not looked at')")
+    done = subprocess.run(
+        [sys.executable, "-I", str(program), "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        timeout=60,
+    )
+    assert done.stdout == f"nfreaim {__version__}\n", done.stderr
+    assert (DEBIAN / "program").read_text().startswith("#!/usr/bin/python3 -I\n")
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is absent; apt install shellcheck")
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_shellcheck_finds_nothing(name: str) -> None:
+    done = subprocess.run(
+        ["shellcheck", "-s", "sh", DEBIAN / name], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout
+
+
+class Machine:
+    """Runs the scripts with stand-ins, which write down how they were called."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.log = place, place / "log"
+        self.systemd = place / "systemd"
+        self.systemd.mkdir()
+        self.units = place / "units"
+        for name in ("deb-systemd-invoke", "nfreaim", "nfreaim-rules"):
+            self.program(name, "")
+        self.program("systemctl", 'case "$*" in *is-active*metrics*) exit 3 ;; esac')
+        self.program("getent", f"echo nfreaim-own:x:{OWN_GROUP}:")
+        self.program("ipset", "exit 1")
+
+    def program(self, name: str, does: str) -> None:
+        path = self.place / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.log}\n{does}\n')
+        path.chmod(0o755)
+
+    def run(self, script: str, *words: str) -> subprocess.CompletedProcess[str]:
+        text = (DEBIAN / f"nfreaim.{script}").read_text().replace("/run/systemd/system", str(self.systemd))
+        text = text.replace("/etc/systemd/system", str(self.units))
+        for directory in ("/run/nfreaim", "/var/lib/nfreaim", "/etc/nfreaim"):
+            text = text.replace(directory, f"{self.place}{directory}")
+        environment = {"PATH": f"{self.place}/bin:{os.environ['PATH']}"}
+        command = ["/bin/sh", "-c", text, script, *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=30)
+
+    def did(self, script: str, *words: str) -> list[str]:
+        """What a script that succeeds called, without questions."""
+        self.log.write_text("")
+        done = self.run(script, *words)
+        assert done.returncode == 0, done.stderr
+        asked = ("systemctl", "getent", "ipset", "nfreaim-rules saved")
+        lines = [line.removeprefix("deb-systemd-") for line in self.log.read_text().splitlines()]
+        return [line for line in lines if not line.startswith(asked)]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_an_installation_starts_and_an_upgrade_reloads_the_rules_and_restarts_the_daemon(
+    machine: Machine,
+) -> None:
+    units = "nfreaim-sets.service nfreaim-rules.service nfreaim.service"
+    assert machine.did("postinst", "configure", "") == [f"invoke start {units}"]
+    upgrade = ["invoke reload nfreaim-rules.service", "invoke restart nfreaim.service"]
+    assert machine.did("postinst", "configure", "0.0.9") == upgrade
+    assert machine.did("prerm", "upgrade", "0.2") == [], (
+        "the earlier daemon serves until the new one is there"
+    )
+    assert machine.did("postrm", "upgrade", "0.2") == []
+    machine.program("systemctl", 'case "$*" in *is-active*) exit 3 ;; esac')
+    started = [f"invoke start {name}" for name in units.split()[:2]]
+    assert machine.did("postinst", "configure", "0.0.9") == [*started, "invoke restart nfreaim.service"]
+    machine.program("systemctl", "")
+    assert machine.did("postinst", "configure", "0.0.9") == [
+        *upgrade,
+        "invoke restart nfreaim-metrics.service",
+    ]
+
+
+def test_a_unit_that_fails_does_not_fail_the_installation(machine: Machine) -> None:
+    machine.program("deb-systemd-invoke", "exit 1")
+    done = machine.run("postinst", "configure", "")
+    assert done.returncode == 0
+    assert "journalctl -u nfreaim" in done.stderr
+
+
+def test_without_systemd_nothing_is_started(machine: Machine) -> None:
+    machine.systemd.rmdir()
+    assert machine.did("postinst", "configure", "") == []
+    assert machine.did("prerm", "remove") == ["nfreaim rules remove --reset"]
+
+
+def test_another_groups_number_and_an_installation_from_source_are_named(machine: Machine) -> None:
+    machine.units.mkdir()
+    (machine.units / "nfreaim.service").write_text("")
+    done = machine.run("postinst", "configure", "")
+    assert done.returncode == 0
+    assert "make uninstall" in done.stderr
+    assert "deb-systemd-invoke" not in machine.log.read_text()
+    machine.program(
+        "getent", 'case "$2" in nfreaim-own) echo nfreaim-own:x:998: ;; *) echo other:x:28262: ;; esac'
+    )
+    done = machine.run("postinst", "configure", "")
+    assert done.returncode == 1
+    assert "the number 28262, which other has" in done.stderr
+
+
+def test_a_removal_resets_what_was_edited_between_the_daemons_end_and_that_of_the_rules(
+    machine: Machine,
+) -> None:
+    stopped = "nfreaim-textfile.timer nfreaim-metrics.service nfreaim.service"
+    whole = [
+        f"invoke stop {stopped}",
+        "nfreaim rules remove --reset",
+        "invoke stop nfreaim-rules.service nfreaim-sets.service",
+    ]
+    assert machine.did("prerm", "remove") == whole
+    machine.program("nfreaim", "exit 1")
+    assert machine.did("prerm", "remove") == whole, "as without the capabilities that rules need"
+    entries = {
+        "ipset": "printf 'Name: nfreaim_skew\\nMembers:\\n203.0.113.9,tcp:4000,10.0.0.9\\n'",
+        "nft": "echo 'elements = { 203.0.113.9 . 4000 . 10.0.0.9 expires 5m }'",
+    }
+    for program, says in entries.items():
+        machine.program(program, says)
+        done = machine.run("prerm", "remove")
+        assert done.returncode == 1, program
+        assert "nfreaim rules remove --force" in done.stderr
+        machine.program(program, "exit 1")
+
+
+def test_a_purge_takes_what_the_daemon_and_an_installation_from_source_wrote(machine: Machine) -> None:
+    kept = machine.place / "etc/nfreaim/nfreaim.toml"
+    files = [
+        kept,
+        kept.with_name("rules.env"),
+        *(machine.place / f"{one}/nfreaim/x" for one in ("run", "var/lib")),
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    machine.did("postrm", "remove")
+    assert [file.exists() for file in files] == [True, True, False, True]
+    machine.did("postrm", "purge")
+    assert [file.exists() for file in files] == [True, False, False, False], "dpkg takes its own file"
+    kept.unlink()
+    machine.did("postrm", "purge")
+    assert not kept.parent.exists()
