@@ -262,10 +262,12 @@ class NetworkSet(_Set):
         return code == 0
 
     def networks(self) -> set[IPv4Network]:
-        return {
-            IPv4Network((_address_in(entry[_IP]), entry[_CIDR][0] if _CIDR in entry else 32))
-            for entry in self._dump()
-        }
+        return set(map(IPv4Network, self._pairs()))
+
+    def _pairs(self) -> Iterator[tuple[int, int]]:
+        for entry in self._dump():
+            address = dict(attributes(entry[_IP]))[_IPV4]
+            yield int.from_bytes(address, "big"), entry[_CIDR][0] if _CIDR in entry else 32
 
     def add(self, network: IPv4Network) -> None:
         self._put(_ADD, network)
@@ -280,7 +282,7 @@ class NetworkSet(_Set):
             raise self._refused(code)
 
     def is_edge(self, address: str) -> bool:
-        return is_edge_of(self.networks(), address)
+        return is_edge_of(self._pairs(), address)
 
 
 class SetPresence(_Set):

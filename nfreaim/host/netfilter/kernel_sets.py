@@ -6,8 +6,9 @@ method raises BackendError, also if the set does not exist, unless it says other
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import NamedTuple, Protocol
 
 from nfreaim.core.address import Endpoint, FlowId
@@ -114,11 +115,10 @@ class SetPresence(Protocol):
         """Whether the set *name* exists."""
 
 
-def is_edge_of(networks: Iterable[IPv4Network], address: str) -> bool:
-    """Whether *address* is the own address of one of the *networks*, or its broadcast address."""
-    host = int(IPv4Address(address))
-    for network in networks:
-        within, hosts = host ^ int(network.network_address), 0xFFFFFFFF >> network.prefixlen
-        if network.prefixlen < 31 and within in (0, hosts):
-            return True
-    return False
+def is_edge_of(networks: Iterable[tuple[int, int]], address: str) -> bool:
+    """Whether *address* is the own address of one of the *networks*, or its broadcast address.
+
+    networks  addresses and prefix lengths: numbers, because each proposal asks
+    """
+    host = int.from_bytes(socket.inet_aton(address), "big")
+    return any(length < 31 and host ^ network in (0, 0xFFFFFFFF >> length) for network, length in networks)

@@ -134,7 +134,8 @@ class NetworkSet(_Set):
             self.replace(there - {network})
 
     def is_edge(self, address: str) -> bool:
-        return is_edge_of(self.networks(), address)
+        pairs = ((int(one.network_address), one.prefixlen) for one in self.networks())
+        return is_edge_of(pairs, address)
 
 
 class SetPresence:
