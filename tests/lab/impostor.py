@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,10 +72,22 @@ class Session:
         return sum(p.leaving and p.target == self.own for p in list(self.air.packets))
 
     def hear(self, data: bytes, options: bytes = b"") -> None:
-        """The server sends that; wait until the router has forwarded it."""
-        known = self._went()
-        self.server.send(PSH_ACK, data, ack=self.seq, tcp_options=options)
-        eventually(lambda: self._went() > known)
+        """The server sends that, again and again, as TCP does, until the router has forwarded it.
+
+        Connection tracking drops it while what it acknowledges waits in the queue.
+        """
+        raw = self.server.made(PSH_ACK, data, ack=self.seq, tcp_options=options)
+        known, due = self._went(), 0.0
+
+        def went() -> bool:
+            nonlocal due
+            if (now := time.monotonic()) >= due:
+                self.server(raw)
+                due = now + 0.5
+            return self._went() > known
+
+        eventually(went)
+        self.server.seq += len(data)
 
     def handshake(self, options: bytes = b"") -> None:
         """All three packets; *options* are on the server's."""
