@@ -16,7 +16,8 @@ from typing import Final
 from nfreaim.core.address import Endpoint
 from nfreaim.errors import Malformed
 from tests.golden import load
-from tests.unit.yahoo_session import C2S, INSIDE, OUTSIDE, S2C, ScriptedNat, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.yahoo_session import INSIDE, OUTSIDE, ScriptedNat, Session
 from tests.yahoo import ymsg
 from tests.yahoo.ymsg import P2PFILEXFER, V10, Ymsg, offer, packets_of, relayed, sign_on, url
 
@@ -72,7 +73,7 @@ def _left(pieces: list[Piece], cut: bool) -> tuple[list[tuple[bytes, bytes]], Op
     left = []
     for way in (C2S, S2C):  # once it is read no further, all passes as it comes
         came = b"".join(data for what, data in pieces if what & 1 == way)
-        left.append((came, session._rendered(way) + came[len(session.seen[way]) :]))
+        left.append((came, session.rendered(way) + came[len(session.seen[way]) :]))
     return left, opened
 
 

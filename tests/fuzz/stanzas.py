@@ -17,7 +17,8 @@ from xml.parsers import expat
 
 from nfreaim.core.address import Endpoint
 from nfreaim.errors import Malformed
-from tests.unit.xmpp_session import BOB, C2S, INSIDE, NEIGHBOUR, OUTSIDE, S2C, ScriptedNat, Session, at_home
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.xmpp_session import BOB, INSIDE, NEIGHBOUR, OUTSIDE, ScriptedNat, Session, at_home
 from tests.xmpp.texts import (
     ENDING,
     MESSAGE,

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from nfreaim.core.address import Endpoint
 from nfreaim.helpers.xmpp.xmpp_helper import XmppHelper
 from tests.property.profile import bounded
-from tests.unit.xmpp_session import C2S, INSIDE, NEIGHBOUR, OUTSIDE, S2C, ScriptedNat, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.xmpp_session import INSIDE, NEIGHBOUR, OUTSIDE, ScriptedNat, Session
 from tests.xmpp.texts import MESSAGE, candidate, jingle, query
 
 spaces = st.sampled_from([b" ", b"\n", b"\t ", b"\r\n"])

@@ -1,21 +1,15 @@
-"""A scripted router, one IRC connection through it, and what clients say: for the tests of IRC's helper.
-
-The session forwards as strictly as can be: every byte before the offset from which the helper wants to wait
-has left, and what has left cannot be edited any more.
-"""
+"""A scripted router, one IRC connection through it, and what clients say: for the tests of IRC's helper."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from nfreaim.core.address import Direction, Endpoint
 from nfreaim.core.helper import Expectation, Refused, Report
-from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.helpers.irc import IrcHelper
+from tests.unit.helper_session import C2S, S2C, HelperSession
 
-C2S, S2C = Direction.ORIGINAL, Direction.REPLY
 INSIDE, OUTSIDE, SERVER = "10.0.0.5", "203.0.113.1", "203.0.113.9"
 NEIGHBOUR = "10.0.0.6"
 # The addresses above as DCC writes them.
@@ -186,54 +180,12 @@ class ScriptedNat:
         self.counts[counter] += 1
 
 
-class Session:
-    """One connection: ``say`` is the client's, ``hear`` the server's; each returns what left of it so far."""
-
+class Session(HelperSession[ScriptedNat, IrcHelper]):
     def __init__(self, nat: ScriptedNat | None = None, midstream: bool = False) -> None:
-        self.nat = nat or ScriptedNat()
-        self.helper = IrcHelper(midstream)
-        self.seen = [bytearray(), bytearray()]
-        self.edits: tuple[list[Edit], list[Edit]] = ([], [])
-        self.holds: list[int] = []
+        super().__init__(nat or ScriptedNat(), IrcHelper(midstream))
 
     def signed_on(self) -> Session:
         self.feed(C2S, SIGN_ON)
         self.feed(S2C, WELCOME)
         assert self.helper.established
         return self
-
-    def say(self, data: bytes, *cuts: int) -> bytes:
-        return self._feed(C2S, data, cuts)
-
-    def hear(self, data: bytes, *cuts: int) -> bytes:
-        return self._feed(S2C, data, cuts)
-
-    def reasons(self) -> list[str]:
-        """Why each message became what it became."""
-        return [report.reason for report in self.nat.reports]
-
-    def _feed(self, direction: Direction, data: bytes, cuts: tuple[int, ...]) -> bytes:
-        before = len(self._rendered(direction))
-        for low, high in pairwise([0, *cuts, len(data)]):
-            self.feed(direction, data[low:high])
-        return self._rendered(direction)[before:]
-
-    def feed(self, direction: Direction, segment: bytes) -> int | None:
-        """One segment; from which offset on the helper wants to wait."""
-        start = len(self.seen[direction])
-        self.seen[direction] += segment
-        end = start + len(segment)
-        hold = None
-        scan = self.helper.scan(direction, segment, start, self.nat)
-        if scan is not None:
-            for edit in scan.edits:
-                assert self.nat.left[direction] <= edit.start < edit.end <= end
-                self.edits[direction].append(edit)
-            hold = scan.hold
-        self.nat.left[direction] = end if hold is None else max(min(hold, end), self.nat.left[direction])
-        if hold is not None and hold < end:
-            self.holds.append(hold)
-        return hold
-
-    def _rendered(self, direction: Direction) -> bytes:
-        return OffsetMap(self.edits[direction]).render(bytes(self.seen[direction]), 0)

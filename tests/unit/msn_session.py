@@ -1,21 +1,16 @@
-"""A scripted router, one MSN connection through it, and texts: for the tests of the MSN helper.
-
-As strict as that of IRC: every byte before the offset from which the helper wants to wait has left.
-"""
+"""A scripted router, one MSN connection through it, and texts: for the tests of the MSN helper."""
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from itertools import pairwise
 
-from nfreaim.core.address import Direction, Endpoint
+from nfreaim.core.address import Endpoint
 from nfreaim.core.helper import UNFIT, Expectation, Refused
-from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.helpers.msn.connection import MsnHelper
+from tests.unit.helper_session import C2S, S2C, HelperSession
 from tests.unit.irc_session import ScriptedNat
 
-C2S, S2C = Direction.ORIGINAL, Direction.REPLY
 INSIDE, NEIGHBOUR, OUTSIDE, SERVER = "10.0.0.5", "10.0.0.6", "203.0.113.1", "203.0.113.9"
 _CLIENT_END, _SERVER_END = Endpoint(INSIDE, 40123), Endpoint(SERVER, 1863)
 
@@ -95,15 +90,9 @@ class MsnNat(ScriptedNat):
         self.watched.append(server)
 
 
-class Session:
-    """One connection: ``say`` is the client's, ``hear`` the server's; each returns what left of it so far."""
-
+class Session(HelperSession[MsnNat, MsnHelper]):
     def __init__(self, nat: MsnNat | None = None) -> None:
-        self.nat = nat or MsnNat()
-        self.helper = MsnHelper(midstream=False)
-        self.seen = [bytearray(), bytearray()]
-        self.edits: tuple[list[Edit], list[Edit]] = ([], [])
-        self.holds: list[int] = []
+        super().__init__(nat or MsnNat(), MsnHelper(midstream=False))
 
     def on_ns(self) -> Session:
         for said, heard in zip(NS_CLIENT, NS_SERVER, strict=True):
@@ -118,42 +107,6 @@ class Session:
         self.feed(S2C, heard)
         assert self.helper.established
         return self
-
-    def say(self, data: bytes, *cuts: int) -> bytes:
-        return self._feed(C2S, data, cuts)
-
-    def hear(self, data: bytes, *cuts: int) -> bytes:
-        return self._feed(S2C, data, cuts)
-
-    def reasons(self) -> list[str]:
-        """Why each message became what it became."""
-        return [report.reason for report in self.nat.reports]
-
-    def _feed(self, direction: Direction, data: bytes, cuts: tuple[int, ...]) -> bytes:
-        before = len(self._rendered(direction))
-        for low, high in pairwise([0, *cuts, len(data)]):
-            self.feed(direction, data[low:high])
-        return self._rendered(direction)[before:]
-
-    def feed(self, direction: Direction, segment: bytes) -> int | None:
-        """One segment; from which offset on the helper wants to wait."""
-        start = len(self.seen[direction])
-        self.seen[direction] += segment
-        end = start + len(segment)
-        hold = None
-        scan = self.helper.scan(direction, segment, start, self.nat)
-        if scan is not None:
-            for edit in scan.edits:
-                assert self.nat.left[direction] <= edit.start < edit.end <= end
-                self.edits[direction].append(edit)
-            hold = scan.hold
-        self.nat.left[direction] = end if hold is None else max(min(hold, end), self.nat.left[direction])
-        if hold is not None and hold < end:
-            self.holds.append(hold)
-        return hold
-
-    def _rendered(self, direction: Direction) -> bytes:
-        return OffsetMap(self.edits[direction]).render(bytes(self.seen[direction]), 0)
 
 
 # --- messages -----------------------------------------------------------------------------------------------

@@ -10,18 +10,8 @@ from nfreaim.core.address import Endpoint
 from nfreaim.core.greeting import match
 from nfreaim.helpers.msn.first_bytes import greetings
 from tests.golden.msn import MOVED, UNNUMBERED, Packet, packets
-from tests.unit.msn_session import (
-    C2S,
-    INSIDE,
-    NEIGHBOUR,
-    NS_CLIENT,
-    NS_SERVER,
-    OUTSIDE,
-    S2C,
-    SERVER,
-    MsnNat,
-    Session,
-)
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.msn_session import INSIDE, NEIGHBOUR, NS_CLIENT, NS_SERVER, OUTSIDE, SERVER, MsnNat, Session
 
 GOLDEN = packets()
 PEERS = [one for one in GOLDEN.values() if one.direction == "peer"]

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from nfreaim.core.address import Endpoint
+from tests.unit.helper_session import C2S
 from tests.unit.irc_session import (
-    C2S,
     INSIDE,
     NEIGHBOUR,
     OFFERS,

@@ -9,13 +9,12 @@ import pytest
 from nfreaim.core.address import End
 from nfreaim.errors import Foreign
 from nfreaim.helpers.irc import IRC, IrcHelper
+from tests.unit.helper_session import C2S, S2C
 from tests.unit.irc_session import (
-    C2S,
     INSIDE,
     OFFERS,
     OWN,
     PROSE,
-    S2C,
     SEND,
     SENT,
     SIGN_ON,

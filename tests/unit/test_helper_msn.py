@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.address import Endpoint
+from tests.unit.helper_session import C2S, S2C
 from tests.unit.msn_session import (
-    C2S,
     CALL,
     INSIDE,
     LISTENS,
     NEIGHBOUR,
     OUTSIDE,
-    S2C,
     MsnNat,
     Session,
     accept,

@@ -7,12 +7,11 @@ import pytest
 from nfreaim.core.address import Endpoint
 from nfreaim.errors import Foreign, Malformed
 from nfreaim.helpers.msn.connection import MsnHelper
+from tests.unit.helper_session import C2S, S2C
 from tests.unit.msn_session import (
-    C2S,
     INSIDE,
     NS_CLIENT,
     NS_SERVER,
-    S2C,
     SB_CALLED,
     SB_CALLER,
     SERVER,

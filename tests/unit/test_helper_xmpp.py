@@ -6,13 +6,12 @@ import pytest
 
 from nfreaim.core.address import Endpoint
 from nfreaim.helpers.xmpp.socks5_greetings import GREETINGS
+from tests.unit.helper_session import C2S, S2C
 from tests.unit.xmpp_session import (
     BOB,
-    C2S,
     INSIDE,
     NEIGHBOUR,
     OUTSIDE,
-    S2C,
     RefusingNat,
     ScriptedNat,
     Session,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.core.address import Direction, Endpoint
+from tests.unit.helper_session import C2S, S2C
 from tests.unit.xmpp_session import (
-    C2S,
     INSIDE,
     NEIGHBOUR,
     OUTSIDE,
     RESUMED,
-    S2C,
     SIGN_ON,
     ScriptedNat,
     Session,

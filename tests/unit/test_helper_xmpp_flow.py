@@ -13,7 +13,8 @@ from nfreaim.core.address import Direction, End
 from nfreaim.errors import Foreign, Malformed
 from nfreaim.helpers.xmpp import XMPP
 from nfreaim.helpers.xmpp.xmpp_helper import XmppHelper
-from tests.unit.xmpp_session import C2S, INSIDE, OLD_SIGN_ON, RESUMED, S2C, SIGN_ON, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.xmpp_session import INSIDE, OLD_SIGN_ON, RESUMED, SIGN_ON, Session
 from tests.xmpp.texts import (
     ANSWER,
     ENDING,

@@ -6,7 +6,8 @@ import pytest
 
 from nfreaim.core.address import Direction
 from nfreaim.helpers.xmpp.xmpp_helper import XmppHelper
-from tests.unit.xmpp_session import C2S, S2C, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.xmpp_session import Session
 from tests.xmpp.texts import LEAVES, MESSAGE, OFFER
 
 

@@ -9,7 +9,8 @@ import pytest
 from nfreaim.core.address import Endpoint
 from nfreaim.core.greeting import match
 from tests.golden import load
-from tests.unit.yahoo_session import C2S, INSIDE, NEIGHBOUR, OFFER, OFFERED, OUTSIDE, ScriptedNat, Session
+from tests.unit.helper_session import C2S
+from tests.unit.yahoo_session import INSIDE, NEIGHBOUR, OFFER, OFFERED, OUTSIDE, ScriptedNat, Session
 from tests.yahoo.ymsg import (
     ACCEPT15,
     FILETRANSFER,

@@ -11,7 +11,8 @@ from nfreaim.core.address import Direction, End, Endpoint
 from nfreaim.errors import Foreign, Malformed
 from nfreaim.helpers.yahoo import YAHOO
 from nfreaim.helpers.yahoo.pager import YahooHelper
-from tests.unit.yahoo_session import C2S, INSIDE, OFFER, OFFERED, OUTSIDE, S2C, ScriptedNat, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.yahoo_session import INSIDE, OFFER, OFFERED, OUTSIDE, ScriptedNat, Session
 from tests.yahoo.ymsg import (
     AUTH,
     AUTHRESP,
@@ -286,7 +287,7 @@ def test_reading_goes_on_where_it_stood(cut: int) -> None:
     assert session.helper.established
     session.say(OFFER[cut:])
     # While the length has not come whole, the rest tells all of the packet.
-    assert session._rendered(C2S).endswith(OFFERED if cut < 10 else OFFER)
+    assert session.rendered(C2S).endswith(OFFERED if cut < 10 else OFFER)
     assert session.say(OFFER) == OFFERED
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.errors import Foreign
-from tests.unit.irc_session import C2S, S2C, SEND, SIGN_ON, WELCOME, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.irc_session import SEND, SIGN_ON, WELCOME, Session
 
 SESSION = SIGN_ON + SEND + SEND
 HEADER = b"Host: irc.example.test:6667\r\nUser-Agent: x\r\nContent-Length: 999\r\n\r\n"

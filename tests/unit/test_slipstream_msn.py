@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.errors import Foreign, Malformed
+from tests.unit.helper_session import C2S, S2C
 from tests.unit.msn_session import (
-    C2S,
     NS_CLIENT,
     NS_SERVER,
-    S2C,
     SB_CALLER,
     MsnNat,
     Session,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.errors import Foreign
-from tests.unit.xmpp_session import C2S, OLD_SIGN_ON, S2C, SIGN_ON, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.xmpp_session import OLD_SIGN_ON, SIGN_ON, Session
 from tests.xmpp.texts import HEADER, OFFER
 
 SAID = [b"".join(text for way, text in turns if way is C2S) + OFFER * 2 for turns in (SIGN_ON, OLD_SIGN_ON)]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 
 from nfreaim.errors import Foreign
-from tests.unit.yahoo_session import C2S, OFFER, S2C, Session
+from tests.unit.helper_session import C2S, S2C
+from tests.unit.yahoo_session import OFFER, Session
 from tests.yahoo.ymsg import sign_on
 
 HELLO, CHALLENGE, ANSWER, WELCOME = sign_on()
