@@ -7,7 +7,6 @@ sequence numbers behind it and what acknowledges it follow. A packet that became
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from pathlib import Path
 
 from pcaps import pairs
 from pcaps.scenes import ALICE, AMY, ROUTER_A
-from tests.tcp.captures import ETHERNET, Conversation, Frames, Side, read_frames, tcp_in, write_pcap
-from tests.tcp.packets import SYN
+from tests.tcp.captures import Conversation, Frames, Side
 
 FOLDER = Path(__file__).parent / "irc"
 PORT = 6667
@@ -38,7 +36,7 @@ class Case:
 
     name: str
     sha256: str = ""
-    edits: tuple[tuple[int, bytes, bytes], ...] = ()
+    edits: pairs.Edits = ()
     scene: Callable[[Scene], None] | None = None
 
     @property
@@ -224,65 +222,12 @@ CASES = RECORDED + SYNTHETIC
 KERNELS = FOLDER / "weechat-alice-bob.ra-wan.pcap"
 
 
-def renumbered(frames: Frames, edits: tuple[tuple[int, bytes, bytes], ...]) -> Frames:
-    """*frames* with *edits*, each of one segment; what is behind them and what acknowledges it follows."""
-    texts = {number: (old, new) for number, old, new in edits}
-    grown: dict[tuple[str, int, str, int], list[tuple[int, int]]] = {}  # by direction: behind what, how much
-    result: Frames = []
-    for number, (time, frame) in enumerate(frames, 1):
-        segment = tcp_in(frame)
-        if segment is None:
-            result.append((time, frame))
-            continue
-        source = segment.direction
-        back = (*source[2:], *source[:2])
-        if segment.flags & SYN:
-            grown[source] = []
-        seq = segment.seq + sum(by for at, by in grown.get(source, ()) if _behind(segment.seq, at))
-        ack = segment.ack + sum(by for at, by in grown.get(back, ()) if _behind(segment.ack, at))
-        payload = segment.payload
-        if number in texts:
-            old, new = texts[number]
-            assert payload.count(old) == 1, f"frame {number} does not hold {old!r}"
-            payload = payload.replace(old, new)
-            grown[source].append((segment.seq + len(segment.payload), len(new) - len(old)))
-        if (seq, ack, payload) != (segment.seq, segment.ack, segment.payload):
-            frame = frame[: len(ETHERNET)] + segment.changed(seq=seq, ack=ack, payload=payload).raw
-        result.append((time, frame))
-    return result
-
-
-def _behind(number: int, at: int) -> bool:
-    return (number - at) % 2**32 < 2**31
-
-
-def fragmentable(before: Frames, after: Frames) -> Frames:
-    """*after*, without the don't-fragment bit where a frame is longer than *before*."""
-    result: Frames = []
-    for (_, old), (time, new) in zip(before, after, strict=True):
-        segment = tcp_in(new)
-        if segment is not None and len(new) > len(old):
-            new = new[: len(ETHERNET)] + segment.fragmentable().raw
-        result.append((time, new))
-    return result
-
-
 def make(case: Case, before: Path, after: Path) -> None:
     """Write the pair of a case; a recorded input is copied from pcaps/irc/."""
     if case.scene is not None:
-        scenes = Scene(False), Scene(True)
-        for scene in scenes:
-            case.scene(scene)
-        come, leave = (scene.frames for scene in scenes)
-        write_pcap(before, come)
+        pairs.play(case.scene, Scene, before, after)
     else:
-        raw = case.before.read_bytes()
-        if hashlib.sha256(raw).hexdigest() != case.sha256:
-            raise SystemExit(f"{case.before} is not the file that was recorded; take it from the history")
-        before.write_bytes(raw)
-        come = read_frames(before)
-        leave = renumbered(come, case.edits)
-    write_pcap(after, fragmentable(come, leave))
+        pairs.edit(case.before, case.sha256, lambda _: case.edits, before, after)
 
 
 def differences() -> list[str]:

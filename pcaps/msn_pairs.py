@@ -5,17 +5,16 @@ As pcaps/irc_pairs.py does it: the engine has no part in this.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pcaps import pairs
-from pcaps.irc_pairs import Scene, fragmentable, renumbered
+from pcaps.irc_pairs import Scene
 from pcaps.scenes import ALICE, AMY
 from tests.golden.msn import packets
-from tests.tcp.captures import read_frames, tcp_in, write_pcap
+from tests.tcp.captures import Frames, tcp_in
 
 FOLDER = Path(__file__).parent / "msn"
 PORTS = (1863, 1864)
@@ -156,29 +155,23 @@ CASES = RECORDED + SYNTHETIC
 
 def make(case: Case, before: Path, after: Path) -> None:
     """Write the pair of a case; a recorded input is copied from pcaps/msn/."""
-    if case.scene is not None:
-        scenes = Scene(False), Scene(True)
-        for scene in scenes:
-            case.scene(scene)
-        come, leave = (scene.frames for scene in scenes)
-        write_pcap(before, come)
-    else:
-        raw = case.before.read_bytes()
-        if hashlib.sha256(raw).hexdigest() != case.sha256:
-            raise SystemExit(f"{case.before} is not the file that was recorded; take it from the history")
-        before.write_bytes(raw)
-        come = read_frames(before)
-        edits = []
+
+    def edits(frames: Frames) -> pairs.Edits:
+        found = []
         for number, changes in case.changes:
-            segment = tcp_in(come[number - 1][1])
+            segment = tcp_in(frames[number - 1][1])
             assert segment is not None
             payload, new = segment.payload, segment.payload
             for at, old, by in reversed(changes):
                 assert payload[at : at + len(old)] == old, f"frame {number}, offset {at}"
                 new = new[:at] + by + new[at + len(old) :]
-            edits.append((number, payload, new))
-        leave = renumbered(come, tuple(edits))
-    write_pcap(after, fragmentable(come, leave))
+            found.append((number, payload, new))
+        return tuple(found)
+
+    if case.scene is not None:
+        pairs.play(case.scene, Scene, before, after)
+    else:
+        pairs.edit(case.before, case.sha256, edits, before, after)
 
 
 def differences() -> list[str]:

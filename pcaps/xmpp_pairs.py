@@ -6,16 +6,14 @@ from the stanzas that its scene says must leave. As in irc_pairs.py, what is beh
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pcaps import pairs
-from pcaps.irc_pairs import fragmentable, renumbered
 from pcaps.scenes import ALICE, AMY, ROUTER_A
-from tests.tcp.captures import Conversation, Frames, Side, read_frames, write_pcap
+from tests.tcp.captures import Conversation, Frames, Side
 from tests.xmpp.texts import ENDING, OLD_SIGN_ON, S2C, SIGN_ON, TLS, candidate, jingle, query, streamhost
 
 FOLDER = Path(__file__).parent / "xmpp"
@@ -34,7 +32,7 @@ class Case:
 
     name: str
     sha256: str = ""
-    edits: tuple[tuple[int, bytes, bytes], ...] = ()
+    edits: pairs.Edits = ()
     scene: Callable[[Scene], None] | None = None
 
     @property
@@ -254,19 +252,9 @@ CASES = RECORDED + SYNTHETIC
 def make(case: Case, before: Path, after: Path) -> None:
     """Write the pair of a case; a recorded input is copied from pcaps/xmpp/."""
     if case.scene is not None:
-        scenes = Scene(False), Scene(True)
-        for scene in scenes:
-            case.scene(scene)
-        come, leave = (scene.frames for scene in scenes)
-        write_pcap(before, come)
+        pairs.play(case.scene, Scene, before, after)
     else:
-        raw = case.before.read_bytes()
-        if hashlib.sha256(raw).hexdigest() != case.sha256:
-            raise SystemExit(f"{case.before} is not the file that was recorded; take it from the history")
-        before.write_bytes(raw)
-        come = read_frames(before)
-        leave = renumbered(come, case.edits)
-    write_pcap(after, fragmentable(come, leave))
+        pairs.edit(case.before, case.sha256, lambda _: case.edits, before, after)
 
 
 def differences() -> list[str]:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pcaps import pairs
-from pcaps.irc_pairs import Connection, Scene, fragmentable
+from pcaps.irc_pairs import Connection, Scene
 from pcaps.scenes import ALICE, AMY, ROUTER_A
 from tests.golden import load
-from tests.tcp.captures import write_pcap
 from tests.yahoo.ymsg import (
     FILETRANSFER,
     LOGOFF,
@@ -152,12 +151,7 @@ CASES = (
 
 def make(case: Case, before: Path, after: Path) -> None:
     """Write the pair of a case."""
-    scenes = Scene(False, SERVER), Scene(True, SERVER)
-    for scene in scenes:
-        case.scene(scene)
-    come, leave = (scene.frames for scene in scenes)
-    write_pcap(before, come)
-    write_pcap(after, fragmentable(come, leave))
+    pairs.play(case.scene, lambda expected: Scene(expected, SERVER), before, after)
 
 
 def differences() -> list[str]:
