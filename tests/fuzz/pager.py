@@ -1,7 +1,6 @@
 """Pager: any bytes in both directions of a YMSG connection, straight into Yahoo! Messenger's helper.
 
-An input is a row of pieces: what (1 byte: the lowest bit is the direction, the others the size of the cuts of
-the second run), length (2), bytes. It is played as it stands and in cuts: what leaves must be the same. An
+An input is a row of pieces (pieces.py), played as it stands and in cuts: what leaves must be the same. An
 independent reading of both streams says what may differ: the address and port in the URL of a whole 0x4D, as
 the pinholes of the session say, and the length in its header.
 """
@@ -10,34 +9,19 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
 from typing import Final
 
 from nfreaim.core.address import Endpoint
-from nfreaim.errors import Malformed
+from tests.fuzz.pieces import Opened, Piece, Ways, opened_by, passed, pieces_of, rearranged, written
 from tests.golden import load
 from tests.unit.helper_session import C2S, S2C
 from tests.unit.yahoo_session import INSIDE, OUTSIDE, ScriptedNat, Session
 from tests.yahoo import ymsg
 from tests.yahoo.ymsg import P2PFILEXFER, V10, Ymsg, offer, packets_of, relayed, sign_on, url
 
-Piece = tuple[int, bytes]
-Opened = set[tuple[Endpoint, Endpoint]]
-"""Outside and inside endpoints of the pinholes that ever were."""
 MOST_KEPT: Final = 2 * (4096 + 20)
 _URL: Final = re.compile(rb"(http://)([0-9.]+)(?::([0-9]+))?(/.*)", re.DOTALL | re.IGNORECASE)
 _MOVED: Final = {5555: 40001, 80: 40002}
-
-
-def pieces_of(data: bytes) -> Iterator[Piece]:
-    while len(data) >= 3:
-        size = int.from_bytes(data[1:3], "big")
-        yield data[0], data[3 : 3 + size]
-        data = data[3 + size :]
-
-
-def written(pieces: list[Piece]) -> bytes:
-    return b"".join(bytes([what]) + len(data).to_bytes(2, "big") + data for what, data in pieces)
 
 
 def play(data: bytes) -> None:
@@ -50,31 +34,15 @@ def play(data: bytes) -> None:
         _judge(way, came, left, opened)
 
 
-def _left(pieces: list[Piece], cut: bool) -> tuple[list[tuple[bytes, bytes]], Opened]:
+def _left(pieces: list[Piece], cut: bool) -> tuple[Ways, Opened]:
     """By direction what came and what left of it, and the pinholes."""
     session = Session(ScriptedNat(moved=_MOVED))
-    for what, data in pieces:
-        way = S2C if what & 1 else C2S
-        size = (what >> 1) + 1 if cut else max(1, len(data))
-        try:
-            for at in range(0, len(data), size):
-                session.feed(way, data[at : at + size])
-                assert session.nat.buffered <= MOST_KEPT
-        except Malformed:
-            break
+    left = passed(session, pieces, cut, MOST_KEPT)
     for expectation in session.nat.expected:
         assert session.helper.established, "something opens before sign-on"
         assert expectation.inside.address == INSIDE
         assert expectation.greetings
-    opened = {
-        (Endpoint(OUTSIDE, _MOVED.get(one.inside.port, one.inside.port)), one.inside)
-        for one in session.nat.expected
-    }
-    left = []
-    for way in (C2S, S2C):  # once it is read no further, all passes as it comes
-        came = b"".join(data for what, data in pieces if what & 1 == way)
-        left.append((came, session.rendered(way) + came[len(session.seen[way]) :]))
-    return left, opened
+    return left, opened_by(session.nat, OUTSIDE)
 
 
 def _judge(way: int, came: bytes, left: bytes, opened: Opened) -> None:
@@ -130,22 +98,7 @@ def seeds() -> list[bytes]:
 
 def mutated(data: bytes, limit: int, rng: random.Random) -> bytes:
     """*data* with pieces changed, repeated, joined or removed; lengths mostly repaired."""
-    pieces = list(pieces_of(data))
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        at = rng.randrange(len(pieces)) if pieces else 0
-        what, piece = pieces[at] if pieces else (0, b"")
-        chance = rng.random()
-        if chance < 0.6 and piece:
-            changed = _damaged(piece, rng)
-            pieces[at] = rng.choice((what, what, rng.randrange(256))), changed
-        elif chance < 0.75:
-            pieces.insert(rng.randint(0, len(pieces)), (rng.randrange(256), piece))
-        elif chance < 0.9 and piece:
-            middle = rng.randrange(len(piece) + 1)
-            pieces[at : at + 1] = [(what, piece[:middle]), (what, piece[middle:])]
-        elif pieces:
-            del pieces[at]
-    return written(pieces)[:limit]
+    return rearranged(data, limit, rng, _damaged, damage=0.6, repeat=0.15)
 
 
 _WORDS: Final = (

@@ -1,7 +1,6 @@
 """Stanzas: any bytes in both directions of an XMPP connection, straight into its helper.
 
-An input is a row of pieces: what (1 byte: the lowest bit is the direction, the others the size of the cuts of
-the second run), length (2), bytes. It is played as it stands and in cuts: what leaves must be the same. An
+An input is a row of pieces (pieces.py), played as it stands and in cuts: what leaves must be the same. An
 independent reading of both streams says what may differ: the host and port of a streamhost or candidate, as
 the pinholes of the session say, and, by an XML parser that knows namespaces, where such an element may stand.
 """
@@ -10,13 +9,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
 from itertools import product
 from typing import Final
 from xml.parsers import expat
 
 from nfreaim.core.address import Endpoint
-from nfreaim.errors import Malformed
+from tests.fuzz.pieces import Opened, Piece, Ways, opened_by, passed, pieces_of, rearranged, written
 from tests.unit.helper_session import C2S, S2C
 from tests.unit.xmpp_session import BOB, INSIDE, NEIGHBOUR, OUTSIDE, ScriptedNat, Session, at_home
 from tests.xmpp.texts import (
@@ -31,9 +29,6 @@ from tests.xmpp.texts import (
     streamhost,
 )
 
-Piece = tuple[int, bytes]
-Opened = set[tuple[Endpoint, Endpoint]]
-"""Outside and inside endpoints of the pinholes that ever were."""
 MOST_KEPT: Final = 2 * (8192 + 8 * 512)
 _MOVED: Final = {43817: 40001}
 _TAGS: Final = re.compile(rb"""<(?:'[^'<]*'|"[^"<]*"|[^<>'"])*>""")
@@ -48,19 +43,6 @@ _JINGLE: Final = (
 )
 
 
-def pieces_of(data: bytes) -> Iterator[Piece]:
-    """The pieces of an input; the last may be shorter than it says."""
-    while len(data) >= 3:
-        size = int.from_bytes(data[1:3], "big")
-        yield data[0], data[3 : 3 + size]
-        data = data[3 + size :]
-
-
-def written(pieces: list[Piece]) -> bytes:
-    """The inverse of ``pieces_of``."""
-    return b"".join(bytes([what]) + len(data).to_bytes(2, "big") + data for what, data in pieces)
-
-
 def play(data: bytes) -> None:
     """One input, with the client and with the server inside. Raises if something that must hold does not."""
     pieces = list(pieces_of(data))
@@ -72,34 +54,19 @@ def play(data: bytes) -> None:
             _judge(came, left, opened, out=way == inside)
 
 
-def _left(pieces: list[Piece], inside: int, cut: bool) -> tuple[list[tuple[bytes, bytes]], Opened]:
+def _left(pieces: list[Piece], inside: int, cut: bool) -> tuple[Ways, Opened]:
     """By direction what came and what left of it, and the pinholes."""
     nat = at_home() if inside == S2C else ScriptedNat()
     nat.moved = _MOVED
     nat.pinholes[Endpoint(OUTSIDE, 40002)] = Endpoint(NEIGHBOUR, 5500)
     before = dict(nat.pinholes)
     session = Session(nat)
-    for what, data in pieces:
-        way = S2C if what & 1 else C2S
-        size = (what >> 1) + 1 if cut else max(1, len(data))
-        try:
-            for at in range(0, len(data), size):
-                session.feed(way, data[at : at + size])
-                assert nat.buffered <= MOST_KEPT
-        except Malformed:
-            break
+    left = passed(session, pieces, cut, MOST_KEPT)
     assert session.helper.established or not nat.expected, "something opens before sign-on"
     for expectation in nat.expected:
         assert expectation.greetings
         assert expectation.inside.address == INSIDE or (inside == S2C and expectation.peer == BOB)
-    opened = {
-        (Endpoint(OUTSIDE, _MOVED.get(one.inside.port, one.inside.port)), one.inside) for one in nat.expected
-    }
-    left = []
-    for way in (C2S, S2C):  # once it is read no further, all passes as it comes
-        came = b"".join(data for what, data in pieces if what & 1 == way)
-        left.append((came, session.rendered(way) + came[len(session.seen[way]) :]))
-    return left, opened | set(before.items())
+    return left, opened_by(nat, OUTSIDE) | set(before.items())
 
 
 def _judge(came: bytes, left: bytes, opened: Opened, out: bool) -> None:
@@ -182,21 +149,7 @@ def seeds() -> list[bytes]:
 
 def mutated(data: bytes, limit: int, rng: random.Random) -> bytes:
     """*data* with pieces changed, repeated, joined or removed."""
-    pieces = list(pieces_of(data))
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        at = rng.randrange(len(pieces)) if pieces else 0
-        what, piece = pieces[at] if pieces else (0, b"")
-        chance = rng.random()
-        if chance < 0.7 and piece:
-            pieces[at] = rng.choice((what, what, rng.randrange(256))), _damaged(piece, rng)
-        elif chance < 0.8:
-            pieces.insert(rng.randint(0, len(pieces)), (rng.randrange(256), piece))
-        elif chance < 0.9 and piece:
-            middle = rng.randrange(len(piece) + 1)
-            pieces[at : at + 1] = [(what, piece[:middle]), (what, piece[middle:])]
-        elif pieces:
-            del pieces[at]
-    return written(pieces)[:limit]
+    return rearranged(data, limit, rng, _damaged, damage=0.7, repeat=0.1)
 
 
 _WORDS: Final = (
