@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from nfreaim.capture import Capture
-from nfreaim.replay.outcome import Replay
-from nfreaim.replay.player import replay
 from pcaps.irc_pairs import CASES, KERNELS, LAN, Case, differences
 from tests.replay.played import SHARED
-from tests.tcp.captures import Frames, read_frames, streams, tcp_in, write_pcap
-from tests.tcp.recut import recut
-from tests.tcp.tshark import tshark_problems
+from tests.replay.protocol_pairs import ProtocolPairs
+from tests.tcp.captures import read_frames, tcp_in
 
-OUTSIDE = "203.0.113.1"
+PAIRS = ProtocolPairs("irc", (6667,), LAN)
 CUTS = [
     ("coalesced", 0),
     ("bytewise", 0),
@@ -32,64 +28,35 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
 
 
-def play(source: Path, target: Path, inside: str = LAN, outside: str = OUTSIDE) -> Replay:
-    capture = Capture.load(source)
-    result = replay(capture, IPv4Network(inside), outside, protocols={"irc": (6667,)})
-    capture.save(target)
-    return result
-
-
-def play_frames(frames: Frames, folder: Path) -> tuple[Replay, Frames]:
-    source, target = folder / "in.pcap", folder / "out.pcap"
-    write_pcap(source, frames)
-    result = play(source, target)
-    return result, read_frames(target)
-
-
 def test_committed_captures_are_what_their_generator_makes() -> None:
     assert differences() == []
 
 
 @each_case
 def test_pair_as_it_is(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    result = play(case.before, target)
-    assert target.read_bytes() == case.after.read_bytes()
-    assert result.malformed == 0
+    PAIRS.as_it_is(case, tmp_path)
 
 
 @pytest.mark.parametrize(("how", "seed"), CUTS, ids=lambda value: str(value).replace(" ", "-"))
 @each_case
 def test_pair_in_other_segments(case: Case, how: str, seed: int, tmp_path: Path) -> None:
-    frames = read_frames(case.before)
-    for step in how.split():
-        frames = recut(frames, step, seed)
-    _, left = play_frames(frames, tmp_path)
-    assert len(left) == len(frames)
-    assert streams(left, strict=True) == streams(read_frames(case.after))
+    PAIRS.in_other_segments(case, how, seed, tmp_path)
 
 
 @each_case
 def test_inside_that_holds_nobody_of_the_capture(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    result = play(case.before, target, inside="172.16.0.0/12")
-    assert target.read_bytes() == case.before.read_bytes()
-    assert (result.changed, result.messages, result.pinholes) == (0, [], [])
+    PAIRS.of_nobody_inside(case, tmp_path)
 
 
 @each_case
 def test_tshark_finds_nothing_new(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    play(case.before, target)
-    before, after = tshark_problems(case.before, ()), tshark_problems(target, ())
-    assert after.checksums == []
-    assert after == before
+    PAIRS.judged(case, tmp_path)
 
 
 def test_the_kernel_s_own_helper_says_the_same(tmp_path: Path) -> None:
     """Behind the router: but for the client's address the same bytes, with the same numbers."""
     case = next(case for case in CASES if case.name == "weechat-alice-bob.ra-lan")
-    play(case.before, tmp_path / "out.pcap")
+    PAIRS.play(case.before, tmp_path / "out.pcap")
 
     def said(path: Path) -> list[tuple[int, int, bytes]]:
         segments = [segment for _, frame in read_frames(path) if (segment := tcp_in(frame))]
@@ -100,7 +67,7 @@ def test_the_kernel_s_own_helper_says_the_same(tmp_path: Path) -> None:
 
 def test_what_is_told_of_each_message(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "same-lan")
-    result = play(case.before, tmp_path / "out.pcap")
+    result = PAIRS.play(case.before, tmp_path / "out.pcap")
     assert [
         (
             message.report.direction,
@@ -128,7 +95,7 @@ def test_what_is_told_of_each_message(tmp_path: Path) -> None:
 @shared
 def test_offers_of_a_real_client_to_a_real_server(tmp_path: Path) -> None:
     source, target = SHARED / "irc-dcc-send.pcapng", tmp_path / "out"
-    result = play(source, target, "10.0.0.7/32")
+    result = PAIRS.play(source, target, "10.0.0.7/32")
     assert [(message.frame, message.report.service) for message in result.messages] == [
         (58, "dcc-send"),
         (1153, "dcc-chat"),
@@ -168,10 +135,4 @@ FOREIGN = [
 @pytest.mark.parametrize("midstream", [False, True], ids=["from-the-syn", "midstream"])
 @pytest.mark.parametrize(("name", "inside"), FOREIGN)
 def test_nothing_to_change(name: str, inside: str, midstream: bool, tmp_path: Path) -> None:
-    source = SHARED / name
-    capture = Capture.load(source)
-    ports = (443, 1863, 5050, 6667)
-    result = replay(capture, IPv4Network(inside), OUTSIDE, midstream=midstream, protocols={"irc": ports})
-    capture.save(tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == source.read_bytes()
-    assert (result.changed, result.pinholes) == (0, [])
+    PAIRS.of_others(name, inside, (443, 1863, 5050, 6667), midstream, tmp_path)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
-from nfreaim.capture import Capture
-from nfreaim.replay.outcome import Replay
-from nfreaim.replay.player import replay
 from pcaps.xmpp_pairs import CASES, LAN, PORT, Case, differences
 from tests.replay.played import SHARED
-from tests.tcp.captures import Frames, read_frames, streams, write_pcap
-from tests.tcp.recut import recut
-from tests.tcp.tshark import tshark_problems
+from tests.replay.protocol_pairs import ProtocolPairs
 
-OUTSIDE = "203.0.113.1"
+PAIRS = ProtocolPairs("xmpp", (PORT,), LAN)
 CUTS = [
     ("coalesced", 0),
     ("bytewise", 0),
@@ -33,30 +27,13 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is absent")
 
 
-def play(source: Path, target: Path, inside: str = LAN, outside: str = OUTSIDE) -> Replay:
-    capture = Capture.load(source)
-    result = replay(capture, IPv4Network(inside), outside, protocols={"xmpp": (PORT,)})
-    capture.save(target)
-    return result
-
-
-def play_frames(frames: Frames, folder: Path) -> tuple[Replay, Frames]:
-    source, target = folder / "in.pcap", folder / "out.pcap"
-    write_pcap(source, frames)
-    result = play(source, target)
-    return result, read_frames(target)
-
-
 def test_committed_captures_are_what_their_generator_makes() -> None:
     assert differences() == []
 
 
 @each_case
 def test_pair_as_it_is(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    result = play(case.before, target)
-    assert target.read_bytes() == case.after.read_bytes()
-    assert result.malformed == 0
+    PAIRS.as_it_is(case, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -70,34 +47,22 @@ def test_pair_as_it_is(case: Case, tmp_path: Path) -> None:
     ],
 )
 def test_pair_in_other_segments(case: Case, how: str, seed: int, tmp_path: Path) -> None:
-    frames = read_frames(case.before)
-    for step in how.split():
-        frames = recut(frames, step, seed)
-    _, left = play_frames(frames, tmp_path)
-    assert len(left) == len(frames)
-    assert streams(left, strict=True) == streams(read_frames(case.after))
+    PAIRS.in_other_segments(case, how, seed, tmp_path)
 
 
 @each_case
 def test_inside_that_holds_nobody_of_the_capture(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    result = play(case.before, target, inside="172.16.0.0/12")
-    assert target.read_bytes() == case.before.read_bytes()
-    assert (result.changed, result.messages, result.pinholes) == (0, [], [])
+    PAIRS.of_nobody_inside(case, tmp_path)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in JUDGED], ids=lambda case: case.name)
 def test_tshark_finds_nothing_new(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    play(case.before, target)
-    before, after = tshark_problems(case.before, ()), tshark_problems(target, ())
-    assert after.checksums == []
-    assert after == before
+    PAIRS.judged(case, tmp_path)
 
 
 def test_what_is_told_of_each_message(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "same-lan")
-    result = play(case.before, tmp_path / "out.pcap")
+    result = PAIRS.play(case.before, tmp_path / "out.pcap")
     said = [
         (message.report.action, str(message.report.before), str(message.report.after))
         for message in result.messages
@@ -125,7 +90,7 @@ def test_what_is_told_of_each_message(tmp_path: Path) -> None:
 )
 def test_pinholes(name: str, pinholes: list[str], tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == name)
-    result = play(case.before, tmp_path / "out.pcap")
+    result = PAIRS.play(case.before, tmp_path / "out.pcap")
     assert [f"{inside} {outside}" for inside, outside in result.pinholes] == pinholes
 
 
@@ -143,10 +108,4 @@ FOREIGN = [
 @pytest.mark.parametrize("midstream", [False, True], ids=["from-the-syn", "midstream"])
 @pytest.mark.parametrize(("name", "inside"), FOREIGN)
 def test_nothing_to_change(name: str, inside: str, midstream: bool, tmp_path: Path) -> None:
-    source = SHARED / name
-    capture = Capture.load(source)
-    ports = (443, 1863, 5050, 5190, 6667)
-    result = replay(capture, IPv4Network(inside), OUTSIDE, midstream=midstream, protocols={"xmpp": ports})
-    capture.save(tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == source.read_bytes()
-    assert (result.changed, result.pinholes) == (0, [])
+    PAIRS.of_others(name, inside, (443, 1863, 5050, 5190, 6667), midstream, tmp_path)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
-from nfreaim.capture import Capture
-from nfreaim.replay.outcome import Replay
-from nfreaim.replay.player import replay
 from pcaps.yahoo_pairs import CASES, LAN, Case, differences
 from tests.replay.played import SHARED
-from tests.tcp.captures import read_frames, streams, write_pcap
-from tests.tcp.recut import recut
-from tests.tcp.tshark import tshark_problems
+from tests.replay.protocol_pairs import ProtocolPairs
 
-OUTSIDE = "203.0.113.1"
+PAIRS = ProtocolPairs("yahoo", (5050,), LAN)
 CUTS = [
     ("coalesced", 0),
     ("bytewise", 0),
@@ -28,60 +22,34 @@ CUTS = [
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
-def play(source: Path, target: Path, inside: str = LAN, midstream: bool = False, port: int = 5050) -> Replay:
-    capture = Capture.load(source)
-    network = IPv4Network(inside)
-    result = replay(capture, network, OUTSIDE, midstream=midstream, protocols={"yahoo": (port,)})
-    capture.save(target)
-    return result
-
-
 def test_committed_captures_are_what_their_generator_makes() -> None:
     assert differences() == []
 
 
 @each_case
 def test_pair_as_it_is(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    result = play(case.before, target)
-    assert target.read_bytes() == case.after.read_bytes()
-    assert result.malformed == 0
+    PAIRS.as_it_is(case, tmp_path)
 
 
 @pytest.mark.parametrize(("how", "seed"), CUTS, ids=lambda value: str(value).replace(" ", "-"))
 @each_case
 def test_pair_in_other_segments(case: Case, how: str, seed: int, tmp_path: Path) -> None:
-    frames = read_frames(case.before)
-    for step in how.split():
-        frames = recut(frames, step, seed)
-    source, target = tmp_path / "in.pcap", tmp_path / "out.pcap"
-    write_pcap(source, frames)
-    play(source, target)
-    left = read_frames(target)
-    assert len(left) == len(frames)
-    assert streams(left, strict=True) == streams(read_frames(case.after))
+    PAIRS.in_other_segments(case, how, seed, tmp_path)
 
 
 @each_case
 def test_inside_that_holds_nobody_of_the_capture(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    result = play(case.before, target, inside="172.16.0.0/12")
-    assert target.read_bytes() == case.before.read_bytes()
-    assert (result.changed, result.messages, result.pinholes) == (0, [], [])
+    PAIRS.of_nobody_inside(case, tmp_path)
 
 
 @pytest.mark.parametrize("case", CASES[:3], ids=lambda case: case.name)
 def test_tshark_finds_nothing_new(case: Case, tmp_path: Path) -> None:
-    target = tmp_path / "out.pcap"
-    play(case.before, target)
-    before, after = tshark_problems(case.before, ()), tshark_problems(target, ())
-    assert after.checksums == []
-    assert after == before
+    PAIRS.judged(case, tmp_path)
 
 
 def test_what_is_told_of_each_message(tmp_path: Path) -> None:
     case = next(case for case in CASES if case.name == "same-lan")
-    result = play(case.before, tmp_path / "out.pcap")
+    result = PAIRS.play(case.before, tmp_path / "out.pcap")
     assert [
         (one.report.direction, one.report.action, str(one.report.before), str(one.report.after))
         for one in result.messages
@@ -109,9 +77,6 @@ FOREIGN = [
 @pytest.mark.parametrize(("name", "inside", "port"), FOREIGN)
 def test_nothing_to_change(name: str, inside: str, port: int, midstream: bool, tmp_path: Path) -> None:
     """The first has files by 0xDC to 0xDE over a relay, and two announcements of peer links."""
-    source = SHARED / name
-    result = play(source, tmp_path / "out", inside, midstream, port)
-    assert (tmp_path / "out").read_bytes() == source.read_bytes()
-    assert (result.changed, result.pinholes) == (0, [])
+    result = PAIRS.of_others(name, inside, (port,), midstream, tmp_path)
     if name.startswith("yahoo") and port == 5050:
         assert result.malformed == 0
