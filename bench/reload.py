@@ -10,8 +10,9 @@ import json
 import time
 
 from nfreaim.host.netfilter.names import ANY_SET, NFT_TABLE, PIN_SET
+from nfreaim.host.netfilter.netlink import attribute
 from nfreaim.host.netfilter.nft_image import Tables
-from nfreaim.host.netfilter.nft_messages import delete_table
+from nfreaim.host.netfilter.nft_messages import Kind, question, text
 
 _TIMES = 5
 _PATIENCE_S = 10.0
@@ -27,7 +28,7 @@ def main() -> None:
     for _ in range(_TIMES):
         before = pinholes()
         began = time.perf_counter()
-        tables.change([delete_table(NFT_TABLE)])
+        tables.change([question(Kind.DELETE_TABLE, attribute(1, text(NFT_TABLE)))])
         while tables.handle(NFT_TABLE) is None:
             _wait(began)
         took["table"] = max(took["table"], time.perf_counter() - began)

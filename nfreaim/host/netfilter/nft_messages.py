@@ -102,11 +102,6 @@ def new_table(name: str, flags: int = 0) -> bytearray:
     return question(Kind.NEW_TABLE, attribute(1, text(name)) + attribute(2, number(flags)), CREATE)
 
 
-def delete_table(name: str) -> bytearray:
-    """Delete a table with all that it has."""
-    return question(Kind.DELETE_TABLE, attribute(1, text(name)))
-
-
 def new_chain(table: str, name: str) -> bytearray:
     """Make a chain that others jump to."""
     return question(Kind.NEW_CHAIN, attribute(1, text(table)) + attribute(3, text(name)), CREATE)

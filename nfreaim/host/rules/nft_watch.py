@@ -48,7 +48,6 @@ class NftWatch(Restoring):
         super().__init__(installed, served, inside, refills, now)
         self._clock = clock
         self._events, self._tables = NftEvents(NFT_TABLE, GUARD_TABLE), Tables()
-        self._image: TableImage | None = None
         self._networks: list[bytes] = []
         self._ours = self._others = False
         self._foreign_at = 0.0
@@ -90,7 +89,6 @@ class NftWatch(Restoring):
     def _look(self) -> None:
         now = self._now
         self._read_events()
-        assert self._image is not None
         reading, asking = now >= self._read_at, now >= self._ask_at
         if self._ours or reading or self._tables.handle(NFT_TABLE) != self._image.handle:
             self._read_at = now + _READ_EVERY_S
@@ -135,7 +133,6 @@ class NftWatch(Restoring):
 
     def _mend(self, damage: list[str], there: TableImage | None) -> None:
         """Make the table as it was of what is *there*, and put back what was in it."""
-        assert self._image is not None
         more = []
         if there is None:
             more = [filling(NFT_TABLE, LAN_SET, some) for some in self._networks]
