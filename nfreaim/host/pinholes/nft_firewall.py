@@ -6,7 +6,6 @@ it was or as it is. An element names the inside endpoint, so nothing has to be m
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from nfreaim.core.address import Endpoint
@@ -16,8 +15,6 @@ from nfreaim.host.netfilter.nft_maps import ForwardMap, PinElement, PinMaps
 from nfreaim.host.pinholes import pin_record
 from nfreaim.host.pinholes.kernel_firewall import KernelFirewall, end_in, joined
 from nfreaim.marks import DEFAULT, Marks
-
-log = logging.getLogger("nfreaim")
 
 
 class NftFirewall(KernelFirewall):
