@@ -203,9 +203,17 @@ class GuardedFlows(FlowSet):
         self._guard.delete(list(self._guard.flows))
 
     def add(self, flow: FlowId | FlowEntry) -> None:
-        super().add(flow)
-        self._guard.add([_entry(flow)])
-        self._found.discard(_entry(flow))
+        # The guard first: making it takes milliseconds, in which packets of the flow would pass a reload unread.
+        entry = _entry(flow)
+        guarded = entry in self._guard.flows
+        self._guard.add([entry])
+        try:
+            super().add(flow)
+        except BackendError:
+            if not guarded:
+                self._guard.delete([entry])
+            raise
+        self._found.discard(entry)
 
     def delete(self, flow: FlowId | FlowEntry) -> None:
         self._guard.delete([_entry(flow)])
