@@ -34,7 +34,7 @@ from nfreaim.core.queue_sets import QueueSets
 from nfreaim.core.resume import KeptFlows
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
-from nfreaim.core.tcp.stream import FAR, Held, Stream
+from nfreaim.core.tcp.stream import FAR, Gap, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
 
@@ -322,8 +322,9 @@ class Engine:
             self._kept.moved.pop(flow.key, None)
             return [*self._custodian.let_go(flow), (token, self._unread(stream, segment, now))]
         if stream.gap is None:
-            stream.gap = now
-        if now - stream.gap > self.settings.gap:
+            stream.gap = Gap(at, now)
+        stream.gap.met(at)
+        if stream.gap.in_vain(now, self.settings.gap):
             self.counters.gapped_flows += 1
             return [*self._bypass(flow), (token, self._output.rendered(stream, segment, at))]
         self.counters.gap_drops += 1

@@ -19,7 +19,8 @@ class EngineSettings:
     patience           a packet is held at most this long before its bytes are taken into custody
     hold_bytes         at most as many payload bytes are held in one stream
     hold_packets       at most as many packets are held in all streams together
-    gap                a flow with a gap that is older is read no further
+    gap                a flow with a gap that is older, and whose sender repeats what comes behind it, is read
+                       no further
     poll               interval between two looks at the control connections of pinholes
     grace              time that a control connection may be unknown to connection tracking before it counts
                        as lost; operators flush connection tracking now and then

@@ -146,11 +146,27 @@ def test_what_comes_before_its_turn_is_dropped_until_the_hole_is_filled(wire: Wi
 def test_a_hole_that_does_not_fill_ends_the_reading_after_some_time(wire: Wire) -> None:
     wire.client(PROPOSAL)
     at = len(wire.sent[0])
-    assert not wire.inject(0, at + 10, TEXT)[wire.router.last_token].accept
-    wire.router.wait(10.1)
+    for pause in (0.2, 0.4, 0.8, 1.6, 3.2, 6.4):  # as TCP repeats what it takes for lost
+        assert not wire.inject(0, at + 10, TEXT)[wire.router.last_token].accept
+        wire.router.wait(pause)
     assert wire.inject(0, at + 10, TEXT)[wire.router.last_token].accept
     assert wire.router.engine.counters.gapped_flows == 1
     assert len(wire.router.pinholes) == 1
+
+
+def test_silence_behind_a_hole_does_not_end_the_reading(wire: Wire) -> None:
+    """Neither end heard of the other for longer than a hole is waited for; its sender fills it afterwards."""
+    at = len(wire.sent[0])
+    wire.sent[0] += PROPOSAL + TEXT + TEXT
+    behind = at + len(PROPOSAL)
+    assert not wire.inject(0, behind, TEXT)[wire.router.last_token].accept
+    wire.router.wait(13.0)
+    for start in (behind + len(TEXT), behind):  # a probe of the tail comes first
+        assert not wire.inject(0, start, TEXT)[wire.router.last_token].accept
+    wire.inject(0, at, PROPOSAL)
+    wire.inject(0, behind, TEXT + TEXT)
+    assert wire.c2s[at:] == EDITED + TEXT + TEXT
+    assert wire.router.engine.counters.gapped_flows == 0
 
 
 def test_hundreds_of_packets_behind_a_hole_do_not_end_the_reading(wire: Wire) -> None:

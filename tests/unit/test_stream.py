@@ -10,7 +10,7 @@ from nfreaim.core.address import Direction, End, Endpoint
 from nfreaim.core.flow import Flow
 from nfreaim.core.tcp.offsets import Edit, OffsetMap
 from nfreaim.core.tcp.segment import ACK, Segment
-from nfreaim.core.tcp.stream import Held, Stream
+from nfreaim.core.tcp.stream import Gap, Held, Stream
 from tests.tcp.packets import packet
 
 ORIGINAL = bytes(range(64))
@@ -117,7 +117,7 @@ def test_held_packets_leave_in_order_and_only_as_far_as_asked() -> None:
 
 def test_progress_ends_a_gap() -> None:
     moving = stream(0)
-    moving.gap = 3.0
+    moving.gap = Gap(1, 3.0)
     moving.advance(1)
     assert moving.gap is None
 

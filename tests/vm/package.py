@@ -162,8 +162,9 @@ def test_it_serves_as_soon_as_the_machine_is_a_router() -> None:
     with conversation() as (alice, bob):
         sent(alice, bob)
     checked = run("nfreaim", "check", "--self-test")
-    assert "interfaces that nobody named: br-lan towards clients, wan0 towards the Internet" in checked
-    assert "FAIL" not in checked
+    named = "interfaces that nobody named: br-lan towards clients, wan0 towards the Internet"
+    assert named in checked, checked
+    assert "FAIL" not in checked, checked
     for unit in UNITS:
         found = re.search(r"exposure level for \S+: ([0-9.]+)", run("systemd-analyze", "security", unit))
         assert found is not None

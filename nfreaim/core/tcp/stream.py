@@ -53,8 +53,35 @@ class Held:
 
 _NOTHING: Final[list[Held]] = []
 
+_REPEATED: Final = 3
+"""A segment that came more often was repeated by a time-out, which begins at what was not acknowledged (RFC
+6298, section 5.4); a probe of the tail repeats one only once (RFC 8985, section 7)."""
 F = TypeVar("F")
 """The flow of a stream."""
+
+
+class Gap:
+    """Bytes of a stream that are missing, while others from behind them came."""
+
+    __slots__ = ("_first", "_since", "_times")
+
+    def __init__(self, at: int, now: float) -> None:
+        self._since = now
+        self._first = at
+        self._times = 0
+
+    def met(self, at: int) -> None:
+        """A segment at offset *at*, behind the gap, has come."""
+        if at < self._first:
+            self._first, self._times = at, 0
+        self._times += at == self._first
+
+    def in_vain(self, now: float, patience: float) -> bool:
+        """Whether the missing bytes have passed unseen: for *patience* seconds or more, their sender has
+        repeated what comes behind them, so it knows that they have arrived. Silence alone shows nothing: the
+        sender may have had no way to its peer, and fills the gap when its next repetition is due.
+        """
+        return now - self._since > patience and self._times > _REPEATED
 
 
 class Stream(Generic[F]):
@@ -72,7 +99,7 @@ class Stream(Generic[F]):
     held         held packets, oldest first; their bytes are seen but not forwarded
     dropped_from offset of the first byte that was held and then dropped and has not left since; or None
     custody      bytes that were taken out of held packets and that the receiver may lack, or None
-    gap          when the gap before *next* was first met, or None
+    gap          the one before *next*, or None
     """
 
     __slots__ = (
@@ -107,7 +134,7 @@ class Stream(Generic[F]):
         self.held_bytes = 0
         self.dropped_from: int | None = None
         self.custody: Custody | None = None
-        self.gap: float | None = None
+        self.gap: Gap | None = None
 
     def rebase(self, seq: int) -> None:
         """Offset 0 has sequence number *seq*; no byte has been seen yet."""

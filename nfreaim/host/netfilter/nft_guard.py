@@ -203,7 +203,7 @@ class GuardedFlows(FlowSet):
         self._guard.delete(list(self._guard.flows))
 
     def add(self, flow: FlowId | FlowEntry) -> None:
-        # The guard first: making it takes milliseconds, in which packets of the flow would pass a reload unread.
+        # The guard first: to make it takes milliseconds, and a reload in them would let packets pass unread.
         entry = _entry(flow)
         guarded = entry in self._guard.flows
         self._guard.add([entry])
