@@ -91,7 +91,8 @@ def run_daemon(lab: Lab) -> Daemon:
 def test_sessions_are_read_and_peers_verified_beside_a_flowtable(lab: Lab) -> None:
     before = lab.firewall_rules("A")
     daemon = run_daemon(lab)
-    assert "flowtables take no connection that nfreaim has to read" in checked(lab)
+    told = checked(lab)
+    assert "flowtables take no connection that nfreaim has to read" in told, told
     sent(lab)
     daemon.wait_log("claimed", SLOW)
     assert daemon.stop(SLOW) == 0
@@ -107,7 +108,8 @@ def test_where_it_cannot_be_prevented_claims_work_and_the_log_says_so(lab: Lab) 
     load(lab, ZONED, LEFT_OUT)  # as `check` says, so that sessions are read
     daemon = run_daemon(lab)
     daemon.wait_log("first bytes are not verified", SLOW)
-    assert "peers' first bytes cannot be relied on" in checked(lab)
+    told = checked(lab)
+    assert "peers' first bytes cannot be relied on" in told, told
     sent(lab)
     daemon.wait_log("claimed", SLOW)
     assert daemon.stop(SLOW) == 0

@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from nfreaim.config import parse
-from nfreaim.errors import ConfigError
 from tests.documents import printed_as_told, to_run
 from tests.lab.net import Lab
 from tests.reachable import REPO
@@ -71,15 +69,6 @@ def without_legacy(blocked: bool) -> None:
     BLOCKED.write_text("".join(f"install {name} /bin/false\n" for name in LEGACY if blocked))
 
 
-def knows_nft() -> bool:
-    """Whether this version can speak to nftables where there are no legacy tables."""
-    try:
-        parse('firewall = "auto"\n', "here")
-    except ConfigError:
-        return False
-    return True
-
-
 def follow(scene: str) -> str:
     """Do what the pages say of it, in order; what their commands print."""
     printed = ""
@@ -109,9 +98,9 @@ def test_the_queues_module_is_loaded_by_whoever_asks_for_it() -> None:
 
 
 def test_a_kernel_without_legacy_tables_is_one_line(tmp_path: Path) -> None:
-    """Where they are what the configuration wants, or all that this version has."""
+    """Where they are what the configuration wants."""
     settings = tmp_path / "nfreaim.toml"
-    settings.write_text('firewall = "legacy"\n' if knows_nft() else "")
+    settings.write_text('firewall = "legacy"\n')
     words = ("check", "--config", str(settings), "--lan", "br-lan", "--wan", "eth0")
     without_legacy(True)
     try:

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 class Row(NamedTuple):
     """One line of the table. *tests* are node ids below tests/vm.
 
-    *on* names the kernels that have this row: every one, the newest, or those of the releases themselves.
+    *on* names the kernels that have this row: every one, or the newest.
     *before* is a command of the shell, and *boots* says that the machine is booted again after it. *alone* is
     a row that needs no installation before it. *seconds* are what an emulated machine needs at most.
     """
@@ -17,7 +17,7 @@ class Row(NamedTuple):
     name: str
     tests: tuple[str, ...]
     seconds: float = 300.0
-    on: Literal["every", "newest", "own"] = "every"
+    on: Literal["every", "newest"] = "every"
     alone: bool = False
     before: str = ""
     boots: bool = False
@@ -32,7 +32,7 @@ NO_LEGACY: Final = (
     " >/etc/modprobe.d/no-legacy.conf"
 )
 ROWS: Final = (
-    Row("the Debian package: install, upgrade, purge", ("package.py",), seconds=900.0, on="own", alone=True),
+    Row("the Debian package: install, upgrade, purge", ("package.py",), seconds=900.0, alone=True),
     Row(
         "a fresh boot: `check`, and the lab beside an `eth0`",
         _of(
@@ -82,7 +82,16 @@ ROWS: Final = (
     Row("uninstall, as the page says it", _of("installation", "uninstall_leaves_nothing"), on="newest"),
     Row("flowtables", ("flowtables.py",), seconds=600.0, on="newest", alone=True, boots=True),
     Row(
-        "a kernel without legacy tables",
+        "without legacy tables: the Debian package",
+        ("package.py",),
+        seconds=900.0,
+        on="newest",
+        alone=True,
+        before=NO_LEGACY,
+        boots=True,
+    ),
+    Row(
+        "without legacy tables: install, and a transfer",
         ("no_legacy.py",),
         seconds=600.0,
         on="newest",
@@ -97,7 +106,7 @@ INSTALL: Final = next(row for row in ROWS if row.name.startswith("install"))
 
 def chosen(words: Sequence[str], newest: bool) -> list[Row]:
     """The rows of a kernel: all, or those whose names have one of *words*, and before them what they need."""
-    rows = [row for row in ROWS if row.on in ("every", "newest" if newest else "own")]
+    rows = [row for row in ROWS if newest or row.on == "every"]
     if not words:
         return rows
     wanted = {row for row in rows if any(word in row.name for word in words)}
