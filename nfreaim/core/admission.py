@@ -268,6 +268,7 @@ class Admission:
             flow.followed = not self._sets.serves_port(key, flow.protocol)
             helper = protocol.make(midstream)
             flow.reading = Reading(helper, State.ESTABLISHED if helper.established else State.NEW)
+            self._kept.begins(flow, now)
         self._sets.used(flow, now)
         if midstream:
             self._sets.know(key, now)

@@ -183,6 +183,8 @@ class Backend:
     cpu  seconds of processor time that this process has had, to measure what takes long; a constant switches
          that off
     locals  on this router
+    unwatched  the time, on the engine's clock, until which packets may have passed unseen, because rules of
+         ours were missing; 0.0: they never were
     """
 
     conntrack: Conntrack
@@ -194,6 +196,7 @@ class Backend:
     send: SendPacket
     cpu: Callable[[], float] = float
     locals: LocalClients = field(default_factory=LocalClients)
+    unwatched: Callable[[], float] = float
 
 
 class Pinholes(Protocol):

@@ -31,7 +31,7 @@ from nfreaim.core.helper import HelperSpec
 from nfreaim.core.lost import LostFlows
 from nfreaim.core.nat import Router
 from nfreaim.core.queue_sets import QueueSets
-from nfreaim.core.resume import KeptFlows
+from nfreaim.core.resume import KeptFlows, acknowledges_unseen
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
 from nfreaim.core.tcp.stream import FAR, Gap, Held, Stream
@@ -147,8 +147,12 @@ class Engine:
 
     def _data(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> Verdicts:
         """A segment with data, of a flow that is read."""
+        self._kept.doubt()
         # Nobody saw where the other end of a flow stood that was met midstream.
-        if not stream.flow.midstream and not stream.acknowledges(segment):  # its receiver will refuse it, too
+        if not stream.flow.midstream and not stream.acknowledges(segment):
+            if acknowledges_unseen(stream, segment) and self._kept.missed(stream, token, now):
+                return self._missed(stream, segment, token, now)
+            # Its receiver will refuse it, too.
             return [(token, self._output.rendered(stream, segment, stream.offset(segment.seq)))]
         if segment.seq == stream.expected:
             at = stream.next
@@ -248,7 +252,7 @@ class Engine:
         flow, router = stream.flow, self._router
         reading = flow.reading
         scan = router.scan(stream, data, new_from, now)
-        if scan is not None and scan.edits and not self._output.apply(stream, scan.edits, new_from):
+        if scan is not None and scan.edits and not self._output.apply(stream, scan.edits, new_from, now):
             router.undo_scan(flow, "edit refused")
         if reading.helper.established:
             if reading.state is State.NEW:
@@ -318,9 +322,8 @@ class Engine:
             return self._read(stream, segment, token, 0, now)
         if at - stream.next > FAR:
             return [(token, self._output.rendered(stream, segment, at))]
-        if flow.reading.gives_way(now):
-            self._kept.moved.pop(flow.key, None)
-            return [*self._custodian.let_go(flow), (token, self._unread(stream, segment, now))]
+        if self._kept.missed(stream, token, now):
+            return self._missed(stream, segment, token, now)
         if stream.gap is None:
             stream.gap = Gap(at, now)
         stream.gap.met(at)
@@ -329,6 +332,14 @@ class Engine:
             return [*self._bypass(flow), (token, self._output.rendered(stream, segment, at))]
         self.counters.gap_drops += 1
         return [(token, DROP)]
+
+    def _missed(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> Verdicts:
+        """A segment that shows that bytes passed unseen."""
+        flow = stream.flow
+        if flow.reading.state is not State.NEW:
+            return [*self._custodian.let_go(flow), (token, self._unread(stream, segment, now))]
+        self.counters.gapped_flows += 1
+        return [*self._bypass(flow), (token, self._unread(stream, segment, now))]
 
     def _unknown(self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
         """A segment without SYN of no known flow."""

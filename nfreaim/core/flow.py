@@ -115,9 +115,8 @@ class Reading:
         """Whether the helper gets the bytes."""
         return self.state is State.ESTABLISHED or self.state is State.NEW
 
-    @property
-    def certain(self) -> bool:
-        """Whether the positions of both streams are true, so that an edit may change a length."""
+    def certain(self, stream: Stream[Flow], now: float) -> bool:
+        """Whether the position of *stream* is true, so that an edit may change a length there."""
         return True
 
     def saw(self, stream: Stream[Flow], segment: Segment) -> None:

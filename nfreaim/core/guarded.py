@@ -333,4 +333,5 @@ def guarded(backend: Backend) -> Backend:
         _GuardedSend(backend.send),
         backend.cpu,
         _GuardedLocals(backend.locals),
+        backend.unwatched,
     )

@@ -50,6 +50,7 @@ class Router:
         self.store = backend.store
         self.home = backend.home
         self.locals = backend.locals
+        self.unwatched = backend.unwatched
         self.watcher = watcher
         self.counters = counters
         self.senders = InsideSenders(backend.senders, counters)

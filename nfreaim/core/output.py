@@ -32,7 +32,7 @@ class Output:
         self._flows = flows
         self._counters = counters
 
-    def apply(self, stream: Stream[Flow], edits: Sequence[Edit], new_from: int) -> bool:
+    def apply(self, stream: Stream[Flow], edits: Sequence[Edit], new_from: int, now: float) -> bool:
         """Make a helper's *edits*, all or none, if nothing of them has left and the flow can carry them.
 
         new_from  where the bytes that were scanned begin
@@ -44,7 +44,8 @@ class Output:
         if start < stream.first_editable(new_from) or end > stream.next:
             # Behind what has come it would let the sender be told that bytes arrived which it never sent.
             raise ValueError(f"edits of [{start}, {end}) over bytes that have left or have not come")
-        if any(edit.resizes for edit in edits) and not (self._flows.may_skew(flow) and flow.reading.certain):
+        resizes = any(edit.resizes for edit in edits)
+        if resizes and not (self._flows.may_skew(flow) and flow.reading.certain(stream, now)):
             self._counters.refused_edits += 1
             return False
         stream.edit(edits)

@@ -8,11 +8,15 @@ caller asks (``save``). After a restart a flow goes on at its position if the fi
 byte was missed: it stands exactly there, and acknowledges nothing beyond the other direction's position.
 Otherwise both directions are only looked at until the helper is certain of a message boundary. Until then,
 and if that never comes, the flow passes, translated if it is skewed.
+
+While rules of ours are missing, packets pass a living daemon unseen, but for those of skewed flows. So the
+flows are resumed where they stand (``doubt``).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import struct
 import sys
 from contextlib import suppress
@@ -38,9 +42,10 @@ _NUMBERS: Final = struct.Struct("!II")
 # A segment this far behind is a repetition; farther behind, it is no segment of this connection.
 _BEHIND: Final = 1 << 16
 _RECORD_EFFORT: Final = 31  # how much longer than a position it takes to write a record, in positions
-# For this time after a restart a gap may be bytes that passed while no daemon ran, and will not be sent
-# again.
+# For this time after a restart, or after rules were missing, a gap may be bytes that passed unseen and will
+# not be sent again.
 _PROBATION_S: Final = 120.0
+_REPEATED_S: Final = 10.0  # for which the sender of bytes that passed unseen may repeat them, at most
 
 
 class KeptFlows:
@@ -58,6 +63,7 @@ class KeptFlows:
         self._saved: set[bytes] = set()
         self._outdated: set[bytes] = set()  # of these, whose records are to be written again
         self._warned = False
+        self._doubted = 0.0  # the time until which rules were missing that flows were resumed for
 
     def save(self, effort: int = sys.maxsize) -> None:
         """Write the position of every flow that advanced since the last call.
@@ -99,6 +105,42 @@ class KeptFlows:
         numbers = _NUMBERS.pack(*(stream.expected for stream in flow.streams))
         self._store.save_position(flow.key, numbers + first + second)
 
+    def doubt(self) -> None:
+        """Resume the flows that are read if rules of ours were missing since the last call."""
+        until = self._router.unwatched()
+        if until <= self._doubted:
+            return
+        self._doubted = until
+        for flow in self._flows:
+            if flow.since <= until + _REPEATED_S:
+                self._doubt(flow, until)
+
+    def begins(self, flow: Flow, now: float) -> None:
+        """*flow* is new, but its handshake may have been seen before rules were missing."""
+        until = self._router.unwatched()
+        if until and now - until <= _REPEATED_S:
+            self._doubt(flow, until)
+
+    def _doubt(self, flow: Flow, until: float) -> None:
+        helper = flow.reading.helper
+        if flow.reading.reads and not flow.skewed and isinstance(helper, Resumable):
+            flow.reading = Resumed(flow, helper, self._router.senders, until)
+
+    def missed(self, stream: Stream[Flow], token: Any, now: float) -> bool:
+        """*token*, a segment of *stream*, stands behind bytes that were not seen, or acknowledges some.
+
+        Returns whether they may have passed. Then the flow is read again from the next message boundary on,
+        unless it is NEW.
+        """
+        self.doubt()
+        flow = stream.flow
+        if flow.reading.plain or not self._router.senders.may_be_own(stream, token):
+            return False
+        if not flow.reading.gives_way(now):
+            return False
+        self.moved.pop(flow.key, None)
+        return True
+
     def over(self, flow: Flow) -> None:
         """*flow* has ended, or is not read any more."""
         self.moved.pop(flow.key, None)
@@ -138,9 +180,8 @@ class KeptFlows:
             helper = protocol.make(midstream=False)
             if isinstance(helper, Resumable):
                 position = record.get("position")
-                flow.reading = Resumed(
-                    flow, helper, position if isinstance(position, bytes) else b"", self._router.senders
-                )
+                flow.reading = reading = Resumed(flow, helper, self._router.senders)
+                reading.go_on(position if isinstance(position, bytes) else b"")
                 self._saved.add(flow.key)
                 flow.nat.reserve()
         self._flows.add(flow)
@@ -150,30 +191,54 @@ class KeptFlows:
         return flow
 
 
+def acknowledges_unseen(stream: Stream[Flow], segment: Segment) -> bool:
+    """Whether the sender of *segment*, of *stream*, has received bytes that were not seen here."""
+    return bool(segment.flags & ACK) and 0 < _ahead(stream.other, segment) <= FAR
+
+
 class Resumed(Reading):
-    """The reading of a flow of an earlier daemon. *position*: as ``KeptFlows.save`` wrote it, or empty.
+    """The reading of a flow of an earlier daemon, or, from the time *now* on, of one of which bytes may have
+    passed unseen.
 
     What another machine says in the inside host's name shows nothing of where the flow stands.
 
-    The first edit that changes a length waits until both positions are certain: each direction has had a
-    segment in its place since the restart, which acknowledges nothing unseen, and the scales of both windows
-    are known.
+    The first edit that changes a length waits until the position is certain: the stream's receiver has
+    acknowledged bytes that were read since then, and nothing beyond, and the scales of both windows are
+    known. Else its bytes might be a repetition of what passed unseen, or bytes behind them may have: their
+    receiver has them, and what is inserted before them would take the place of some.
     """
 
-    __slots__ = ("_flow", "_foreign", "_met", "_resumable", "_seen", "_senders", "_since")
+    __slots__ = (
+        "_began",
+        "_certain",
+        "_certain_at",
+        "_flow",
+        "_foreign",
+        "_met",
+        "_resumable",
+        "_senders",
+        "_since",
+    )
 
     plain = False
 
-    def __init__(self, flow: Flow, helper: Resumable, position: bytes, senders: InsideSenders) -> None:
-        super().__init__(helper, State.RESTORED)
+    def __init__(
+        self, flow: Flow, helper: Resumable, senders: InsideSenders, now: float | None = None
+    ) -> None:
+        super().__init__(helper, State.RESTORED if now is None else flow.reading.state)
         self._flow = flow
         self._senders = senders
         self._foreign = False  # whether the segment at hand is another machine's
         self._resumable = helper
         self._met = [False, False]  # directions in which ``resync`` has seen a segment
-        self._seen = 0  # a bit for each direction whose position is certain
-        self._since: float | None = None  # when it was read again
-        positions = None
+        self._began = [stream.next for stream in flow.streams]  # where it was read from
+        self._certain = [False, False]
+        self._since = now  # when it was read again
+        self._certain_at = math.inf if now is None else now + _REPEATED_S
+
+    def go_on(self, position: bytes) -> None:
+        """Take up what an earlier daemon left. *position*: as ``KeptFlows.save`` wrote it, or empty."""
+        flow, helper, positions = self._flow, self._resumable, None
         if len(position) > _NUMBERS.size:
             half = (len(position) - _NUMBERS.size) // 2 + _NUMBERS.size
             positions = position[_NUMBERS.size : half], position[half:]
@@ -182,6 +247,7 @@ class Resumed(Reading):
                     stream.advance(stream.offset(expected))
                 else:
                     stream.rebase(expected)
+        self._began = [stream.next for stream in flow.streams]
         starts = flow.streams[0].next, flow.streams[1].next
         try:
             helper.resume(positions, starts)
@@ -191,19 +257,21 @@ class Resumed(Reading):
         if positions is None:
             self.on(Event.MISSED)
 
-    @property
-    def certain(self) -> bool:
-        flow = self._flow
-        known = self._seen == 3 and all(stream.scale is not None for stream in flow.streams)
-        return known or any(stream.map.skewed for stream in flow.streams)
+    def certain(self, stream: Stream[Flow], now: float) -> bool:
+        streams = self._flow.streams
+        known = self._certain[stream.direction] and all(one.scale is not None for one in streams)
+        return known or now > self._certain_at or any(one.map.skewed for one in streams)
 
     def saw(self, stream: Stream[Flow], segment: Segment) -> None:
-        if self.state is not State.ESTABLISHED or segment.seq != stream.expected:
+        if not self.reads or not segment.flags & ACK:
             return
-        if _nothing_beyond(stream.other, segment):
-            self._seen |= 1 << stream.direction
-        elif segment.flags & ACK and _ahead(stream.other, segment) > 1:  # one more than seen may be a FIN
-            self._seen = 0
+        other = stream.other
+        ahead = _ahead(other, segment)
+        if ahead > 1:  # one more than seen may be a FIN
+            self._certain = [False, False]
+        elif segment.seq == stream.expected and ahead <= 0:
+            began = self._began[other.direction]
+            self._certain[other.direction] |= other.map.fwd(other.next) + ahead > other.map.fwd(began)
 
     def ready(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> bool:
         if self.state is State.RESTORED:
@@ -228,7 +296,8 @@ class Resumed(Reading):
         """Bytes were missed: begin to look for a message boundary."""
         self.on(Event.MISSED)
         self._met = [False, False]
-        self._seen = 0
+        self._certain = [False, False]
+        self._certain_at = math.inf
         self._resumable.resume(None, (0, 0))
 
     def _resync(self, stream: Stream[Flow], segment: Segment, now: float) -> None:
@@ -247,6 +316,7 @@ class Resumed(Reading):
         data = segment.raw[segment.start + new_from :]
         if self._resumable.resync(way, data, at + new_from, now, joined):
             self.on(Event.RESYNCED)
+            self._began = [each.next for each in self._flow.streams]
             self._since = now
             log.info("%s: read again", self._flow.id)
 
@@ -267,7 +337,8 @@ class Resumed(Reading):
         if self._since is None or now - self._since > _PROBATION_S:
             return False
         self._since = None
-        self._lose()
+        if self.state is not State.NEW:
+            self._lose()
         return True
 
 

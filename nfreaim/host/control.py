@@ -69,6 +69,7 @@ class ControlPlane:
     """Made before any packet is served; *stack* closes it after the last one.
 
     readers  returns the statistics of the processes that read packets
+    unwatched  tells others the time until which rules of ours were missing
     silent   names a process that has not answered for so many seconds, or is ""
     """
 
@@ -82,6 +83,7 @@ class ControlPlane:
     ) -> None:
         self._config, self._began, self._reload = config, clock(), reload
         self.silent: Callable[[float], str] = lambda seconds: ""
+        self.unwatched: Callable[[float], None] = lambda until: None
         reload.obeyers.append(self._obey)
         self._readers = readers
         self._watch: Restoring | None = None
@@ -173,7 +175,7 @@ class ControlPlane:
             )
             return
         entries = (self.backend.store.put_back, self._follow_again, self._open_again)
-        refills = Refills(entries, self._forward_again, self.gate.unwatched, self.unguarded)
+        refills = Refills(entries, self._forward_again, self._unwatched, self.unguarded)
         served = Settings.of(self._config)
         self._networks = InsideNetworks(self.backend.inside, installed.lan, clock)
         stack.callback(self._networks.close)
@@ -355,6 +357,11 @@ class ControlPlane:
 
     def _follow_again(self) -> list[str]:
         return [f"{followed.client} > {followed.server}" for followed in self.backend.queue.put_back()]
+
+    def _unwatched(self, until: float) -> None:
+        self.gate.unwatched(until)
+        self.backend.unwatched_until = until
+        self.unwatched(until)
 
     def _open_again(self) -> list[str]:
         return [f"{pinhole.outside} -> {pinhole.inside}" for pinhole in self.pinholes.reinstall(clock())]

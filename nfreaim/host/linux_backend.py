@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
 from nfreaim.core.backend import Backend, HomeServers, QueueControl
@@ -31,6 +31,7 @@ class LinuxBackend:
     isolated  the interfaces whose hosts may not meet those of others (see Lans)
     marks   of our rules
     sets    makes the sets
+    unwatched_until  the time, on the daemon's clock, until which rules of ours were missing
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class LinuxBackend:
         marks: Marks = DEFAULT,
     ) -> None:
         self.alone = alone
+        self.unwatched_until = 0.0
         self.sets = KernelSets()
         self.inside = self.sets.networks(LAN_SET)
         stack.callback(self.inside.close)
@@ -60,17 +62,23 @@ class LinuxBackend:
         stack.callback(self.neighbours.close)
 
     def for_engine(
-        self, home: HomeServers, queue: QueueControl | None = None, users: Collection[int] = ()
+        self,
+        home: HomeServers,
+        queue: QueueControl | None = None,
+        users: Collection[int] = (),
+        unwatched: Callable[[], float] | None = None,
     ) -> Backend:
         """The parts for an engine, with *queue* in place of our own if another process controls the queue.
 
-        home   exists once per daemon
-        users  those whose clients on this router are served
+        home       exists once per daemon
+        users      those whose clients on this router are served
+        unwatched  in place of our own if another process looks after the rules
         """
         queue = queue or self.queue
         resets, senders, send = self.resets.answer, self.neighbours, self.resets.send_packet
         parts = (self.conntrack, queue, self.store, resets, home, senders, send)
-        return Backend(*parts, time.thread_time, LinuxLocalClients(users))
+        unwatched = unwatched or (lambda: self.unwatched_until)
+        return Backend(*parts, time.thread_time, LinuxLocalClients(users), unwatched)
 
     def prepare(self) -> None:
         """Queue every flow again and make the state directory. Raises BackendError."""

@@ -159,6 +159,19 @@ def test_a_client_inside_and_two_processes(lab: Lab) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_reloads_before_the_first_edit_of_a_connection(lab: Lab, workers: str) -> None:
+    """Then it is not guarded, and what passes unseen may be repeated, or be followed by what is read."""
+    operator = Operator(lab, "--workers", workers)
+    daemon = lab.start_alg("A", ("--workers", workers))
+    flow = flow_of(lab, 400, 0.003)
+    for _ in range(4):
+        operator.reload()
+        time.sleep(0.06)
+    flow.exact()
+    assert daemon.stop() == 0
+
+
 def test_a_client_on_the_router_that_only_listens(lab: Lab) -> None:
     # With another address than the one that its connections leave with
     lab.run("A", *f"ip address add {HIDDEN}/32 dev wan".split())

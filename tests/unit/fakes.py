@@ -76,11 +76,13 @@ class FakeKernel:
         self.distrusted: dict[str, str] = {}  # by host: why no server may name it
         self.met_flows: list[FlowId] = []
         self.forwards: dict[Endpoint, int] = {}
+        self.unwatched = 0.0  # until when rules were missing
 
     @property
     def backend(self) -> Backend:
         """This, in all its parts."""
-        return Backend(self, self, self, self.reset, self, self.senders, self.sent.append)
+        parts = (self, self, self, self.reset, self, self.senders, self.sent.append)
+        return Backend(*parts, unwatched=lambda: self.unwatched)
 
     def outside_address(self, flow: FlowId) -> str:
         self._fail_if_broken()

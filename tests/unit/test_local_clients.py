@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from nfreaim.core.address import Endpoint, FlowId
-from nfreaim.core.backend import Backend, LocalClients
+from nfreaim.core.backend import LocalClients
 from nfreaim.core.engine import Engine
 from nfreaim.errors import BackendError
 from nfreaim.host.home import local_sockets
@@ -100,20 +101,9 @@ class Clients(LocalClients):
 def on_router(clients: LocalClients | None) -> Wire:
     """A connection that nobody translates: its client has the outside address."""
     router = Router()
-    parts = router.kernel.backend
-    backend = Backend(
-        *(
-            parts.conntrack,
-            parts.queue,
-            parts.store,
-            parts.reset,
-            parts.home,
-            parts.senders,
-            parts.send,
-            parts.cpu,
-        ),
-        *([clients] if clients else []),
-    )
+    backend = router.kernel.backend
+    if clients is not None:
+        backend = replace(backend, locals=clients)
     router.engine = Engine({SERVER.port: script()}, router.pinholes, backend, router.watcher)
     return Wire(router, Endpoint(OUTSIDE, 40123)).sign_on()
 

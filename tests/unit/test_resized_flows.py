@@ -226,7 +226,7 @@ def test_end_that_acknowledges_what_was_not_seen_shows_that_positions_are_not_ce
 
 
 @either
-def test_positions_that_seemed_certain_are_not_once_the_other_end_acknowledges_what_was_not_seen(
+def test_a_position_is_not_certain_before_the_other_end_has_acknowledged_what_was_read(
     kind: type[ResizedWire],
 ) -> None:
     """Its first segments were under way when the inside end's bytes passed, so they acknowledge less."""
@@ -237,7 +237,7 @@ def test_positions_that_seemed_certain_are_not_once_the_other_end_acknowledges_w
         wire.say(1 - inside, SHORT)
     wire.left[inside] = arrived
     wire.inject(inside, at, TEXT)
-    assert wire.stored.reading.certain
+    assert not wire.stored.reading.certain(wire.stored.streams[inside], wire.router.now)
     wire.inject(1 - inside, len(wire.sent[1 - inside]), flags=ACK)
     wire.inject(inside, at + len(TEXT), DOTTED)
     assert not wire.stored.skewed

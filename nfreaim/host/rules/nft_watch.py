@@ -133,6 +133,7 @@ class NftWatch(Restoring):
 
     def _mend(self, damage: list[str], there: TableImage | None) -> None:
         """Make the table as it was of what is *there*, and put back what was in it."""
+        self._refills.unwatched(self._now)
         more = []
         if there is None:
             more = [filling(NFT_TABLE, LAN_SET, some) for some in self._networks]
@@ -141,7 +142,7 @@ class NftWatch(Restoring):
         self._postpone()
         self._rebase(None)
         self._inside.again(self._now)
-        self._refills.restored(self._now)
+        self._refills.unwatched(self._now)
         self._report(self._refill(True), damage)
 
     def _skewed(self) -> list[bytearray]:
@@ -167,7 +168,7 @@ class NftWatch(Restoring):
             yield from self._install([], generated)
             return
         self._rebase(generated)
-        self._refills.restored(self._now)
+        self._refills.unwatched(self._now)
         self._refill(True)
         self._others = True  # `show` tells more with the options of the daemon's own
 

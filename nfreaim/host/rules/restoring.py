@@ -46,13 +46,13 @@ class Refills(NamedTuple):
 
     entries   called at each look, because they are cheap
     forwards  reads the nat table, so it is called only when that has changed
-    restored  called with the time when rules that were missing are back
+    unwatched called with the time until which rules were missing, before and behind their restoration
     unguarded called with the reason why connections may get into a flowtable, or "", at each look
     """
 
     entries: Sequence[Refill]
     forwards: Refill
-    restored: Callable[[float], None]
+    unwatched: Callable[[float], None]
     unguarded: Callable[[str], None]
 
 
@@ -165,13 +165,14 @@ class Restoring(ABC):
         return found
 
     def _install(self, damage: list[str], generated: int | None) -> Steps:
+        self._refills.unwatched(self._now)
         done = yield script.start(self._settings.install())
         if done.returncode:
             raise BackendError(script.message(done.stderr))
         self._refills.unguarded(script.unguarded(done.stdout))
         self._postpone()
         self._rebase(generated)
-        self._refills.restored(self._now)
+        self._refills.unwatched(self._now)
         self._report(self._refill(True), damage)
 
     def _show(self) -> list[str]:

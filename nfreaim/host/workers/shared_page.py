@@ -33,7 +33,9 @@ class Slot(IntEnum):
     """The IPv4 address that is told for all flows (core.reach), as a number; 0 if there is none."""
     CONFIG_CHANGES = 5
     """Incremented when other settings come into force."""
-    IN_FRONT = 6
+    UNWATCHED = 6
+    """Backend.unwatched, in nanoseconds."""
+    IN_FRONT = 7
     """The first of sixteen: an outside address of ours in the upper half, and in the lower one the address
     of the router in front (core.reach), as numbers; 0 if there is none."""
 
@@ -73,6 +75,14 @@ class SharedPage:
         """Reach.in_front."""
         pairs = self._words[Slot.IN_FRONT : Slot.IN_FRONT + _MOST_IN_FRONT]
         return {str(IPv4Address(one >> 32)): str(IPv4Address(one & 0xFFFFFFFF)) for one in pairs if one}
+
+    def set_unwatched(self, until: float) -> None:
+        """Write Backend.unwatched, which is *until* from now on."""
+        self._words[Slot.UNWATCHED] = int(until * 1e9)
+
+    def unwatched(self) -> float:
+        """Backend.unwatched."""
+        return self._words[Slot.UNWATCHED] / 1e9
 
     def close(self) -> None:
         """Unmap the page and close its descriptors."""

@@ -79,7 +79,10 @@ class _Worker:
             helpers=config.helpers(),
             pinholes=self._pinholes,
             backend=self._backend.for_engine(
-                RemoteHomeServers(rpc), RemoteQueueControl(self._backend.queue), config.local_clients
+                RemoteHomeServers(rpc),
+                RemoteQueueControl(self._backend.queue),
+                config.local_clients,
+                page.unwatched,
             ),
             watcher=Journal(),
             settings=config.engine.share(config.workers),
