@@ -83,6 +83,7 @@ help:
 	@echo '  make html      the documents as pages for a browser: build/html/index.html'
 	@echo '  make man       the manual pages nfreaim(8) and nfreaim.toml(5): build/man'
 	@echo '  make deb       the Debian package for this release of Debian: build/nfreaim_*.deb'
+	@echo '      REVISION=N                          the end of its version, in place of the time of the commit'
 	@echo '  make pictures  draw the pictures of docs/pictures anew; root, needs a browser'
 	@echo '  make clean     remove what was built'
 
@@ -198,11 +199,12 @@ html man: $(STAMP)
 	@$(SPHINX) -b $@ . build/$@
 	@echo 'Written: build/$@'
 
-# For the release of Debian that this machine has, with its tools. REVISION tells builds of one version apart.
-REVISION ?= 1
+# For the release of Debian that this machine has, with its tools. REVISION tells builds of one version apart; empty: the
+# time of the commit.
+REVISION ?=
 deb:
 	@scripts/bootstrap deb
-	@/usr/bin/python3 -m scripts.debian_package $(REVISION)
+	@/usr/bin/python3 -m scripts.debian_package$(if $(REVISION), $(REVISION))
 
 run: $(STAMP)
 	@$(BIN)/nfreaim run $(ARGS) $(if $(FIREWALL),--firewall $(FIREWALL))

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -91,6 +92,28 @@ def version_of(release: str, revision: str) -> str:
     return f"{ours[1]}+deb{number[1]}.{revision}"
 
 
+def revision_of(root: Path, now: float) -> str:
+    """The end of the version of a package that is made of *root*: a time in UTC, so that the later is newer.
+
+    It is that of the last commit; where the package has changes that are not committed, or git cannot tell,
+    it is *now* (seconds since 1970).
+    """
+    # root may build a user's checkout, and leaves its index alone
+    git = ["git", "--no-optional-locks", "-C", str(root), "-c", f"safe.directory={root}"]
+    try:
+        asked = [
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (
+                ["status", "--porcelain", "--", *CONTENT, *("packaging", "pyproject.toml")],
+                ["log", "-1", "--format=%ct"],
+            )
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        asked = ["unknown", ""]
+    changed, committed = asked
+    return time.strftime("%Y%m%d%H%M%S", time.gmtime(now if changed else int(committed)))
+
+
 def lay_out(place: Path, version: str, found: Libraries) -> None:
     """Fill the new directory *place* with the package's sources."""
     place.mkdir(parents=True)
@@ -133,7 +156,9 @@ def build(place: Path) -> Path:
 
 def main(words: list[str]) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    version = version_of(Path("/etc/os-release").read_text(), *(words or ["1"]))
+    version = version_of(
+        Path("/etc/os-release").read_text(), words[0] if words else revision_of(ROOT, time.time())
+    )
     found = libraries(project["dependencies"], candidate_of)
     place = BUILD / "deb"
     shutil.rmtree(place, ignore_errors=True)

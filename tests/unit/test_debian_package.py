@@ -15,7 +15,7 @@ import pytest
 from nfreaim import __version__
 from nfreaim.host.netfilter.names import OWN_GROUP
 from scripts import debian_package
-from scripts.debian_package import Libraries, lay_out, libraries, version_of
+from scripts.debian_package import Libraries, lay_out, libraries, revision_of, version_of
 from tests.reachable import REPO
 
 DEBIAN = REPO / "packaging" / "debian"
@@ -77,6 +77,69 @@ def test_a_later_release_has_the_higher_version_and_another_system_none() -> Non
     assert versions == [f"{__version__}+deb12.1", f"{__version__}+deb13.1"]
     with pytest.raises(SystemExit, match="for a release of Debian"):
         version_of('ID=arch\nVERSION_ID="12"\n', "1")
+
+
+def git(place: Path, *words: str, date: str = "") -> None:
+    """Run git without the operator's own settings."""
+    who = ("-c", "user.name=a", "-c", "user.email=a@localhost", "-c", "commit.gpgsign=false")
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_COMMITTER_DATE": date}
+    subprocess.run(["git", "-C", place, *who, *words], check=True, capture_output=True, env=environment)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is absent; apt install git")
+def test_a_later_commit_has_the_higher_version_and_changes_of_ones_own_the_highest(tmp_path: Path) -> None:
+    now = 1_900_000_000.0
+    built = "20300317174640"
+    source, other = tmp_path / "nfreaim" / "a.py", tmp_path / "tests" / "b.py"
+    for file in (source, other):
+        file.parent.mkdir()
+        file.write_text("1")
+    assert revision_of(tmp_path, now) == built, "no repository"
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "1", date="2026-11-30T20:00:00+0200")
+    first = revision_of(tmp_path, now)
+    assert first == "20261130180000"
+    source.write_text("2")
+    assert revision_of(tmp_path, now) == built
+    git(tmp_path, "commit", "-qam", "2", date="2026-11-30T18:30:00+0000")
+    assert revision_of(tmp_path, now) == "20261130183000"
+    other.write_text("2")
+    assert revision_of(tmp_path, now) == "20261130183000", "no part of the package"
+    source.with_name("new.py").write_text("")
+    assert revision_of(tmp_path, now) == built, "a file that git does not know yet is packed, too"
+    older = version_of(OS_RELEASE.format(12), "1")
+    for newer in (version_of(OS_RELEASE.format(12), one) for one in (first, built)):
+        compared = ["dpkg", "--compare-versions", older, "lt", newer]
+        if shutil.which("dpkg"):
+            assert subprocess.run(compared).returncode == 0
+        older = newer
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is absent; apt install git")
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone builds in another user's checkout")
+def test_root_builds_a_users_checkout_as_it_is(tmp_path: Path) -> None:
+    """git refuses to read another user's repository, unless it is named."""
+    (tmp_path / "README.md").write_text("")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "1", date="2026-11-30T18:00:00+0000")
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 12345, 12345)
+    assert revision_of(tmp_path, 1_900_000_000.0) == "20261130180000"
+
+
+def test_the_makefile_leaves_the_revision_to_git_unless_it_is_named() -> None:
+    words = ["make", "-n", "-C", str(REPO), "deb"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("REVISION", "MAKEFLAGS")}
+    for more, end in (([], "scripts.debian_package"), (["REVISION=7"], "scripts.debian_package 7")):
+        done = subprocess.run([*words, *more], capture_output=True, text=True, check=True, env=environment)
+        commands = [line.strip() for line in done.stdout.splitlines()]
+        assert f"/usr/bin/python3 -m {end}" in commands
+    assert (
+        "REVISION="
+        in subprocess.run(["make", "-s", "-C", REPO, "help"], capture_output=True, text=True).stdout
+    )
 
 
 def test_the_build_directory_has_what_the_package_is_made_of(tmp_path: Path) -> None:
