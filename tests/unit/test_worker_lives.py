@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("netfilterqueue")
 pytest.importorskip("iptc")
 
+import nfreaim
 from nfreaim.config import Config
 from nfreaim.core.address import End, Endpoint, FlowId
 from nfreaim.core.counters import EngineStats, FlowStatus
@@ -21,7 +23,8 @@ from nfreaim.errors import BackendError
 from nfreaim.host.report.metrics import total
 from nfreaim.host.state.state_files import StateDirectory, part, remove_other_parts
 from nfreaim.host.workers import supervisor
-from nfreaim.host.workers.rpc import socket_pair
+from nfreaim.host.workers.program_files import ProgramFiles
+from nfreaim.host.workers.rpc import ONE_WAY, socket_pair
 from nfreaim.host.workers.shared_page import SharedPage
 from nfreaim.host.workers.supervisor import PublishingJournal, RequestHandlers, Supervisor
 from tests.unit.fake_firewall import FakeFirewall
@@ -133,6 +136,84 @@ def test_an_end_after_a_long_life_is_no_part_of_a_row(
             now[0] += 0.1
     assert one.failures == 1
     made.stop()
+
+
+def installed(place: Path) -> Path:
+    """A module of a package, whose time is that of every build."""
+    module = place / "nfreaim" / "host" / "daemon.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("1")
+    os.utime(module, ns=(0, 0))
+    return module
+
+
+def upgraded(module: Path) -> None:
+    """As dpkg does it: a new file gets the name."""
+    new = module.with_suffix(".py.dpkg-new")
+    new.write_text("2")
+    os.utime(new, ns=(0, 0))
+    new.rename(module)
+
+
+def test_files_of_the_same_time_and_size_are_others_and_what_python_caches_is_not_looked_at(
+    tmp_path: Path,
+) -> None:
+    module = installed(tmp_path)
+    files = ProgramFiles(tmp_path)
+    cached = module.parent / "__pycache__" / "daemon.cpython-311.pyc"
+    cached.parent.mkdir()
+    cached.touch()
+    assert not files.replaced()
+    upgraded(module)
+    assert files.replaced()
+    files = ProgramFiles(tmp_path)
+    module.unlink()
+    assert files.replaced()
+
+
+def test_a_worker_that_would_be_of_another_version_ends_the_daemon(
+    tmp_path: Path, page: SharedPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the unpacking of an upgrade and the restart by it, which may be long."""
+    now = [1000.0]
+    monkeypatch.setattr(supervisor, "clock", lambda: now[0])
+    made = made_for(page, Config(queue=5191), monkeypatch)
+    module = installed(tmp_path)
+    made._files = ProgramFiles(tmp_path)
+    (one,) = made._workers
+    made.tick()
+    assert one.process is not None
+    one.process.wait(10)
+    upgraded(module)
+
+    def live() -> None:
+        while now[0] < 1010.0:
+            made.tick()
+            now[0] += 0.1
+
+    with pytest.raises(BackendError, match="of another version"):
+        live()
+    assert one.process is None
+    made.stop()
+
+
+def test_a_worker_that_was_started_amid_the_unpacking_is_not_served(
+    tmp_path: Path, page: SharedPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_for(page, Config(queue=5191), monkeypatch)
+    module = installed(tmp_path)
+    made._files = ProgramFiles(tmp_path)
+    (one,) = made._workers
+    made.tick()
+    upgraded(module)
+    with pytest.raises(BackendError, match="of another version"):
+        made._answer(one, ONE_WAY, "ready", ())
+    made.stop()
+
+
+def test_the_files_that_are_looked_at_are_those_that_a_worker_is_started_from() -> None:
+    seen = {path for path, _, _ in ProgramFiles()._seen}
+    assert {Path(supervisor.__file__), Path(nfreaim.__file__)} <= seen
 
 
 def test_who_cannot_begin_ends_the_start(page: SharedPage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from nfreaim.errors import BackendError
 from nfreaim.host.loop import clock
 from nfreaim.host.report.journal import Journal
 from nfreaim.host.report.metrics import NOTHING, Readers, total
+from nfreaim.host.workers.program_files import ProgramFiles
 from nfreaim.host.workers.rpc import (
     DONE,
     FAILED,
@@ -168,6 +169,7 @@ class Supervisor:
         self._handlers = handlers
         self._page = page
         self._rules_go_with_us = rules_go_with_us
+        self._files = ProgramFiles()
         self._stopping = False
         self._selector: BaseSelector = DefaultSelector()
         self._buffer = bytearray(LARGEST_MESSAGE)
@@ -201,7 +203,10 @@ class Supervisor:
         self._selector = selector
 
     def tick(self) -> None:
-        """Restart workers that have ended. Call it often. Raises BackendError if one ends again and again."""
+        """Restart workers that have ended. Call it often.
+
+        Raises BackendError if one ends again and again, or would be of another version.
+        """
         now = clock()
         for worker in self._workers:
             if worker.process is not None and worker.process.poll() is not None:
@@ -211,6 +216,7 @@ class Supervisor:
                     raise BackendError(
                         f"worker {worker.number} ended {_MOST_FAILURES} times in a row: {worker.why}"
                     )
+                self._require_same_program()
                 log.warning("worker %d has ended and is started anew: %s", worker.number, worker.why)
                 self._begin(worker)
 
@@ -285,6 +291,15 @@ class Supervisor:
         worker.began = worker.heard = clock()
         self._selector.register(ours, EVENT_READ, partial(self._serve, worker))
 
+    def _require_same_program(self) -> None:
+        """Raises BackendError if the files were replaced: a worker of another version may read other numbers
+        in the page. The daemon's end lets the service manager start all processes of that version."""
+        if not self._stopping and self._files.replaced():
+            raise BackendError(
+                "a worker would be of another version, because the program was replaced while the daemon ran;"
+                " remedy: start the daemon again"
+            )
+
     def _ended(self, worker: _Worker) -> None:
         """The worker's process has ended, or has closed its socket, which it does only at its end."""
         self._close_link(worker)
@@ -332,6 +347,7 @@ class Supervisor:
             (worker.stats,) = arguments
         elif name == "ready":
             worker.ready = True
+            self._require_same_program()
         elif name == "failed":
             (worker.why,) = arguments
         elif name == "config":
