@@ -216,18 +216,18 @@ remove-rules:
 	@rules/nfreaim-rules remove
 
 # scripts/install says what each of these means.
-INSTALL = PREFIX='$(PREFIX)' SYSCONFDIR='$(SYSCONFDIR)' UNITDIR='$(UNITDIR)' DESTDIR='$(DESTDIR)' UNITS='$(UNITS)' \
-          LAN='$(LAN)' WAN='$(WAN)' ARGS='$(strip $(ARGS))' PYTHON='$(PYTHON)' EXTRAS='$(EXTRAS)' \
-          FIREWALL='$(FIREWALL)' ABSENT='$(ABSENT)' RESTART='$(RESTART)' FORCE='$(FORCE)' scripts/install
+quoted  = '$(subst ','\'',$(1))'
+INSTALL = $(foreach name,PREFIX SYSCONFDIR UNITDIR DESTDIR UNITS LAN WAN PYTHON EXTRAS FIREWALL ABSENT RESTART FORCE,\
+          $(name)=$(call quoted,$($(name)))) ARGS=$(call quoted,$(strip $(ARGS)))
 
 install:
-	@$(INSTALL) install
+	@$(INSTALL) scripts/install
 
 install-units:
-	@$(INSTALL) units
+	@$(INSTALL) scripts/install units
 
 uninstall:
-	@$(INSTALL) uninstall
+	@$(INSTALL) scripts/uninstall
 
 clean:
 	rm -rf $(VENV) .bench-mitmproxy build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,28 @@ def test_edited_connections_are_reset_before_the_rules_go(records: bool, workers
         assert not [node for node in ("alice", "server", "hsrv", "bob") if established(lab, node)]
         for end in (silent.server, silent.client):
             end.process.kill()
+
+
+def test_make_uninstall_resets_them_too(tmp_path: Path) -> None:
+    sbin = tmp_path / "usr/sbin"
+    sbin.mkdir(parents=True)
+    (sbin / "nfreaim").write_text(f'#!/bin/sh\nexec {sys.executable} -m nfreaim "$@"\n')
+    (sbin / "nfreaim").chmod(0o755)
+    own_folders = "mount -t tmpfs state /var/lib && mount -t tmpfs modules /etc/modules-load.d"
+    places = f"PREFIX={tmp_path}/usr SYSCONFDIR={tmp_path}/etc"
+    with Lab() as lab:
+        before = lab.firewall_rules("A")
+        lab.run("A", *INSTALL, *PROTOCOLS)
+        daemon = lab.start_alg("A", PROTOCOLS)
+        busy = edited(lab, "client inside", 0.01)
+        eventually(lambda: len(waiting(lab)) == 1)
+        assert daemon.stop() == 0
+        removing = ("unshare", "--mount", "sh", "-c", f"{own_folders} && {places} exec scripts/uninstall")
+        done = lab.run("A", *removing, check=False, seconds=60.0)
+        assert done.returncode == 0, done.stderr
+        assert "edited connections were reset: 1" in done.stderr
+        assert lab.firewall_rules("A") == before
+        assert [end["error"] for end in busy.results(30.0)] == ["ConnectionResetError"] * 2
 
 
 def test_without_edited_connections_or_without_rules_it_only_removes() -> None:

@@ -160,7 +160,10 @@ def test_rules_and_units_know_no_protocol() -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is absent; apt install shellcheck")
 @pytest.mark.parametrize(
     "name",
-    ["rules/nfreaim-rules", "rules/nfreaim.initd", "scripts/install", "tests/vm/image", "tests/vm/inside"],
+    [
+        *("rules/nfreaim-rules", "rules/nfreaim.initd", "tests/vm/image", "tests/vm/inside"),
+        *("scripts/install", "scripts/installation.sh", "scripts/uninstall"),
+    ],
 )
 def test_scripts_are_free_of_what_shellcheck_finds(name: str) -> None:
     command = ["shellcheck", "-s", "sh", str(REPO / name)]
