@@ -66,9 +66,16 @@ def test_a_place_that_is_relative_is_refused(machine: Machine) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("folder", ["etc", "etc/systemd/system", "usr/sbin"])
-@pytest.mark.parametrize("goal", ["install", "uninstall"])
-def test_root_is_told_of_a_folder_that_is_read_only(machine: Machine, folder: str, goal: str) -> None:
+@pytest.mark.parametrize(
+    ("goal", "folder"),
+    [
+        ("install", "etc"),
+        ("install", "etc/systemd/system"),
+        ("install", "usr/sbin"),
+        ("uninstall", "etc/systemd/system"),
+    ],
+)
+def test_root_is_told_of_a_folder_that_is_read_only(machine: Machine, goal: str, folder: str) -> None:
     machine.systemd()
     machine.install(*NAMED)
     before = machine.state()
@@ -76,11 +83,7 @@ def test_root_is_told_of_a_folder_that_is_read_only(machine: Machine, folder: st
     machine.before = f"mount --bind {place} {place} && mount -o remount,bind,ro {place}"
     done = machine.make(goal)
     assert done.returncode != 0, done.stdout
-    assert (
-        f"{place} is read-only, and nothing was changed: mount it for writing" in done.stderr
-        or folder == "etc"
-    )
-    assert "is read-only" in done.stderr
+    assert f"{place} is read-only, and nothing was changed: mount it for writing" in done.stderr
     assert "run it as root" not in done.stderr
     assert machine.state() == before
 

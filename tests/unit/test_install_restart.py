@@ -58,8 +58,6 @@ TABLE = "nft add table ip nfreaim"
         (SETS, "nft", True),
         (TABLE, "legacy", True),
         (SETS, "legacy", False),
-        (TABLE, "nft", False),
-        (SETS, "auto", False),
         (TABLE, "auto", False),
         ("true", "nft", False),
     ],

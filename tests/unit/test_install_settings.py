@@ -47,18 +47,17 @@ def test_a_packet_filter_that_was_named_stays_until_another_is(machine: Machine)
 
 
 @pytest.mark.parametrize(
-    "spelling",
+    ("spelling", "quote"),
     [
-        f"NFREAIM_ARGS={WORDS}",
-        f"NFREAIM_ARGS='{WORDS}'",
-        f'NFREAIM_ARGS="{WORDS}"',
-        f'  NFREAIM_ARGS = "{WORDS}"  ',
-        f'export NFREAIM_ARGS="{WORDS}"',
-        f'NFREAIM_ARGS="--lan other --wan eth9"\nNFREAIM_ARGS="{WORDS}"',
-        f"#NFREAIM_ARGS=--lan other --wan eth9\nNFREAIM_ARGS={WORDS}",
+        (f"NFREAIM_ARGS={WORDS}", ""),
+        (f"NFREAIM_ARGS='{WORDS}'", "'"),
+        (f'NFREAIM_ARGS="{WORDS}"', '"'),
+        (f'  NFREAIM_ARGS = "{WORDS}"  ', ""),
+        (f'export NFREAIM_ARGS="{WORDS}"', ""),
+        (f'NFREAIM_ARGS="--lan other --wan eth9"\nNFREAIM_ARGS="{WORDS}"', ""),
+        (f"#NFREAIM_ARGS=--lan other --wan eth9\nNFREAIM_ARGS={WORDS}", ""),
     ],
 )
-@pytest.mark.parametrize("quote", ["", "'", '"'])
 def test_each_spelling_is_read_and_other_lines_stay(machine: Machine, spelling: str, quote: str) -> None:
     machine.conf.mkdir(parents=True)
     written = machine.conf / "rules.env"
