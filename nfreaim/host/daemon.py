@@ -51,7 +51,7 @@ def serve(
     Raises BackendError if the daemon cannot begin. Then, as at its end, nothing of it stays behind.
     """
     capabilities.require()
-    chosen_firewall.prepare()
+    chosen_firewall.prepare(config.firewall)
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         try:

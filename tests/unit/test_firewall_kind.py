@@ -106,6 +106,32 @@ def test_no_module_of_the_other_kind_is_imported(kind: str, foreign: set[str]) -
     assert foreign & set(found.stdout.split()) == set()
 
 
+WITHOUT_IPTC = """
+import sys
+sys.modules["iptc"] = None
+from nfreaim.host.netfilter import firewall_kind
+firewall_kind._has_sets = lambda kind: False
+from nfreaim.host.pinholes import chosen_firewall
+chosen_firewall.prepare(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(("setting", "works"), [("nft", True), ("legacy", False), ("auto", False)])
+def test_before_any_rules_are_there_the_setting_decides_what_is_loaded(setting: str, works: bool) -> None:
+    """A system whose packet filter is nftables alone need not have the library for the other one."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_IPTC, setting],
+        env={**os.environ, VARIABLE: ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode == 0) is works, done.stderr
+    if not works:
+        assert "BackendError: no rules in nftables are installed" in done.stderr
+        assert "python-iptables, is missing; remedy: " in done.stderr
+
+
 def test_sets_are_of_the_kind_that_was_asked_for() -> None:
     for kind, name in ((LEGACY, "ipset"), (NFT, "nft_sets")):
         made = KernelSets(kind).flows

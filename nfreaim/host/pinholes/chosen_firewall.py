@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from nfreaim.config_values import AUTO
+from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.firewall_kind import FirewallKind, firewall_kind
 from nfreaim.host.pinholes.kernel_firewall import KernelFirewall
 from nfreaim.marks import DEFAULT, Marks
@@ -13,13 +15,21 @@ def maker(kind: FirewallKind) -> Callable[[Callable[[], float], Marks], KernelFi
     """What makes the firewall of this *kind*. Its modules are loaded by this call.
 
     The libraries for legacy tables fail in unforeseen ways if they are loaded when no more files may be
-    opened, so the daemon calls it before it opens any.
+    opened, so the daemon calls it before it opens any. Raises BackendError if python-iptables is missing.
     """
     if kind is FirewallKind.NFT:
         from nfreaim.host.pinholes.nft_firewall import NftFirewall
 
         return NftFirewall
-    from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+    try:
+        from nfreaim.host.pinholes.ipset_firewall import IpsetFirewall
+    except ModuleNotFoundError as error:
+        if error.name != "iptc":
+            raise
+        raise BackendError(
+            "no rules in nftables are installed, and the library for those of iptables-legacy,"
+            ' python-iptables, is missing; remedy: firewall = "nft" in the configuration, or install it'
+        ) from error
 
     return IpsetFirewall
 
@@ -31,6 +41,7 @@ def kernel_firewall(
     return maker(kind or firewall_kind())(clock, marks)
 
 
-def prepare() -> None:
-    """Load the modules of the firewall that is probably there, or will be."""
-    maker(firewall_kind())
+def prepare(firewall: str) -> None:
+    """Load the modules of the firewall that will be there. *firewall* is the setting of that name; where it
+    leaves the choice, that which is probably there counts. Raises BackendError."""
+    maker(firewall_kind() if firewall == AUTO else FirewallKind(firewall))
