@@ -14,6 +14,9 @@ A section of type `nfreaim` has the keys of the top level of nfreaim.toml, one o
 section of that name; `config forward` may be repeated. A value takes the type that nfreaim's own loader
 accepts: '1' is true for `strict` and a number for `workers`. A value ends on the line where it begins.
 
+OpenWrt's packet filter is nftables, so `firewall = "nft"` is written whatever else the system has, and
+another value is refused: the package does not bring what rules of iptables-legacy need.
+
 Source of the format: https://openwrt.org/docs/guide-user/base-system/uci.
 """
 
@@ -29,6 +32,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nfreaim.config import accepts, parse
+from nfreaim.config_values import NFT
 from nfreaim.errors import ConfigError
 from nfreaim.exit_status import Exit
 
@@ -39,6 +43,7 @@ OF_SERVICE: Final = frozenset({"enabled", "lan", "wan", "lan_device", "wan_devic
 _TOP: Final = "nfreaim"
 _FORWARD: Final = "forward"
 _HELPERS: Final = "kernel_helpers"
+_FIREWALL: Final = "firewall"
 _SWITCHES: Final = {
     **dict.fromkeys(("1", "on", "yes", "true", "enabled"), True),
     **dict.fromkeys(("0", "off", "no", "false", "disabled"), False),
@@ -104,6 +109,10 @@ def toml(text: str, name: str) -> str:
             for key, value in section.values.items():
                 if table or key not in OF_SERVICE:
                     tables.setdefault(table, {})[key] = _typed(table, key, value)
+    if tables[""].setdefault(_FIREWALL, NFT) != NFT:
+        raise ConfigError(
+            f"{name}: {_FIREWALL} = {tables[''][_FIREWALL]!r}: on OpenWrt it is always {NFT!r}; leave it out"
+        )
     if forwards:
         tables[""][_FORWARD] = forwards
     written = "\n".join(_written(table, values) for table, values in tables.items() if values or not table)

@@ -24,6 +24,7 @@ SHELLS = [
         marks=pytest.mark.skipif(shutil.which("busybox") is None, reason="apt install busybox"),
     ),
 ]
+WRITTEN = {"firewall": "nft", "protocols": ["oscar"]}
 RUN = "nfreaim run --config {root}/var/etc/nfreaim.toml --lan br-lan --wan pppoe-wan"
 
 
@@ -113,7 +114,7 @@ def test_start_installs_the_rules_and_then_hands_the_daemon_to_procd(router: Rou
         "trigger interface wan",
     ):
         assert line in told
-    assert tomllib.loads((router.root / "var/etc/nfreaim.toml").read_text()) == {"protocols": ["oscar"]}
+    assert tomllib.loads((router.root / "var/etc/nfreaim.toml").read_text()) == WRITTEN
 
 
 def test_without_an_outside_network_it_waits_for_one(router: Router) -> None:
@@ -166,7 +167,7 @@ def test_a_wrong_setting_is_told_and_the_running_daemon_keeps_its_own(router: Ro
     for action in ("reload", "restart"):
         assert router.call(action) == []
         assert "pinholes.total = 'many': must be a whole number" in router.log()
-    assert tomllib.loads((router.root / "var/etc/nfreaim.toml").read_text()) == {"protocols": ["oscar"]}
+    assert tomllib.loads((router.root / "var/etc/nfreaim.toml").read_text()) == WRITTEN
 
 
 def test_stop_removes_the_rules_after_the_daemon_has_ended(router: Router) -> None:

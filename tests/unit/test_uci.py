@@ -18,8 +18,14 @@ REPO = Path(__file__).resolve().parents[2]
 SHIPPED = REPO / "packaging" / "openwrt" / "nfreaim" / "files" / "nfreaim.config"
 
 
+NFT = {"firewall": "nft"}
+
+
 def document(text: str) -> dict[str, Any]:
-    return tomllib.loads(uci.toml(text, "nfreaim"))
+    """What was written, but for the packet filter, which always is."""
+    found = tomllib.loads(uci.toml(text, "nfreaim"))
+    assert found.pop("firewall") == "nft"
+    return found
 
 
 @pytest.mark.parametrize(
@@ -86,6 +92,11 @@ def test_lists_forwards_and_helpers_of_the_kernel() -> None:
         ("config nfreaim\n options workers 1\n", "line 2 is none of"),
         ("config nfreaim\n option server 'a b\n", "line 2: No closing quotation; close the quotes"),
         ("config nfreaim\n option mark_mask 1\n option connmark_mask 15\n", "nfreaim: .*share"),
+        (
+            "config nfreaim\n option firewall legacy\n",
+            "nfreaim: firewall = 'legacy': on OpenWrt it",
+        ),
+        ("config nfreaim\n option firewall auto\n", "nfreaim: firewall = 'auto': on OpenWrt it"),
     ],
 )
 def test_an_error_names_the_file_and_what_is_wrong(text: str, error: str) -> None:
@@ -98,9 +109,17 @@ def test_keys_that_are_right_only_together_are_judged_together() -> None:
     assert found == {"mark_mask": 0x1000000, "connmark_mask": 0xF0000000}
 
 
+@pytest.mark.parametrize(
+    "text", ["", "config irc\n list ports '6667'\n", "config nfreaim\n option firewall nft\n"]
+)
+def test_the_packet_filter_is_nftables_whatever_else_the_system_has(text: str) -> None:
+    assert parse(uci.toml(text, "x"), "x").firewall == "nft"
+    assert parse("", "x").firewall != "nft"
+
+
 def test_the_configuration_of_the_package_is_the_default_and_off() -> None:
     text = SHIPPED.read_text()
-    assert parse(uci.toml(text, "x"), "x") == parse("", "x")
+    assert parse(uci.toml(text, "x"), "x") == parse('firewall = "nft"', "x")
     (main,) = uci.sections(text, "x")
     assert main.values == {"enabled": "0", "lan": ["lan"], "wan": ["wan"], "protocols": ["oscar"]}
     examples = "\n".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#\t"))
@@ -117,7 +136,7 @@ def test_as_a_program_it_prints_toml_or_the_error_and_status_2(tmp_path: Path) -
     good, bad = tmp_path / "good", tmp_path / "bad"
     good.write_text("config irc\n\tlist ports '6667'\n")
     bad.write_text("config nfreaim\n\toption queue 'x'\n")
-    assert (run(good).returncode, tomllib.loads(run(good).stdout)) == (0, {"irc": {"ports": [6667]}})
+    assert (run(good).returncode, tomllib.loads(run(good).stdout)) == (0, NFT | {"irc": {"ports": [6667]}})
     for path, told in ((bad, f"nfreaim: {bad}: queue = 'x': must be"), (tmp_path / "none", "cannot be read")):
         done = run(path)
         assert done.returncode == 2
