@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -15,33 +13,43 @@ import pytest
 
 import nfreaim
 from nfreaim.host.check.native_remedies import FW4_FILE
+from nfreaim.host.rules import nft_table, nft_text
+from nfreaim.host.rules.rule_settings import Settings
+from nfreaim.kernel_helpers import Assignment
 from nfreaim.marks import DEFAULT
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = REPO / "packaging" / "openwrt"
 FILES = RECIPES / "nfreaim" / "files"
-PACKAGES = {
-    "nfreaim": "nfreaim",
-    "python-iptables": "python3-iptables",
-    "python-netfilterqueue": "python3-netfilterqueue",
-}
+PACKAGES = {"nfreaim": "nfreaim", "python-netfilterqueue": "python3-netfilterqueue"}
 FIELDS = ("PKG_NAME", "PKG_VERSION", "PKG_RELEASE", "PKG_LICENSE", "PKG_MAINTAINER")
 OF_PACKAGE = ("SECTION", "CATEGORY", "TITLE", "DEPENDS")
 
-# The packages that bring each match and target of iptables: the program's part and the kernel's.
-BUILT_IN = ("iptables-zz-legacy", "kmod-ipt-core")
-CONNTRACK = ("iptables-zz-legacy", "kmod-ipt-conntrack")
+# The words of the table's rules by the packages that bring their modules, from OpenWrt's tree:
+# package/kernel/linux/modules/netfilter.mk, and include/netfilter.mk for its lists NFT_CORE and so on. A new
+# word has to be looked up there.
 BRINGS = {
-    **dict.fromkeys(("comment", "limit", "mark", "multiport", "MARK"), BUILT_IN),
-    **dict.fromkeys(("conntrack", "CT"), CONNTRACK),
-    **dict.fromkeys(("connmark", "CONNMARK"), ("iptables-mod-conntrack-extra", "kmod-ipt-conntrack-extra")),
-    **dict.fromkeys(("addrtype", "owner"), ("iptables-mod-extra", "kmod-ipt-extra")),
-    **dict.fromkeys(("set", "SET"), ("iptables-zz-legacy", "kmod-ipt-ipset", "ipset")),
-    "bpf": ("iptables-mod-filter", "kmod-ipt-filter"),
-    "hashlimit": ("iptables-mod-hashlimit", "kmod-ipt-hashlimit"),
-    "NFQUEUE": ("iptables-mod-nfqueue", "kmod-ipt-nfqueue", "kmod-nfnetlink-queue"),
-    "raw": ("kmod-ipt-raw",),
-    **dict.fromkeys(("nat", "SNAT"), ("kmod-ipt-nat",)),
+    "kmod-nft-core": "accept ack assured burst bypass comment counter ct daddr delete direction doff"
+    " dport drop fin flags goto hdrlength helper iifname ip jump l4proto length limit local map mark"
+    " meta new notrack num oifname original over packets priority protocol rate return rst saddr second"
+    " set skuid sport state status syn tcp to type udp update urg type_filter",
+    "kmod-nft-nat": "dnat type_nat",
+    "kmod-nft-fib": "fib",
+    "kmod-nft-queue": "queue",
+}
+# The kernel's parts that Python talks to.
+SUBSYSTEMS = {
+    "packet_queue": "kmod-nfnetlink-queue",
+    "conntrack": "kmod-nf-conntrack-netlink",
+    "conntrack_helper": "kmod-nfnetlink-cthelper",
+}
+# Programs by their packages, and a use of each that shows why: BusyBox's ip has no JSON and its flock no -w,
+# OpenWrt's has no unshare, and a libnftables without JSON prints none.
+PROGRAMS = {
+    "ip-full": r'"ip", "-4", "-j"',
+    "nftables-json": r'"nft", "-j"',
+    "unshare": r'"unshare"',
+    "flock": r"flock -w",
 }
 # Parts of Python's library with packages of their own (lang/python/python3/files/*.mk of the feed).
 SPLIT = (
@@ -106,20 +114,50 @@ def test_the_version_is_the_projects(tmp_path: Path) -> None:
 def test_libraries_that_the_feed_lacks_are_new_enough(tmp_path: Path) -> None:
     wanted = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["dependencies"]
     least = dict(line.lower().split(">=") for line in wanted)
-    for recipe, name in (("python-iptables", "python-iptables"), ("python-netfilterqueue", "netfilterqueue")):
-        have = read(recipe, tmp_path)["PKG_VERSION"]
-        assert [int(part) for part in have.split(".")] >= [int(part) for part in least[name].split(".")]
+    have = read("python-netfilterqueue", tmp_path)["PKG_VERSION"]
+    assert [int(part) for part in have.split(".")] >= [
+        int(part) for part in least["netfilterqueue"].split(".")
+    ]
     assert {"scapy", "python3-pyroute2", *PACKAGES.values()} - {"nfreaim"} <= depends(tmp_path)
 
 
+def words_of_the_rules() -> set[str]:
+    """With all that options add: clients on the router, a helper of the kernel, a flowtable."""
+    words = "--lan lan --wan wan --protocol oscar:5190 --queue 5190 --workers 2 --local-client 1000"
+    settings = Settings.of_words([*words.split(), "--firewall", "nft"])
+    helpers = [Assignment("sip", "udp", (5060,))]
+    text = nft_text.text(nft_table.source(), settings, helpers, guarded=True, native_queue=True)
+    rules = (rule.partition("#")[0] for chain, rule in nft_text.rules_in(text))
+    code = re.sub(r'"[^"]*"|[@$]\w+|(?<=goto )\w+|(?<=jump )\w+', "", "\n".join(rules))
+    types = re.findall(r"^ *type (\w+) hook", text, re.MULTILINE)
+    return {*re.findall(r"\b[a-z]\w*", code), *(f"type_{name}" for name in types)}
+
+
 @needs_make
-def test_every_match_and_target_of_the_rules_has_its_package(tmp_path: Path) -> None:
-    rules = (REPO / "rules" / "nfreaim-rules").read_text()
-    code = "\n".join(line for line in rules.splitlines() if not line.lstrip().startswith("#"))
-    used = set(re.findall(r"-(?:m|j) ([A-Za-z]+)", code)) - {"ACCEPT", "DROP", "RETURN", "nfreaim"}
-    assert {"set", "NFQUEUE"} < used
-    needed = {package for name in used | {"raw", "nat"} for package in BRINGS[name]}
-    assert needed - depends(tmp_path) == set()
+def test_every_word_of_the_rules_has_the_package_of_its_module(tmp_path: Path) -> None:
+    brought = {word: package for package, words in BRINGS.items() for word in words.split()}
+    used = words_of_the_rules()
+    assert {"queue", "fib", "dnat", "type_nat"} < used
+    assert used - brought.keys() == set()
+    assert {brought[word] for word in used} == BRINGS.keys()
+    assert BRINGS.keys() <= depends(tmp_path)
+
+
+@needs_make
+def test_every_part_of_the_kernel_and_every_program_that_is_used_has_its_package(tmp_path: Path) -> None:
+    sources = [*(REPO / "nfreaim" / "host").rglob("*.py"), REPO / "rules" / "nfreaim-rules"]
+    text = "\n".join(path.read_text() for path in sources)
+    for package, use in PROGRAMS.items():
+        assert re.search(use, text), package
+        assert package in depends(tmp_path)
+    for module, package in SUBSYSTEMS.items():
+        assert REPO / "nfreaim" / "host" / "netfilter" / f"{module}.py" in sources
+        assert package in depends(tmp_path)
+
+
+@needs_make
+def test_nothing_of_iptables_or_ipset_is_asked_for(tmp_path: Path) -> None:
+    assert [name for name in depends(tmp_path) if re.search("ipt|ipset|xtables", name)] == []
 
 
 @needs_make
@@ -128,10 +166,10 @@ def test_every_part_of_pythons_library_that_is_imported_has_its_package(tmp_path
         "import sys, pkgutil, importlib, nfreaim\n"
         "from contextlib import suppress\n"
         "from nfreaim.errors import BackendError\n"
-        "optional = ('rich', 'prometheus_client', 'miniupnpc')\n"  # the package has none of them
+        "optional = ('iptc', 'rich', 'prometheus_client', 'miniupnpc')\n"  # the package has none of them
         "sys.modules.update(dict.fromkeys(optional))\n"
         "for one in pkgutil.walk_packages(nfreaim.__path__, 'nfreaim.'):\n"
-        "    with suppress(BackendError):\n"
+        "    with suppress(BackendError, ModuleNotFoundError):\n"
         "        one.name.endswith('__main__') or importlib.import_module(one.name)\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
@@ -174,20 +212,3 @@ def test_sysupgrade_keeps_the_configuration() -> None:
     assert kept is not None
     assert kept[1].split() == ["/etc/config/nfreaim"]
     assert "$(INSTALL_CONF) ./files/nfreaim.config $(1)/etc/config/nfreaim" in makefile
-
-
-@needs_make
-@pytest.mark.skipif(shutil.which("patch") is None, reason="patch is absent; apt install patch")
-def test_the_patch_fits_the_version_of_its_recipe(tmp_path: Path) -> None:
-    version = read("python-iptables", tmp_path)["PKG_VERSION"]
-    installed = importlib.metadata.distribution("python-iptables")
-    if installed.version != version:
-        pytest.skip(f"python-iptables {installed.version} is installed, and the recipe is for {version}")
-    source = Path(str(installed.locate_file("iptc")))
-    shutil.copytree(source, tmp_path / "iptc", ignore=shutil.ignore_patterns("__pycache__"))
-    (patch,) = (RECIPES / "python-iptables" / "patches").glob("*.patch")
-    command = ["patch", "-p1", "--fuzz=0", "-i", str(patch)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30)
-    assert done.returncode == 0, done.stdout + done.stderr
-    for path in (tmp_path / "iptc").glob("*.py"):
-        ast.parse(path.read_text())
