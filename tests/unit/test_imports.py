@@ -37,7 +37,7 @@ ALLOWED = {
         *("nfreaim.interface_options", "nfreaim.protocols", "nfreaim.config", "nfreaim.config_values"),
         *("nfreaim.errors", "nfreaim.marks", "nfreaim.old_spellings", "nfreaim.host.netfilter.interfaces"),
     },
-    "nfreaim.uci": {"nfreaim.config", "nfreaim.errors", "nfreaim.exit_status"},
+    "nfreaim.uci": {"nfreaim.config", "nfreaim.config_values", "nfreaim.errors", "nfreaim.exit_status"},
     "nfreaim.core": {"nfreaim.errors"},
     "nfreaim.layers": {"scapy.packet", "scapy.fields"},
     "nfreaim.helpers": {"nfreaim.core", "nfreaim.layers", "nfreaim.errors"},
