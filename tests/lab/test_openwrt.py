@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.checking import PROGRAM, check
 from tests.lab.net import Lab
 from tests.lab.router import Router
 from tests.lab.scene import start
@@ -22,6 +23,15 @@ INSTALL = ("install", "--firewall", "nft", "--lan", "lan", "--wan", "wan")
 APPLETS = ("awk", "cat", "grep", "sed", "sort", "tr")
 # What the package brings besides.
 BROUGHT = ("flock", "ip", "nft")
+# `nfreaim check` where no program of iptables is, nor another one that its look at helpers could start.
+BARE = (
+    "from nfreaim.host.check import assigned_helpers\n"
+    "from nfreaim.kernel_helpers import Assignment\n"
+    "assigned_helpers.run = assigned_helpers.which = lambda words: None\n"
+    + PROGRAM.replace(
+        "wan=('wan',)", "wan=('wan',), firewall='nft', kernel_helpers=(Assignment('sip', 'udp', (5060,)),)"
+    )
+)
 # In the form in which fw4 writes its table: what it takes in stands before its own rules of the chain, and a
 # reload replaces this table alone.
 FW4 = """
@@ -105,6 +115,15 @@ def test_the_rules_need_no_program_but_busybox_and_what_the_package_brings(tmp_p
         assert router.state() == usual
         busybox.rules("remove")
         assert router.state() == before
+
+
+def test_the_kernels_helpers_are_found_without_iptables() -> None:
+    with Router() as router:
+        router.rules(*INSTALL, "--kernel-helper", "sip:udp:5060")
+        _, lines = check(router, BARE)
+        there, accepted = (line for line in lines if "kernel's helper" in line)
+        assert there.startswith("ok   the kernel's helper sip (udp 5060) is there; ")
+        assert accepted.startswith("ok   the firewall accepts what the kernel's helpers expect")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

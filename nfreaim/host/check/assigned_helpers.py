@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from nfreaim.config_values import NFT
+from nfreaim.errors import BackendError
+from nfreaim.host.check import nft_features
 from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import json_from, run, which
 from nfreaim.host.netfilter import nftables
 from nfreaim.host.netfilter.interfaces import overlap
+from nfreaim.host.netfilter.libnftables import Nftables
 from nfreaim.host.netfilter.names import CHAIN, HELPER_CHAIN
+from nfreaim.host.rules import nft_text
 from nfreaim.host.rules.script import Settings
 from nfreaim.kernel_helpers import KERNEL_HELPERS, Assignment, Assignments, has_own_helper
 
@@ -22,11 +28,11 @@ _RELATED: Final = re.compile(r"(?<!! )--(?:ct)?state (\S+)")
 _DPORTS: Final = re.compile(r"(?<!! )--dports? (\S+)")
 
 
-def helpers(settings: Settings) -> Checks:
-    """All that concerns the helpers of *settings*; nothing if there are none."""
+def helpers(settings: Settings, firewall: str) -> Checks:
+    """All that concerns the helpers of *settings*; nothing if there are none. *firewall* has the rules."""
     if not settings.helpers or os.geteuid() != 0:
         return
-    yield from _in_the_kernel(settings.helpers)
+    yield from _in_the_kernel(settings.helpers, firewall)
     saved = {
         name: run([f"{name}-save"]).stdout for name in ("iptables-legacy", "iptables-nft") if _there(name)
     }
@@ -39,18 +45,12 @@ def _there(variant: str) -> bool:
     return which(f"{variant}-save") is not None
 
 
-def _in_the_kernel(wanted: Assignments) -> Checks:
+def _in_the_kernel(wanted: Assignments, firewall: str) -> Checks:
     """Try each helper in a network namespace of its own, which ends with the attempt."""
-    lines = [
-        f"iptables-legacy -w -t raw -A PREROUTING -p {transport} -j CT --helper {name} && echo '{name}'"
-        for name, transport in sorted({(one.name, one.transport) for one in wanted})
-    ]
-    result = run(["unshare", "--net", "sh", "-c", "echo inside; " + "; ".join(lines)])
-    found = result.stdout.splitlines()
-    if "inside" not in found:
-        yield Check(
-            "warn", f"the kernel's helpers not probed: {result.stderr.strip()}", "needs CAP_SYS_ADMIN"
-        )
+    try:
+        found = _of_nftables(wanted) if firewall == NFT else _of_legacy_tables(wanted)
+    except OSError as error:
+        yield Check("warn", f"the kernel's helpers not probed: {error}", "needs CAP_SYS_ADMIN")
         return
     for one in wanted:
         modules = KERNEL_HELPERS[one.name].modules
@@ -74,6 +74,32 @@ def _in_the_kernel(wanted: Assignments) -> Checks:
         only = media.read_text().strip() not in ("0", "N")
         who = "the server's address only; 0 lets anybody send" if only else "anybody; 1 means the server only"
         yield Check("ok", f"{media.name} = {int(only)}: audio and video come in from {who}")
+
+
+def _of_nftables(wanted: Assignments) -> Collection[str]:
+    """The names of those that nftables takes. Raises OSError, and BackendError if the library is missing."""
+    nft = Nftables()
+
+    def taken() -> Iterator[str]:
+        for one in wanted:
+            with suppress(BackendError):
+                nft.run(nft_text.helper_object(one))
+                yield one.name
+
+    return nft_features.in_new_namespace(taken)
+
+
+def _of_legacy_tables(wanted: Assignments) -> Collection[str]:
+    """The same of the legacy tables. Raises OSError."""
+    lines = [
+        f"iptables-legacy -w -t raw -A PREROUTING -p {transport} -j CT --helper {name} && echo '{name}'"
+        for name, transport in sorted({(one.name, one.transport) for one in wanted})
+    ]
+    result = run(["unshare", "--net", "sh", "-c", "echo inside; " + "; ".join(lines)])
+    found = result.stdout.splitlines()
+    if "inside" not in found:
+        raise OSError(result.stderr.strip())
+    return found
 
 
 # --- what comes in as RELATED ---

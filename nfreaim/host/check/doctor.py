@@ -116,7 +116,7 @@ def _probes(config: Config) -> list[Probe]:
         Probe(
             "firewall", "forwards", lambda: taken_ports.hosts(policy.forwards, config.lan, config.file), False
         ),
-        Probe("protocols", "kernel helpers", lambda: assigned_helpers.helpers(settings)),
+        Probe("protocols", "kernel helpers", lambda: assigned_helpers.helpers(settings, firewall())),
         Probe("protocols", "servers at home", lambda: servers_at_home.servers(config), False),
         Probe("protocols", "connections", lambda: unread_protocols.hints(config), False),
         Probe("neighbours", "marks", lambda: marks_of_others.marks_of_others(settings.marks, by_file)),
