@@ -37,12 +37,9 @@ BRINGS = {
     "kmod-nft-fib": "fib",
     "kmod-nft-queue": "queue",
 }
-# The kernel's parts that Python talks to.
-SUBSYSTEMS = {
-    "packet_queue": "kmod-nfnetlink-queue",
-    "conntrack": "kmod-nf-conntrack-netlink",
-    "conntrack_helper": "kmod-nfnetlink-cthelper",
-}
+# The kernel's parts that Python talks to. kmod-nfnetlink-cthelper, for host.netfilter.conntrack_helper, is
+# not among them: older trees lack it, and nobody could install a package that depends on what does not exist.
+SUBSYSTEMS = {"packet_queue": "kmod-nfnetlink-queue", "conntrack": "kmod-nf-conntrack-netlink"}
 # Programs by their packages, and a use of each that shows why: BusyBox's ip has no JSON and its flock no -w,
 # OpenWrt's has no unshare, and a libnftables without JSON prints none.
 PROGRAMS = {
@@ -179,6 +176,14 @@ def test_every_part_of_pythons_library_that_is_imported_has_its_package(tmp_path
     needed = {f"python3-{name}" for name in set(SPLIT) & set(done.stdout.split()) - NOT_NEEDED}
     assert "python3-logging" in needed
     assert needed - depends(tmp_path) == set()
+
+
+def test_the_page_says_which_libraries_are_new_enough() -> None:
+    wanted = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["dependencies"]
+    least = dict(line.split(">=") for line in wanted)
+    page = (REPO / "docs" / "openwrt.md").read_text()
+    rows = dict(re.findall(r"^\| (\w+) \| (?:yes|no)\b.*\| ([\d.]+) \|$", page, re.MULTILINE))
+    assert rows == {name: version for name, version in least.items() if name != "python-iptables"}
 
 
 def test_fw4_takes_in_the_line_that_accepts_pinholes() -> None:
