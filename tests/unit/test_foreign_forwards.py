@@ -29,7 +29,16 @@ from nfreaim.host.pinholes.foreign_forwards import ForeignForward, ForeignForwar
         ),
         ("-A PREROUTING -i wan -j DNAT --to-destination 10.0.0.9", [range(0)]),  # nothing can be avoided
         ('iifname "wan" dnat ip to tcp dport map @forwards', [range(0)]),
+        ('counter packets 0 bytes 0 xt target "DNAT"', [range(0)]),
+        ("tcp dport 80 redirect", [range(80, 81)]),
+        ("dnat ip addr . port to tcp dport map { 80 : 10.0.0.9 . 8080 }", [range(0)]),
         ("-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT", []),
+        # What accepts that which others have translated: fw4's own rule, and ours in its chain.
+        ("ct mark & 0x02000000 == 0x02000000 ct status dnat accept", []),
+        ('ct status dnat accept comment "!fw4: Accept port forwards"', []),
+        ("-A FORWARD -m conntrack --ctstate RELATED,DNAT -j ACCEPT", []),
+        ("icmp type redirect drop", []),
+        ('iifname "wan" jump redirect', []),
         ("-A OUTPUT -p tcp -m tcp --sport 80 -j DNAT --to-destination 10.0.0.9", []),
         (
             '-A NFREAIM -p tcp -m tcp --dport 5190 -m comment --comment "nfreaim out=x" -j DNAT --to 10.0.0',

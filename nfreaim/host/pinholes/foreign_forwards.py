@@ -25,7 +25,12 @@ from nfreaim.host.rules.background import BackgroundPrograms
 _LEGACY: Final = ("iptables-legacy-save", "-t", "nat")
 _NATIVE: Final = ("nft", "list", "ruleset")
 _TIMEOUT_S: Final = 5.0
-_TRANSLATES: Final = re.compile(r"\b(DNAT|REDIRECT|dnat|redirect)\b")
+# The statement, and not a look at what another rule translated (ct status dnat, --ctstate DNAT), the name of a
+# chain or a type of ICMP
+_TRANSLATES: Final = re.compile(
+    r'(?:-j |xt target ")(?:DNAT|REDIRECT)\b|\bdnat (?:ip6? )?(?:addr \. port )?(?:prefix )?to\b'
+    r"|(?<!chain )(?<!jump )(?<!goto )(?<!type )\bredirect\b"
+)
 # --dport 80, --dport 80:90, --dports 80,443,8000:8100; nft says dport 80, dport 80-90, dport { 80, 443 }
 _RANGE: Final = r"([0-9]+)(?:[:-]([0-9]+))?"
 _PORTS: Final = re.compile(rf"\bdports? (?:\{{ )?({_RANGE}(?:, ?{_RANGE})*)")
