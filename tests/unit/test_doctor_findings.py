@@ -98,6 +98,17 @@ COMMIT
     ]
 
 
+def test_a_self_test_needs_no_program_of_iptables(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(words: list[str]) -> None:
+        raise FileNotFoundError(words[0])
+
+    monkeypatch.setattr(foreign_drops, "which", lambda program: None)
+    monkeypatch.setattr(foreign_drops, "run", missing)
+    watch = foreign_drops.ForeignDrops()
+    assert watch.found() == []
+    watch.close()
+
+
 def test_modules_are_remembered_once_and_only_where_there_is_a_place(tmp_path: Path) -> None:
     file = tmp_path / "modules-load.d" / "nfreaim.conf"
     assert not repairs.remember(["ip_tables"], file)

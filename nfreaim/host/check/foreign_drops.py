@@ -108,4 +108,5 @@ def _may_match(rule: str) -> bool:
 
 
 def _counts() -> dict[tuple[str, str], int]:
-    return counted(run(["iptables-legacy-save", "-c"]).stdout)
+    legacy = "iptables-legacy-save"
+    return counted(run([legacy, "-c"]).stdout) if which(legacy) is not None else {}
