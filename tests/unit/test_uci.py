@@ -39,6 +39,7 @@ def document(text: str) -> dict[str, Any]:
         ("nfreaim", "option isolated_lans 'br-guest br-iot'", ["br-guest", "br-iot"]),
         ("nfreaim", "option outside_address '203.0.113.1'", "203.0.113.1"),
         ("nfreaim", "list home_server_users 'ann'", ["ann"]),
+        ("nfreaim", "list native_accept 'inet fw4 forward'", ["inet fw4 forward"]),
         ("nfreaim", 'option state_dir "/tmp/a \\"b\\""', '/tmp/a "b"'),
         ("nfreaim", "option state_dir '/tmp/\N{GRINNING FACE}\x7f'", "/tmp/\N{GRINNING FACE}\x7f"),
         ("pinholes", "option strict '1'", True),
