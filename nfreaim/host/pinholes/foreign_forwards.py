@@ -25,8 +25,8 @@ from nfreaim.host.rules.background import BackgroundPrograms
 _LEGACY: Final = ("iptables-legacy-save", "-t", "nat")
 _NATIVE: Final = ("nft", "list", "ruleset")
 _TIMEOUT_S: Final = 5.0
-# The statement, and not a look at what another rule translated (ct status dnat, --ctstate DNAT), the name of a
-# chain or a type of ICMP
+# The statement. A look at what another rule translated (ct status dnat, --ctstate DNAT) is none, nor is the
+# name of a chain, or a type of ICMP.
 _TRANSLATES: Final = re.compile(
     r'(?:-j |xt target ")(?:DNAT|REDIRECT)\b|\bdnat (?:ip6? )?(?:addr \. port )?(?:prefix )?to\b'
     r"|(?<!chain )(?<!jump )(?<!goto )(?<!type )\bredirect\b"
