@@ -161,7 +161,10 @@ def _run_for(arguments: argparse.Namespace, manager: ServiceManager) -> int:
         if named is not None:
             _serve_packets(named, arguments, manager)
 
-    return _serve(config.log_level, config.log_format, "", serve)
+    from nfreaim.host.loop import unasked
+
+    with unasked():  # between waiting and serving nobody hears signals
+        return _serve(config.log_level, config.log_format, "", serve)
 
 
 def _serve_packets(config: Config, arguments: argparse.Namespace, manager: ServiceManager) -> None:
@@ -227,12 +230,14 @@ def _install_rules(arguments: argparse.Namespace) -> int:
     for notice in config.notices:
         print(f"nfreaim: {notice}", file=sys.stderr)
     if arguments.auto:
-        from nfreaim.host.auto.idling import named
+        from nfreaim.host.auto.auto_interfaces import Unclear
+        from nfreaim.host.auto.served_interfaces import named
 
-        config, why = named(config, rules_first=False)
-        if why:
-            print(f"nfreaim: {why}", file=sys.stderr)
+        found = named(config, rules_first=False)
+        if isinstance(found, Unclear):
+            print(f"nfreaim: {found.told(config.file)}", file=sys.stderr)
             return Exit.FINE
+        config = found
     for side in ("lan", "wan"):
         if not getattr(config, side):
             raise ConfigError(f"no {side} interface is known: write {side} in {config.file}, or --{side} IF")
@@ -262,7 +267,7 @@ def _show_rules(_: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from nfreaim.host.auto.idling import found_or_told
+    from nfreaim.host.auto.served_interfaces import found_or_told
     from nfreaim.host.check import doctor_command
 
     given = arguments
@@ -272,11 +277,9 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    from nfreaim.host import reload
+    from nfreaim.host import reload_command
 
-    for key in reload.ask(load(arguments.config).status_socket):
-        print(f"{key}: in force only after a restart (systemctl restart {reload.unit_of(key)})")
-    return Exit.FINE
+    return reload_command.main(load(arguments.config).status_socket)
 
 
 def _validate(arguments: argparse.Namespace) -> int:

@@ -71,6 +71,7 @@ class ControlPlane:
     readers  returns the statistics of the processes that read packets
     unwatched  tells others the time until which rules of ours were missing
     silent   names a process that has not answered for so many seconds, or is ""
+    changed  tells how the router's set-up differs from the interfaces that are served, or is ""
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class ControlPlane:
         self._config, self._began, self._reload = config, clock(), reload
         self.silent: Callable[[float], str] = lambda seconds: ""
         self.unwatched: Callable[[float], None] = lambda until: None
+        self.changed: Callable[[], str] = lambda: ""
         reload.obeyers.append(self._obey)
         self._readers = readers
         self._watch: Restoring | None = None
@@ -209,6 +211,12 @@ class ControlPlane:
         else:
             log.info("peers' first bytes are verified again: no flowtable can take their connections")
 
+    @property
+    def interfaces(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those towards the inside clients, and those towards the Internet, for which the rules are now."""
+        there = Settings.of(self._config) if self._watch is None else self._watch.settings
+        return there.lan, there.wan
+
     def attach(self, loop: Loop, changed: Callable[[], None] = lambda: None) -> None:
         """Be served by *loop*. *changed* is called after events, which may have changed pinholes."""
 
@@ -328,11 +336,14 @@ class ControlPlane:
         seen = Seen(carried, self._ledger.total(), self._recent)
         forwards = self._config.pinholes.forwards
         told = of_daemon(self.pinholes, forwards, self._total(), self._began, clock(), seen)
+        lan, wan = self.interfaces
         return {
             **told,
             "upstream": self.pinholes.reach.in_front,
             "shadowed": [str(forward) for forward in forwards if self._shadow(forward) is not None],
             "reload": self._reload.as_dict(),
+            "idle": None,
+            "interfaces": {"lan": [*lan], "wan": [*wan], "changed": self.changed()},
         }
 
     def _shadow(self, forward: Forward) -> int | None:

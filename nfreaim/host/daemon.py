@@ -75,6 +75,8 @@ def serve(
             raise BackendError(f"the daemon cannot begin: {reason} ({error})") from error
         log.info("ready: serving queue %s for ports %s", _queues(config), _ports(config), extra=noted(READY))
         manager.ready()
+        inside, outside = map(", ".join, control.interfaces)
+        manager.status(f"Serving {inside} towards clients, {outside} towards the Internet")
         if manager.watchdog_s:
             interval_s = manager.watchdog_s / _LIFE_SIGNS
             loop.chore("watchdog", Every(lambda: interval_s, lambda: manager.alive(control.silent)))

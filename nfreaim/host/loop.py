@@ -197,5 +197,17 @@ def stop_signals() -> Iterator[socket.socket]:
         writer.close()
 
 
+@contextmanager
+def unasked() -> Iterator[None]:
+    """Meanwhile the signals that ask a daemon for something, which would end this process, do nothing."""
+    numbers = signal.SIGHUP, signal.SIGUSR1
+    found = [signal.signal(number, _ignore) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, found, strict=True):
+            signal.signal(number, handler)
+
+
 def _ignore(number: int, frame: object) -> None:
     """Does nothing: Python writes a signal's number to the socket only if the signal has a handler."""

@@ -1,33 +1,20 @@
 """Reload: reads the configuration again while the daemon serves, and puts in force what can be changed.
 
-SIGHUP asks for it, as `nfreaim reload` does, which reads in the status what came of it. A configuration that
-is wrong changes nothing.
+SIGHUP asks for it, as ``reload_command`` does. A configuration that is wrong changes nothing.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import signal
-import socket
-import struct
-import time
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Final
 
 from nfreaim.config import Config
-from nfreaim.errors import AbsentError, BackendError, ConfigError
+from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host.loop import clock
-from nfreaim.host.report import status
 
 log = logging.getLogger("nfreaim")
-
-_PATIENCE_S: Final = 20.0  # for a busy daemon to answer
-_ASK_EVERY_S: Final = 0.2
-_CREDENTIALS: Final = struct.Struct("=iii")  # struct ucred: process, user, group
 
 _IN_FORCE: Final = {"log_level", "home_servers", "home_server_users", "pinholes"}
 _OF_REACH: Final = ("announce", "upstream")  # fields of the policy that make core.reach.Reach
@@ -39,11 +26,6 @@ _KEYS: Final = {
     "announce": "outside_address",
     "log_format": "format in [log]",
 }
-
-
-def unit_of(key: str) -> str:
-    """The systemd unit whose restart puts *key* in force."""
-    return "nfreaim-metrics" if key == "metrics_listen" else "nfreaim"
 
 
 def in_force(old: Config, new: Config) -> Config:
@@ -110,40 +92,3 @@ class Reload:
         if restart:
             log.warning("changed, and in force only after a restart: %s", ", ".join(restart))
         self._told = {"at": clock(), "error": problem, "restart": restart}
-
-
-def ask(path: Path) -> list[str]:
-    """Have the daemon at the status socket *path* read its configuration again.
-
-    Returns the keys whose change takes effect at the next start. Raises AbsentError if no daemon answers,
-    ConfigError if it says that the configuration is wrong, BackendError if it does not say what came of it.
-    """
-    began = clock()
-    process = _process(path)
-    try:
-        os.kill(process, signal.SIGHUP)
-    except OSError as error:
-        raise BackendError(f"process {process}, the daemon: {error.strerror}; run it as root") from error
-    while clock() < began + _PATIENCE_S:
-        told = (status.fetch(path) or {}).get("reload") or {}
-        if (told.get("at") or 0.0) >= began:
-            if told["error"]:
-                raise ConfigError(told["error"])
-            return list(told["restart"])
-        time.sleep(_ASK_EVERY_S)
-    raise BackendError(f"the daemon did not say within {_PATIENCE_S:.0f} s what it did; its log tells")
-
-
-def _process(path: Path) -> int:
-    """The process that listens at *path*."""
-    with socket.socket(socket.AF_UNIX) as link:
-        try:
-            link.connect(str(path))
-            found = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
-                raise AbsentError(
-                    f"no daemon listens at {path}; start it: systemctl start nfreaim"
-                ) from error
-            raise BackendError(f"{path}: {error.strerror}; run it as root") from error
-    return int(_CREDENTIALS.unpack(found)[0])

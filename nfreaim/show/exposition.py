@@ -67,6 +67,11 @@ def metrics(document: Document) -> Iterator[Metric]:
     """The metrics of a daemon's *document*."""
     yield _gauge("build_info", "The version of the daemon.", ("version",), {(document["version"],): 1})
     yield GaugeMetricFamily("nfreaim_uptime_seconds", "Age of the daemon.", value=document["uptime"])
+    yield GaugeMetricFamily(
+        "nfreaim_serving",
+        "Whether anybody is served; 0: the daemon waits for interfaces.",
+        value=int(not document.get("idle")),
+    )
     flows = document["flows"]
     yield GaugeMetricFamily("nfreaim_connections", "Control connections known.", value=flows["known"])
     yield GaugeMetricFamily(

@@ -22,13 +22,12 @@ from nfreaim import __version__
 from nfreaim.config import Config
 from nfreaim.core.address import is_address
 from nfreaim.errors import BackendError
-from nfreaim.exit_status import Exit
 from nfreaim.host.report.history_file import DIRECTORY
-from nfreaim.host.report.status import Document, fetch
+from nfreaim.host.report.status import Document
 from nfreaim.host.rules import script
 from nfreaim.show import history, tables
 from nfreaim.show.masking import Mask
-from nfreaim.show.status_text import without_daemon
+from nfreaim.show.status_text import told_of
 from nfreaim.show.tables import Table
 
 _DAY_S: Final = 86400.0
@@ -75,10 +74,7 @@ class Finding(NamedTuple):
 
 def main(config: Config, file: Path, mask: bool) -> int:
     """Write the page to *file*, readable for its owner. Raises BackendError."""
-    document = fetch(config.status_socket)
-    status = Exit.FINE
-    if document is None:
-        document, status = without_daemon(config.status_socket), Exit.ABSENT
+    document, status = told_of(config.status_socket)
     names = [config.pinholes.announce or "", *config.engine.home_names]
     masked = Mask(name for name in names if name and not is_address(name)) if mask else str
     try:
@@ -162,9 +158,12 @@ def _head(document: Document) -> Iterator[str]:
         "Python": platform.python_version(),
         "system": _system(),
     }
-    kind = "ok" if document["running"] else "fail"
+    kind = ("warn" if document.get("idle") else "ok") if document["running"] else "fail"
     yield f'<header><h1 class="{kind}">{escape(tables.headline(document))}</h1>'
     yield f"<p>{escape(', '.join(f'{name} {value}' for name, value in facts.items() if value))}</p></header>"
+    for told in (*tables.idle_told(document), tables.changed_told(document)):
+        if told:
+            yield f'<p class="warn">{escape(told)}</p>'
     if lost := tables.dropped(document):
         yield f'<p class="fail">The kernel dropped {lost} packets before they were read.</p>'
 

@@ -20,10 +20,7 @@ _START: Final = "start it: systemctl start nfreaim, or nfreaim run"
 
 def main(path: Path, as_json: bool) -> int:
     """Print the document of the daemon at socket *path*, or else the kernel's. Raises BackendError."""
-    document = fetch(path)
-    status = Exit.FINE
-    if document is None:
-        document, status = without_daemon(path), Exit.ABSENT
+    document, status = told_of(path)
     if as_json:
         print(json.dumps(document, indent=1))
     elif "pinholes" in document:
@@ -31,7 +28,18 @@ def main(path: Path, as_json: bool) -> int:
     return status
 
 
-def without_daemon(path: Path) -> Document:
+def told_of(path: Path) -> tuple[Document, Exit]:
+    """The document of the daemon, or else the kernel's, and the exit status of who shows it.
+
+    Raises BackendError.
+    """
+    document = fetch(path)
+    if document is None:
+        return _without_daemon(path), Exit.ABSENT
+    return document, Exit.TROUBLED if document.get("idle") else Exit.FINE
+
+
+def _without_daemon(path: Path) -> Document:
     """What the kernel has while no daemon answers at *path*, and a line about that on standard error."""
     absent = f"no daemon answers at {path}; {_START}"
     try:
@@ -45,6 +53,10 @@ def without_daemon(path: Path) -> Document:
 
 def text(document: Document, ink: Ink) -> Iterator[str]:
     """The lines of *document*."""
+    if idle := tables.idle_told(document):
+        yield ink(tables.headline(document), YELLOW)
+        yield from ("", *idle)
+        return
     yield ink(tables.headline(document), GREEN if document["running"] else RED)
     shown = [tables.pinholes(document)]
     if document["running"]:
@@ -59,9 +71,10 @@ def text(document: Document, ink: Ink) -> Iterator[str]:
     if lost := tables.dropped(document):
         yield ""
         yield ink(f"the kernel dropped {lost} packets before they were read", RED)
-    if left := tables.reload_told(document):
-        yield ""
-        yield ink(left, YELLOW)
+    for left in (tables.reload_told(document), tables.changed_told(document)):
+        if left:
+            yield ""
+            yield ink(left, YELLOW)
     if hint := tables.accounting_hint(document):
         yield ""
         yield ink(hint, YELLOW)

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from nfreaim.core.counters import meanings
 from nfreaim.core.flow_table import MOST_TOLD
 from nfreaim.helpers import HELPERS
+from nfreaim.host.report.status import lines_to_write
 
 Document = dict[str, Any]
 
@@ -159,6 +160,24 @@ def reload_told(document: Document) -> str:
     return ""
 
 
+def idle_told(document: Document) -> list[str]:
+    """Why the daemon serves nobody yet, and what to write, in lines; none if it serves."""
+    idle = document.get("idle")
+    if not idle:
+        return []
+    return [
+        f"nobody is served: {idle['why']}",
+        f"if this is a router, write into {idle['file']}, which the daemon looks at every few seconds:",
+        *(f"    {line}" for line in lines_to_write(idle)),
+    ]
+
+
+def changed_told(document: Document) -> str:
+    """How the router's set-up differs from the interfaces that are served; "": nothing is known."""
+    changed: str = (document.get("interfaces") or {}).get("changed", "")
+    return changed
+
+
 def dropped(document: Document) -> int:
     """Packets that the kernel dropped before anybody read them."""
     return sum(one["dropped_full"] + one["dropped_socket"] for one in document.get("queues", ()))
@@ -167,7 +186,8 @@ def dropped(document: Document) -> int:
 def headline(document: Document) -> str:
     """Version, and for how long the daemon has run."""
     running = f"running for {duration(document['uptime'])}" if document["running"] else "no daemon"
-    return f"nfreaim {document['version']}, {running}"
+    waits = ", and waits for interfaces" if document.get("idle") else ""
+    return f"nfreaim {document['version']}, {running}{waits}"
 
 
 def accounting_hint(document: Document) -> str:

@@ -70,15 +70,21 @@ def screen(document: Document | str, height: int) -> RenderableType:
     """The whole screen of so many lines; of a text, why there is no document."""
     if isinstance(document, str):
         return Group(Text("nfreaim", style="bold red"), Text(document), Text(), _footer())
+    if idle := tables.idle_told(document):
+        lines = [Text(line) for line in idle]
+        return Group(Text(tables.headline(document), style="bold yellow"), Text(), *lines, Text(), _footer())
     head = Text(tables.headline(document), style="bold green")
     lost = tables.dropped(document)
     head.append(f"   dropped by the kernel: {lost}", style="bold red" if lost else "dim")
-    rows = max(0, height - 4 - _FURNITURE * len(_SHARES))
+    changed = tables.changed_told(document)
+    rows = max(0, height - 4 - bool(changed) - _FURNITURE * len(_SHARES))
     parts: list[RenderableType] = [head, Text()]
     found = (tables.sessions, tables.pinholes, tables.events, tables.counters)
     made = [table(document) for table in found]
     for table, most in zip(made, _rooms([len(table.rows) for table in made], rows), strict=True):
         parts += [_shown(table, most), Text()]
+    if changed:
+        parts.append(Text(changed, style="yellow", no_wrap=True, overflow="ellipsis"))
     if hint := tables.accounting_hint(document):
         parts.append(Text(hint, style="dim"))
     return Group(*parts, _footer())

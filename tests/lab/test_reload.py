@@ -70,6 +70,7 @@ def test_ready_means_that_rules_and_queues_are_there(managed: Managed) -> None:
     assert managed.first == b"READY=1", managed.daemon.log_text()
     assert managed.queues == {5191, 5192, 5223, 5224, 5254}
     assert managed.lab.run("A", INSTALL[0], "show").returncode == 0
+    managed.hears(b"STATUS=Serving lan towards clients, wan towards the Internet")
     managed.hears(b"WATCHDOG=1")
 
 

@@ -48,6 +48,8 @@ def document(**changes: Any) -> dict[str, Any]:
         "pinholes": [pinhole, waiting],
         "forwards": [],
         "shadowed": [],
+        "idle": None,
+        "interfaces": {"lan": ["br-lan"], "wan": ["eth0"], "changed": ""},
         "reload": {"at": None, "error": "", "restart": []},
         "carried": {"connections": 1, "packets": 7, "bytes": 900},
         "events": [{**event, "inside": "10.0.0.5:5200", "peer": "198.51.100.7"}],
@@ -80,3 +82,15 @@ def answering(path: Path, answer: dict[str, Any]) -> Iterator[None]:
         yield
         listener.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+def idle(**changes: Any) -> dict[str, Any]:
+    """What a daemon says that waits for interfaces."""
+    told = {"why": "IPv4 forwarding is off", "file": "/etc/f.toml", "lan": ["br-lan"], "wan": ["eth0"]}
+    nothing: dict[str, Any] = {name: [] for name in ("sessions", "pinholes", "events", "queues")}
+    counted = {"carried": dict.fromkeys(("connections", "packets", "bytes"), 0), "counters": {}}
+    there = {"lan": [], "wan": [], "changed": ""}
+    return (
+        document(**nothing, **counted, flows={"known": 0, "edited": []}, interfaces=there, idle=told)
+        | changes
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -11,14 +13,14 @@ import pytest
 
 from nfreaim import cli
 from nfreaim.config import Config, parse
-from nfreaim.errors import BackendError, ConfigError
-from nfreaim.host.auto import auto_interfaces, idling
+from nfreaim.errors import BackendError
+from nfreaim.host.auto import auto_interfaces, served_interfaces
 from nfreaim.host.auto.auto_interfaces import Interfaces, RouterFacts, Unclear, decide
 from nfreaim.host.auto.masquerading import of_iptables
 from nfreaim.host.check import doctor
 from nfreaim.host.check.answer import Check
 from nfreaim.host.rules import script
-from nfreaim.host.service_manager import ServiceManager
+from tests.unit.router_stage import Stage
 
 FILE = "/etc/nfreaim/nfreaim.toml"
 NOTHING = Config()
@@ -92,6 +94,18 @@ def test_a_link_with_a_public_network_or_without_masquerading_is_none_of_a_lan()
     assert decide(some) == Interfaces(("br-lan",), "eth0")
 
 
+@pytest.mark.parametrize("name", ["lan+", "büro", 'a"b', "a b", "a,b", "lan*"])
+def test_a_name_that_no_setting_can_have_is_neither_served_nor_proposed(name: str) -> None:
+    assert decide(with_links(**{name: networks("10.7.0.0/24")})) == decide(ROUTER)
+    alone = replace(ROUTER, links={"eth0": networks("203.0.113.0/24"), name: networks("10.7.0.0/24")})
+    uplink = replace(ROUTER, defaults=(name,), rulesets=(of_iptables("-A POSTROUTING -j MASQUERADE"),))
+    for facts, lan, wan in ((alone, ["br-lan"], ["eth0"]), (uplink, ["br-lan"], ["eth0"])):
+        found = decide(facts)
+        assert isinstance(found, Unclear)
+        assert f"the settings cannot have the name of {json.dumps(name)}" in found.why
+        assert found.named() == (lan, wan)
+
+
 @pytest.mark.parametrize(
     ("facts", "why", "lan", "wan"),
     [
@@ -138,6 +152,8 @@ def test_what_ip_prints_is_read() -> None:
     assert auto_interfaces._defaults(routes) == ("eth0",)
     several = {"dst": "default", "nexthops": [{"dev": "eth0"}, {"dev": "eth1"}]}
     assert auto_interfaces._defaults([several]) == ("eth0", "eth1")
+    twice = [{"dst": "default", "dev": "eth0", "metric": metric} for metric in (100, 200)]
+    assert auto_interfaces._defaults(twice) == ("eth0",), "another metric is no other uplink"
     assert auto_interfaces._defaults([{"type": "blackhole", "dst": "default"}]) == ()
 
     def address(local: str, bits: int, scope: str = "global") -> dict[str, Any]:
@@ -160,24 +176,6 @@ def test_what_ip_prints_is_read() -> None:
     assert auto_interfaces._links(listed) == {"br-lan": networks("10.0.0.0/24")}
 
 
-class Stage:
-    """What the machine shows and which rules are installed, for ``idling``."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.found: Interfaces | Unclear | BackendError = Unclear("it is none")
-        self.rules: tuple[str, str] | None = None
-        monkeypatch.setattr(idling, "look", self._look)
-        monkeypatch.setattr(idling, "_installed", self._installed)
-
-    def _look(self) -> Interfaces | Unclear:
-        if isinstance(self.found, BackendError):
-            raise self.found
-        return self.found
-
-    def _installed(self, config: Config) -> Config | None:
-        return None if self.rules is None else replace(config, lan=(self.rules[0],), wan=(self.rules[1],))
-
-
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     return Stage(monkeypatch)
@@ -187,11 +185,10 @@ def test_what_is_named_counts_then_what_is_found_and_then_what_the_rules_have(st
     def seen(
         config: Config = NOTHING, rules_first: bool = False
     ) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-        named, why = idling.named(config, rules_first)
-        return named.lan, named.wan, why
+        named = served_interfaces.named(config, rules_first)
+        return ((), (), named.why) if isinstance(named, Unclear) else (named.lan, named.wan, "")
 
-    assert seen()[:2] == ((), ())
-    assert "it is none" in seen()[2]
+    assert seen() == ((), (), "it is none")
     stage.rules = ("lan0", "wan0")
     assert seen() == (("lan0",), ("wan0",), "")
     stage.found = Interfaces(("br-lan",), "eth0")
@@ -201,55 +198,37 @@ def test_what_is_named_counts_then_what_is_found_and_then_what_the_rules_have(st
     assert seen(Config(lan=("a",))) == (("a",), (), ""), "the rest is for whoever wrote the first half"
 
 
-def test_the_daemon_waits_until_there_are_interfaces(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(ServiceManager, "_tell", lambda _, line: told.append(line))
-    seen: list[Interfaces | Unclear | BackendError] = [Unclear("first")] * 4
-    looks = iter([*seen, BackendError("second"), Interfaces(("br-lan",), "eth0")])
-    read: list[Config | ConfigError] = [Config(), ConfigError("third"), ConfigError("third")]
-    files = iter(read)
-
-    def pause(*_: object) -> bool:
-        stage.found = next(looks)
-        return False
-
-    def settings() -> Config:
-        found = next(files, Config())
-        if isinstance(found, ConfigError):
-            raise found
-        return found
-
-    monkeypatch.setattr(idling, "_asked_to_end", pause)
-    pause()
-    found = idling.until_named(settings, ServiceManager({}))
-    assert found is not None
-    assert (found.lan, found.wan) == (("br-lan",), ("eth0",))
-    said = [record.getMessage() for record in caplog.records]
-    assert [text for text in said if "first" in text] == said[:1], "said once"
-    assert said[1:] == ["third", "second"]
-    assert told[0].startswith("STATUS=Idle: nobody is served")
-    assert "READY=1" in told
+def test_what_would_be_served_now_is_told_to_a_daemon_that_serves(stage: Stage) -> None:
+    assert served_interfaces.as_document(NOTHING) == {
+        "named": False,
+        "lan": [],
+        "wan": [],
+        "why": "it is none",
+    }
+    stage.found = Interfaces(("br-lan",), "eth0")
+    stage.rules = ("lan0", "wan0")
+    assert served_interfaces.as_document(NOTHING) == {
+        "named": False,
+        "lan": ["br-lan"],
+        "wan": ["eth0"],
+        "why": "",
+    }
+    assert served_interfaces.as_document(Config(wan=("b",))) == {"named": True}
 
 
-def test_a_signal_ends_the_waiting(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idling, "_asked_to_end", lambda *_: True)
-    assert idling.until_named(Config, ServiceManager({})) is None
+def test_a_program_that_hangs_is_no_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(words: list[str]) -> None:
+        raise subprocess.TimeoutExpired(words, 60)
 
-
-def test_settings_that_are_wrong_from_the_start_are_not_waited_for(stage: Stage) -> None:
-    def wrong() -> Config:
-        raise ConfigError("wrong")
-
-    with pytest.raises(ConfigError):
-        idling.until_named(wrong, ServiceManager({}))
+    monkeypatch.setattr(auto_interfaces, "json_from", hang)
+    with pytest.raises(BackendError, match="whether this is a router cannot be seen"):
+        auto_interfaces.look()
 
 
 def test_rules_that_are_absent_name_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "start", lambda words: None)
     monkeypatch.setattr(script, "shown", lambda asked: ("", False))
-    assert idling._installed(Config()) is None
+    assert served_interfaces._installed(Config()) is None
 
 
 def test_check_looks_at_the_interfaces_that_the_service_takes(
@@ -271,7 +250,7 @@ def test_check_looks_at_the_interfaces_that_the_service_takes(
 
     assert "hint nobody is served" in checked()
     stage.found = BackendError("cannot be seen")
-    assert "hint cannot be seen" in checked()
+    assert "none were found: cannot be seen; if this is a router, write" in checked()
     stage.found = Interfaces(("br-lan",), "eth0")
     assert "ok   interfaces that nobody named: br-lan towards clients, eth0 towards" in checked()
     assert checked("--lan", "a") == "\n"

@@ -23,7 +23,7 @@ pytest.importorskip("prometheus_client")
 from prometheus_client import CollectorRegistry, generate_latest
 
 from nfreaim.show.exposition import StatusCollector, write
-from tests.unit.shown import answering, document
+from tests.unit.shown import answering, document, idle
 
 REPO = Path(__file__).resolve().parents[2]
 DASHBOARD = REPO / "packaging" / "grafana" / "nfreaim.json"
@@ -54,6 +54,14 @@ def test_the_numbers_of_the_status_are_there(tmp_path: Path) -> None:
         "# HELP nfreaim_proposals_total Messages that announced an address for a peer connection.",
     ):
         assert line in text.splitlines()
+
+
+def test_a_daemon_that_waits_answers_and_serves_nobody(tmp_path: Path) -> None:
+    assert "nfreaim_serving 1.0" in exposed(tmp_path)
+    (tmp_path / "status").unlink()
+    waits = exposed(tmp_path, **idle())
+    assert "nfreaim_up 1.0" in waits
+    assert "nfreaim_serving 0.0" in waits
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is absent; apt install prometheus")

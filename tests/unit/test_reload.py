@@ -14,7 +14,7 @@ from nfreaim.core.firewall.pinhole import Origin
 from nfreaim.core.firewall.policy import Forward, LowPort, PinholePolicy
 from nfreaim.core.helper import Expectation, Refused
 from nfreaim.errors import ConfigError
-from nfreaim.host.reload import Reload, for_a_restart, in_force, unit_of
+from nfreaim.host.reload import Reload, for_a_restart, in_force
 from nfreaim.host.report.journal import Journal
 from tests.unit.fake_firewall import FakeFirewall
 from tests.unit.fakes import guarded_table
@@ -174,11 +174,6 @@ def test_a_port_for_verified_peers_is_closed_by_a_reload_while_nobody_is_verifie
     table.verify(False)
     table.obey(policy)
     assert len(table) == 0
-
-
-def test_only_the_metrics_have_a_unit_of_their_own() -> None:
-    assert unit_of("metrics_listen") == "nfreaim-metrics"
-    assert unit_of("upstream") == "nfreaim"
 
 
 def test_rates_are_those_of_the_new_policy() -> None:

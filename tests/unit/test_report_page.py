@@ -15,7 +15,7 @@ from nfreaim.host.rules import script
 from nfreaim.show import history, report_page
 from nfreaim.show.masking import Mask
 from nfreaim.show.report_page import Finding
-from tests.unit.shown import answering, document
+from tests.unit.shown import answering, document, idle
 
 PLACE = dict.fromkeys(("protocol", "service"), "chat") | {
     "inside": "10.0.0.5:5000",
@@ -127,6 +127,12 @@ def test_the_file_is_for_its_owner_and_a_name_in_the_settings_is_masked(
         assert "--mask replaces them" in capsys.readouterr().out
     assert stat.S_IMODE((tmp_path / "r.html").stat().st_mode) == 0o600
     assert "no history in" in (tmp_path / "r.html").read_text()
+
+
+def test_a_daemon_that_waits_says_so_at_the_top() -> None:
+    text = report_page.page(idle(), [], [], "", str)
+    for told in ("nobody is served: IPv4 forwarding is off", "lan = [&quot;br-lan&quot;]"):
+        assert text.index(told) < text.index("<section>")
 
 
 def test_without_a_daemon_the_page_says_so() -> None:

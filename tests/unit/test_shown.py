@@ -21,7 +21,7 @@ from nfreaim.host.netfilter import queue_stats
 from nfreaim.host.report import status
 from nfreaim.show import status_text, tables
 from nfreaim.show.terminal import Ink
-from tests.unit.shown import answering, document
+from tests.unit.shown import answering, document, idle
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -86,6 +86,29 @@ def test_what_a_reload_left_undone_is_told() -> None:
     assert "changed, and in force only after a restart: queue, upstream" in plain(reload=waiting)
     wrong = told | {"error": "F: hold_ms = 9999: must be less"}
     assert "the configuration was not taken over: F: hold_ms = 9999: must be less" in plain(reload=wrong)
+
+
+def test_a_daemon_that_waits_is_status_1_and_says_why_and_what_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "status"
+    with answering(path, idle()):
+        status, output, errors = run(tmp_path, "status")
+    assert (status, errors) == (1, "")
+    lines = output.splitlines()
+    assert lines[0] == "nfreaim 0.1.0, running for 2 h 3 min, and waits for interfaces"
+    assert "nobody is served: IPv4 forwarding is off" in lines
+    assert lines[-2:] == ['    lan = ["br-lan"]', '    wan = ["eth0"]']
+    assert not any("sessions" in line for line in lines)
+
+
+def test_a_changed_set_up_is_told() -> None:
+    changed = {"lan": ["a"], "wan": ["b"], "changed": "this router's set-up shows c"}
+    assert "this router's set-up shows c" in plain(interfaces=changed)
+
+
+def test_a_daemon_of_an_earlier_version_can_be_asked() -> None:
+    told = document()
+    del told["idle"], told["interfaces"]
+    assert plain() == list(status_text.text(told, Ink(coloured=False)))
 
 
 def test_losses_and_missing_counters_are_told() -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("rich")
 from rich.console import Console
 
 from nfreaim.show.top import _rooms, screen
-from tests.unit.shown import document
+from tests.unit.shown import document, idle
 
 
 def rendered(height: int = 45, width: int = 140, **changes: Any) -> list[str]:
@@ -53,6 +53,21 @@ def test_room_that_one_table_leaves_goes_to_the_others() -> None:
 def test_text_of_others_is_shown_and_not_taken_for_markup() -> None:
     one = document()["pinholes"][0] | {"service": "[bold]x[/nothing]"}
     assert "[bold]x[/nothing]" in "\n".join(rendered(pinholes=[one]))
+
+
+def test_a_daemon_that_waits_says_why_and_what_to_write() -> None:
+    lines = [line.strip() for line in rendered(**idle())]
+    for text in ("nobody is served: IPv4 forwarding is off", 'lan = ["br-lan"]', 'wan = ["eth0"]'):
+        assert text in lines
+    assert not any("sessions" in line for line in lines)
+
+
+def test_a_changed_set_up_has_a_line_which_pushes_none_off_the_screen() -> None:
+    changed = {"lan": ["a"], "wan": ["b"], "changed": "this router's set-up shows c"}
+    lines = rendered(height=24, interfaces=changed)
+    assert "this router's set-up shows c" in [line.strip() for line in lines]
+    assert "q quits" in lines[-1]
+    assert len(lines) <= 24
 
 
 def test_without_a_daemon_the_screen_says_so() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from nfreaim.config_values import interface
 from nfreaim.core.reach import is_private
 from nfreaim.errors import BackendError
 from nfreaim.host.auto.masquerading import Ruleset, Way, of_iptables, of_nftables
@@ -49,11 +51,15 @@ class Unclear(NamedTuple):
 
     def told(self, file: str) -> str:
         """In one line, with the two lines to write."""
-        lan, wan = json.dumps([*self.lan] or ["br-lan"]), json.dumps([self.wan or "eth0"])
+        lan, wan = map(json.dumps, self.named())
         return (
             f"nobody is served, because no interfaces are named and none were found: {self.why}; if this is a"
             f" router, write into {file}: lan = {lan} and wan = {wan}"
         )
+
+    def named(self) -> tuple[list[str], list[str]]:
+        """What may be written as lan and wan: names that were found, and examples in place of others."""
+        return [*self.lan] or ["br-lan"], [self.wan or "eth0"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class RouterFacts:
     """What a decision needs.
 
     forwarding  whether IPv4 packets are forwarded
-    defaults    the interfaces of the IPv4 default routes of the main table, one for each next hop
+    defaults    the interfaces of the IPv4 default routes of the main table, each once
     links       the networks of each interface that is up and has hosts on its link
     rulesets    the chains of type nat of each firewall in use
     """
@@ -82,13 +88,20 @@ def decide(facts: RouterFacts) -> Interfaces | Unclear:
     private = {
         name: networks for name, networks in facts.links.items() if name != wan and _is_lan(name, networks)
     }
+    odd = [name for name in (wan, *sorted(private)) if name and not _can_be_written(name)]
+    private = {name: networks for name, networks in private.items() if name not in odd}
     inside = tuple(sorted(private))
     if not facts.forwarding:
-        return Unclear("IPv4 forwarding is off (net.ipv4.ip_forward)", inside, wan)
+        return Unclear("IPv4 forwarding is off (net.ipv4.ip_forward)", inside, "" if wan in odd else wan)
     if not wan:
-        return Unclear("there is no IPv4 default route", inside)
+        return Unclear("there is no IPv4 default route in the main table", inside)
     if len(facts.defaults) > 1:
         return Unclear(f"there are several IPv4 default routes (by {', '.join(facts.defaults)})", inside)
+    if wan in odd or (odd and not inside):
+        why = (
+            f"the settings cannot have the name of {json.dumps(odd[0])}: have letters, digits and . _ - there"
+        )
+        return Unclear(why, inside, "" if wan in odd else wan)
     if not inside:
         return Unclear(f"no link but {wan} has a private network, of guests and VPNs apart", (), wan)
     served = tuple(
@@ -111,8 +124,16 @@ def look() -> Interfaces | Unclear:
         links = _links(json_from(["ip", "-j", "address", "show", "up"]))
         open_yet = forwarding and len(defaults) == 1
         return decide(RouterFacts(forwarding, defaults, links, _rulesets() if open_yet else ()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
         raise BackendError(f"whether this is a router cannot be seen: {error}") from error
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether settings and rules can have the name: "+" at its end would mean all that begin so."""
+    try:
+        return interface(name) == name and not name.endswith("+")
+    except ValueError:
+        return False
 
 
 def _is_lan(name: str, networks: Iterable[IPv4Network]) -> bool:
@@ -124,14 +145,14 @@ def _is_private(network: IPv4Network) -> bool:
 
 
 def _defaults(routes: Iterable[dict[str, Any]]) -> tuple[str, ...]:
-    """The interfaces of the default routes that `ip -j route` lists."""
+    """The interfaces of the default routes that `ip -j route` lists; several routes may have the same one."""
     hops = [
         hop
         for route in routes
         if route["dst"] == "default" and route.get("type", "unicast") == "unicast"
         for hop in route.get("nexthops") or [route]
     ]
-    return tuple(hop["dev"] for hop in hops)
+    return tuple(dict.fromkeys(hop["dev"] for hop in hops))
 
 
 def _links(listed: Iterable[dict[str, Any]]) -> dict[str, tuple[IPv4Network, ...]]:

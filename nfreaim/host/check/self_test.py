@@ -25,7 +25,7 @@ from nfreaim.host.check.foreign_drops import Drop, ForeignDrops
 from nfreaim.host.check.self_test_network import Namespace, Network
 from nfreaim.host.netfilter.firewall_kind import KernelSets
 from nfreaim.host.netfilter.names import LAN_SET, TEST_CLIENT, TEST_OUTSIDE, TEST_SERVER
-from nfreaim.host.report.status import Document, fetch
+from nfreaim.host.report.status import Document, fetch, lines_to_write
 from nfreaim.host.slim_imports import stub_scapy_databases
 from nfreaim.protocols import known_protocols
 
@@ -134,6 +134,12 @@ def _document(config: Config) -> Document:
         raise Failed(
             f"no daemon answers at {config.status_socket}, so there is nothing to test",
             "systemctl start nfreaim, or nfreaim run",
+        )
+    if idle := document.get("idle"):
+        lines = " and ".join(lines_to_write(idle))
+        raise Failed(
+            f"the daemon waits for interfaces, so there is nothing to test: {idle['why']}",
+            f"if this is a router, write into {idle['file']}: {lines}",
         )
     if len(document["pinholes"]) >= config.pinholes.total:
         raise Failed("all pinholes are taken, and the test would take one from a client", "try again later")

@@ -25,7 +25,7 @@ from nfreaim.errors import BackendError
 from nfreaim.host.events import Event
 from nfreaim.host.netfilter import queue_stats
 from nfreaim.host.netfilter.accounting import is_accounting
-from nfreaim.host.report.metrics import Readers
+from nfreaim.host.report.metrics import NOTHING, Readers
 
 _TIMEOUT_S: Final = 10.0
 
@@ -47,6 +47,7 @@ class Seen(NamedTuple):
 
 
 NOTHING_SEEN: Final = Seen({}, {}, ())
+_NOTHING_CARRIED: Final = Seen({}, {"connections": 0, "packets": 0, "bytes": 0}, ())
 
 
 def of_daemon(
@@ -73,6 +74,21 @@ def of_daemon(
         "queues": _queues(),
         "workers": list(readers.workers),
     }
+
+
+def of_idle(began: float, now: float, idle: Document) -> Document:
+    """The document of a daemon that serves nobody yet; times as for ``of_daemon``. Raises BackendError.
+
+    idle  `why`, and what may be written into which `file`: `lan` and `wan`
+    """
+    told = of_daemon((), (), Readers(NOTHING), began, now, _NOTHING_CARRIED)
+    interfaces = {"lan": [], "wan": [], "changed": ""}
+    return {**told, "upstream": "", "shadowed": [], "interfaces": interfaces, "idle": idle}
+
+
+def lines_to_write(idle: Document) -> list[str]:
+    """What the operator may write, of the part ``idle`` of a document."""
+    return [f"{side} = {json.dumps(idle[side])}" for side in ("lan", "wan")]
 
 
 def of_kernel() -> Document:

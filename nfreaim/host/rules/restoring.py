@@ -90,6 +90,11 @@ class Restoring(ABC):
         """Whether a program runs. Then ``tick`` should be called often."""
         return self._running is not None
 
+    @property
+    def settings(self) -> script.Settings:
+        """What the rules are installed with, also after somebody has installed them anew."""
+        return self._settings
+
     def close(self) -> None:
         """Wait for the program that runs."""
         if self._running is not None:
