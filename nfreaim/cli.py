@@ -7,6 +7,7 @@ runs: most are for root only, and the daemon starts sooner without them.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import socket
@@ -77,6 +78,10 @@ def command_line() -> argparse.ArgumentParser:
     loading.set_defaults(command=_nft_table)
     loading.add_argument("action", choices=("install", "show"))
     loading.add_argument("words", nargs=argparse.REMAINDER)
+    # Only a daemon whose interfaces nobody named starts this one.
+    looking = commands.add_parser("interfaces")
+    looking.set_defaults(command=_interfaces)
+    looking.add_argument("--config", type=Path)
     asking = commands.add_parser("firewall", help="the packet filter that is configured: auto, legacy or nft")
     asking.set_defaults(command=_firewall)
     asking.add_argument("--config", type=Path, metavar="FILE", help=f"default: {DEFAULT_PATH} if it exists")
@@ -159,7 +164,7 @@ def _run_for(arguments: argparse.Namespace, manager: ServiceManager) -> int:
 
             named = until_named(lambda: setting_options.settings(arguments), manager)
         if named is not None:
-            _serve_packets(named, arguments, manager)
+            _serve_packets(named, arguments, manager, unnamed=named is not config)
 
     from nfreaim.host.loop import unasked
 
@@ -167,7 +172,9 @@ def _run_for(arguments: argparse.Namespace, manager: ServiceManager) -> int:
         return _serve(config.log_level, config.log_format, "", serve)
 
 
-def _serve_packets(config: Config, arguments: argparse.Namespace, manager: ServiceManager) -> None:
+def _serve_packets(
+    config: Config, arguments: argparse.Namespace, manager: ServiceManager, unnamed: bool
+) -> None:
     def again() -> Config:
         read = setting_options.settings(arguments)
         return read if read.lan or read.wan else replace(read, lan=config.lan, wan=config.wan)
@@ -179,7 +186,7 @@ def _serve_packets(config: Config, arguments: argparse.Namespace, manager: Servi
 
         for notice in config.notices:
             logging.getLogger("nfreaim").warning("%s", notice)
-        daemon.serve(config, shown, Reload(config, again), manager, arguments.auto)
+        daemon.serve(config, shown, Reload(config, again), manager, arguments.auto, unnamed)
     finally:
         shown.end()
 
@@ -332,6 +339,14 @@ def _nft_table(arguments: argparse.Namespace) -> int:
     from nfreaim.host.rules import nft_command
 
     return nft_command.main(arguments.action, arguments.words)
+
+
+def _interfaces(arguments: argparse.Namespace) -> int:
+    """Print which interfaces this router's set-up shows."""
+    from nfreaim.host.auto.served_interfaces import as_document
+
+    print(json.dumps(as_document(load(arguments.config))))
+    return Exit.FINE
 
 
 def _firewall(arguments: argparse.Namespace) -> int:

@@ -12,10 +12,11 @@ from typing import Final
 from nfreaim.config import Config
 from nfreaim.core.engine import Engine
 from nfreaim.errors import BackendError, ConfigError
+from nfreaim.host.auto.set_up_watch import SetUpWatch
 from nfreaim.host.check import capabilities
 from nfreaim.host.control import ControlPlane
 from nfreaim.host.events import READY, noted
-from nfreaim.host.loop import Every, Loop, stop_signals
+from nfreaim.host.loop import Every, Loop, clock, stop_signals
 from nfreaim.host.netfilter import firewall_kind
 from nfreaim.host.netfilter.interfaces import existing
 from nfreaim.host.netfilter.nft_generation import leave_own_changes_out
@@ -41,12 +42,14 @@ def serve(
     reload: Reload,
     manager: ServiceManager,
     rules_stay: bool = False,
+    unnamed: bool = False,
 ) -> None:
     """Be the ALG until SIGTERM or SIGINT. SIGHUP reads the configuration again, SIGUSR1 logs the counters.
 
     shown    the rules script, started with `show`
     manager  is told when packets are served, and from then on that all parts live
     rules_stay  rules that have to be installed are not removed at the end
+    unnamed  nobody names the interfaces, so a change of the router's set-up is looked for and told
 
     Raises BackendError if the daemon cannot begin. Then, as at its end, nothing of it stays behind.
     """
@@ -70,6 +73,12 @@ def serve(
                 control, loop = build(config, rules_go_with_us, signals, stack, reload)
             control.unguarded(unguarded)
             control.watch_rules(installed, loop, stack)
+            if unnamed:
+                watch = SetUpWatch(config.file, lambda: control.interfaces, clock())
+                stack.callback(watch.close)
+                loop.chore("set-up", watch)
+                control.changed = watch.told
+                reload.obeyers.append(lambda config: watch.look_now())
         except OSError as error:  # of a socket or a file
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             raise BackendError(f"the daemon cannot begin: {reason} ({error})") from error

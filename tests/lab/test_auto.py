@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.lab.net import Daemon, Lab, Variant
+from nfreaim.host.auto.set_up_watch import TAKE_OVER
+from tests.lab.net import CORE, Daemon, Lab, Variant
 from tests.lab.router import Router
-from tests.lab.scene import Scene
+from tests.lab.scene import Scene, eventually
 from tests.lab.standin import Transfer
 
 NFREAIM = (sys.executable, "-m", "nfreaim")
@@ -123,3 +126,77 @@ def test_a_restart_goes_on_with_the_interfaces_of_the_rules(tmp_path: Path) -> N
         assert daemon.stop() == 0
         lab.run("A", *NFREAIM, "rules", "install", "--auto", "--config", str(settings))
         assert lab.firewall_rules("A") == before
+
+
+GUESTS = "ip link add guest type bridge && ip address add 10.9.0.1/24 dev guest && ip link set guest up"
+
+
+@pytest.mark.parametrize("variant", ["legacy", "native-nft"])
+def test_a_change_of_the_set_up_is_told_once_and_the_remedy_takes_it_over(variant: Variant) -> None:
+    with Lab(variant) as lab:
+        settings, socket = lab.dir / "nfreaim.toml", lab.dir / "status"
+        settings.write_text(f'status_socket = "{socket}"\n')
+        named = ("--config", str(settings))
+        daemon = start_unnamed(lab, settings)
+        daemon.wait_ready()
+
+        def interfaces() -> dict[str, Any]:
+            document = json.loads(lab.run("A", *NFREAIM, "status", "--json", *named).stdout)
+            found: dict[str, Any] = document["interfaces"]
+            return found
+
+        assert interfaces() == {"lan": ["lan"], "wan": ["wan"], "changed": ""}
+        lab.run("A", "sh", "-ec", GUESTS)
+        for _ in range(2):  # the operator need not wait for the next look
+            lab.run("A", *NFREAIM, "reload", *named)
+            told = eventually(lambda: interfaces()["changed"])
+        assert "shows guest, lan towards clients and wan towards the Internet, served are lan towards" in told
+        assert told.endswith(f"remedy: {TAKE_OVER}")
+        assert told in lab.run("A", *NFREAIM, "status", *named).stdout
+        lab.run("A", *NFREAIM, "rules", "install", "--auto", *named)
+        eventually(lambda: interfaces()["lan"] == ["guest", "lan"])
+        assert daemon.log_text().count(told) == 1
+        assert daemon.stop() == 0
+        daemon = start_unnamed(lab, settings)
+        daemon.wait_ready()
+        assert interfaces() == {"lan": ["guest", "lan"], "wan": ["wan"], "changed": ""}
+
+        lab.run("A", "sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_forward")
+        lab.run("A", *NFREAIM, "reload", *named)
+        daemon.wait_log("IPv4 forwarding is off")
+        line = next(line for line in daemon.log_text().splitlines() if "forwarding is off" in line)
+        assert f'write into {settings}: lan = ["guest", "lan"] and wan = ["wan"]' in line
+        lab.run("A", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
+        lab.run("A", *NFREAIM, "reload", *named)
+        daemon.wait_log("shows the interfaces that are served again")
+        eventually(lambda: not interfaces()["changed"])
+        assert daemon.stop() == 0
+
+
+RENAMED = (
+    "ip link set wan down && ip link set wan name up0 && ip link set up0 up"
+    " && ip route replace default via {core}"
+    " && iptables-legacy -t nat -A POSTROUTING -o up0 -j MASQUERADE"
+    " && ip link set lan down && ip link set lan name office && ip link set office up"
+    " && iptables-legacy -I FORWARD -i office -j ACCEPT"
+)
+
+
+def test_renamed_interfaces_are_served_after_the_remedy() -> None:
+    with Lab("legacy") as lab:
+        settings = lab.dir / "nfreaim.toml"
+        settings.write_text(f'status_socket = "{lab.dir / "status"}"\n')
+        named = ("--config", str(settings))
+        made = Scene(lab)
+        made.daemons["A"] = start_unnamed(lab, settings)
+        made.daemon.wait_ready()
+        lab.run("A", "sh", "-ec", RENAMED.format(core=CORE))
+        lab.run("A", *NFREAIM, "reload", *named)
+        made.daemon.wait_log("shows office towards clients and up0 towards the Internet, served are lan")
+        lab.run("A", *NFREAIM, "rules", "install", "--auto", *named)  # the remedy, whose units do this
+        assert made.daemon.stop() == 0
+        made.daemons["A"] = start_unnamed(lab, settings)
+        made.daemon.wait_ready()
+        alice, bob = made.clients(made.server(), ("alice", "alice"), ("bob", "bob"))
+        assert Transfer(alice, bob, "file").outcome().first_attempt, made.daemon.log_text()
+        assert made.daemon.stop() == 0

@@ -17,7 +17,7 @@ from scripts.bash_completion import completion
 from scripts.manual_pages import subcommands
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is absent; apt install bash")
-HIDDEN = {"worker", "conntrack-helper", "nft-table"}
+HIDDEN = {"worker", "conntrack-helper", "nft-table", "interfaces"}
 
 
 def offered(line: str, folder: Path | None = None) -> list[str]:

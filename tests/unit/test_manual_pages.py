@@ -17,7 +17,7 @@ from scripts import manual_pages
 from tests.documents import REPO
 
 COMMANDS = {name: (what, parser) for name, what, parser in manual_pages.subcommands(command_line())}
-HIDDEN = {"worker", "conntrack-helper", "nft-table"}
+HIDDEN = {"worker", "conntrack-helper", "nft-table", "interfaces"}
 """What only the daemon and the rules script start."""
 
 
