@@ -67,7 +67,20 @@ def said(router: Router, settings: Path) -> str:
     ("change", "why"),
     [
         ("echo 0 >/proc/sys/net/ipv4/ip_forward", "IPv4 forwarding is off"),
-        ("ip route del default", "there is no IPv4 default route"),
+        ("ip route del default", "there is no IPv4 default route in the main table"),
+        (
+            "ip route del default; ip route add default via 203.0.113.9 table 7; ip rule add table 7",
+            "there is no IPv4 default route in the main table",
+        ),
+        (  # IPv6 alone
+            "ip -4 address flush dev wan; ip -6 address add 2001:db8::1/64 dev wan nodad;"
+            " ip -6 route add default via 2001:db8::9 dev wan",
+            "there is no IPv4 default route in the main table",
+        ),
+        (
+            "ip link set lan down; ip link set lan name lan+; ip link set lan+ up",
+            'the settings cannot have the name of "lan+"',
+        ),
         ("ip route add default via 10.0.0.9 metric 9", "there are several IPv4 default routes (by wan, lan)"),
         ("iptables-nft -t nat -F", "no rule masquerades 10.0.0.0/24 on lan on its way out by wan"),
         ("ip address add 198.51.100.1/24 dev lan", "no link but wan has a private network"),
@@ -88,6 +101,17 @@ def test_what_is_no_router_gets_no_rules_and_is_told_what_to_write(
     told = said(router, settings)
     assert why in told
     assert f"write into {settings}: lan = [" in told
+
+
+def test_several_default_routes_by_one_interface_are_one(router: Router, tmp_path: Path) -> None:
+    settings = tmp_path / "nfreaim.toml"
+    settings.write_text("")
+    router.shell("ip route add default via 203.0.113.77 metric 50")
+    words = ("rules", "install", "--auto", "--config", str(settings))
+    assert "nobody is served" not in router.on("router", *NFREAIM, *words).stderr
+    status, shown = router.show()
+    assert status == 0
+    assert "-i lan " in shown or "--lan lan" in shown
 
 
 def test_a_daemon_that_waits_begins_when_it_becomes_a_router_or_is_told_the_interfaces(

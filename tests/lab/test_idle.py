@@ -99,6 +99,16 @@ def test_a_reload_says_what_is_missing_still_or_that_it_serves_now(waiting: Wait
     assert not waiting.socket.exists()
 
 
+def test_a_default_route_that_comes_after_the_boot_begins_it(waiting: Waiting) -> None:
+    route = waiting.lab.run("A", "ip", "route", "show", "default").stdout.split()
+    waiting.lab.run("A", "ip", "route", "del", *route)
+    waiting.lab.run("A", *FORWARD)
+    assert "nobody is served yet: there is no IPv4 default route" in waiting.on("reload").stdout
+    waiting.lab.run("A", "ip", "route", "add", *route)
+    waiting.daemon.wait_log("ready: serving queue", 20)
+    assert waiting.daemon.stop() == 0
+
+
 def test_signals_that_come_while_it_begins_do_not_end_it(waiting: Waiting) -> None:
     waiting.lab.run("A", *FORWARD)
     deadline = time.monotonic() + 30
