@@ -21,6 +21,7 @@ from tests.lab.namespace import socket_in
 REPO = Path(__file__).resolve().parents[2]
 SCRIPT = REPO / "rules" / "nfreaim-rules"
 SERVER = "203.0.113.9"
+RECORD = "NFREAIM_FIREWALL_RECORD"  # where the script writes its decision down; tests.lab says nowhere
 IP = shutil.which("ip") or "ip"  # found once: a test may give its commands a PATH without it
 _numbers = itertools.count(1)
 
@@ -88,7 +89,7 @@ class Router:
             text=True,
             timeout=60,
             stdin=subprocess.DEVNULL,
-            env=env,
+            env=None if env is None else {RECORD: os.environ[RECORD], **env},
         )
 
     def load(self, *variants: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab import kernel_sets
+from tests.lab.confine import confined
 from tests.lab.net import Lab
 from tests.lab.router import SCRIPT, Router
 from tests.lab.scene import INSTALL, Scene, opened
@@ -85,6 +87,68 @@ def test_a_daemon_of_the_next_boot_works_with_what_was_saved_of_an_earlier_one(t
         assert Transfer(amy, carol, "file").outcome().first_attempt
 
 
+def looking_at(file: Path) -> Path:
+    """A copy of the script, beside *file*, for which that is a file of saved rules."""
+    copy = file.with_name("nfreaim-rules")
+    named = SCRIPT.read_text()
+    assert "/etc/iptables/rules.v4 " in named
+    copy.write_text(named.replace("/etc/iptables/rules.v4 ", f"{file} "))
+    copy.chmod(0o755)
+    return copy
+
+
+def test_at_a_boot_sets_are_made_only_where_a_file_of_saved_rules_names_them(
+    router: Router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at legacy tables makes them, and Debian's iptables warns of them from then on."""
+    file = tmp_path / "rules.v4"
+    script = looking_at(file)
+    tables = "cat /proc/net/ip_tables_names; ipset list -n"
+    for text in (None, "*filter\n-A INPUT -m comment --comment operators -j ACCEPT\nCOMMIT\n"):
+        if text is not None:
+            file.write_text(text)
+        router.on("router", str(script), "sets", "--if-saved")
+        assert router.shell(tables) == ""
+    file.write_text("*filter\n-A FORWARD -m set --match-set nfreaim_lan src -j ACCEPT\nCOMMIT\n")
+    monkeypatch.setenv("NFREAIM_FIREWALL", "nft")
+    router.on("router", str(script), "sets", "--if-saved")
+    assert router.shell(tables) == "", "no rule of ours names them"
+    monkeypatch.delenv("NFREAIM_FIREWALL")
+    router.on("router", str(script), "sets", "--if-saved")
+    router.shell(f"iptables-legacy-restore < {file}")
+
+
+def test_the_unit_makes_them_within_its_bounds_also_for_a_file_that_it_cannot_read(tmp_path: Path) -> None:
+    """Distributions keep saved rules readable for root alone; the unit has another user."""
+    file = tmp_path / "rules.v4"
+    script = looking_at(file)
+    file.write_text("*raw\n:NFREAIM - [0:0]\n-A PREROUTING -j NFREAIM\nCOMMIT\n")
+    for folder in file.parents[:3]:
+        folder.chmod(0o755)
+    with Lab() as lab:
+        for mode in (0o644, 0o600):
+            file.chmod(mode)
+            lab.run("A", *confined(str(script), "sets", "--if-saved"))
+            assert "nfreaim_pin" in lab.run("A", "ipset", "list", "-n").stdout
+            lab.run("A", "ipset", "destroy")
+
+
+def test_where_the_rules_are_nftables_a_saved_file_is_named_whatever_units_there_are(
+    router: Router, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No set is made for it then."""
+    monkeypatch.setenv("NFREAIM_PYTHON", sys.executable)
+    file = tmp_path / "rules.v4"
+    script = looking_at(file)
+    script.write_text(script.read_text().replace("systemctl --quiet is-enabled nfreaim-sets.service", "true"))
+    file.write_text("*raw\n:NFREAIM - [0:0]\n-A PREROUTING -j NFREAIM\nCOMMIT\n")
+    assert router.on("router", str(script), "install", *ARGS, "--port", "5190").stderr == ""
+    said = router.on("router", str(script), "install", *ARGS, "--port", "5190", "--firewall", "nft").stderr
+    assert said.count("\n") == 1
+    assert said.endswith(f"where our sets do not exist; remedy: sed -i /NFREAIM/d {file}\n")
+    assert router.on("router", str(script), "saved").stdout.split() == [str(file)]
+
+
 def test_what_was_saved_is_named_with_the_line_that_takes_ours_out(router: Router, tmp_path: Path) -> None:
     """Without our unit, which systemd would have to know."""
     router.load("legacy")
@@ -92,10 +156,7 @@ def test_what_was_saved_is_named_with_the_line_that_takes_ours_out(router: Route
     router.rules("install", *ARGS)
     file = tmp_path / "rules.v4"
     router.shell(f"iptables-legacy-save > {file}")
-    script = tmp_path / "nfreaim-rules"
-    named = SCRIPT.read_text().replace("/etc/iptables/rules.v4", str(file))
-    script.write_text(named)
-    script.chmod(0o755)
+    script = looking_at(file)
     assert router.on("router", str(script), "saved").stdout.split() == [str(file)]
     said = router.on("router", str(script), "install", *ARGS, "--port", "5190").stderr
     assert said.count("\n") == 1

@@ -134,6 +134,7 @@ def test_help_names_every_option() -> None:
     assert set(re.findall(r"--[a-z]+(?:-[a-z]+)?", result.stdout)) - {"--helper"} == {
         *("--lan", "--wan", "--protocol", "--port", "--kernel-helper", "--local-client", "--queue"),
         *("--workers", "--force", "--mark-mask", "--connmark-mask", "--native-accept", "--firewall"),
+        "--if-saved",
     }
 
 

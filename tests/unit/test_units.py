@@ -78,6 +78,7 @@ def test_all_units_are_bounded_alike_and_hold_two_capabilities() -> None:
         "StateDirectoryMode",
         "ExecReload",
         "ExecStop",
+        "ExecStartPost",
         "RemainAfterExit",
         "ExecCondition",
     }
@@ -89,7 +90,7 @@ def test_all_units_are_bounded_alike_and_hold_two_capabilities() -> None:
         return {line for line in part if "=" in line and line[0] != "#" and line.split("=")[0] not in own}
 
     assert service(daemon) == service(rules) == service(close) | {lock}, "closing touches no table"
-    assert service(sets) == service(close)
+    assert service(sets) == service(rules), "it asks the same of the kernel, and earlier"
     for needed in (
         "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
         "AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW",
@@ -141,7 +142,32 @@ def test_sets_exist_before_saved_rules_are_loaded() -> None:
     assert loaders < set(before)
     (after,) = [line.split() for line in rules if line.startswith("After=network-online")]
     assert "nfreaim-sets.service" in after
-    assert "ExecStart=@PREFIX@/sbin/nfreaim-rules sets" in sets
+    assert "ExecStart=@PREFIX@/sbin/nfreaim-rules sets --if-saved" in sets
+
+
+def test_early_in_a_boot_the_packet_filter_is_decided_as_later() -> None:
+    """A unit that finds no legacy tables, because their module is not loaded, makes no sets."""
+    rules, sets = ((RULES / name).read_text().splitlines() for name in (UNITS[1], UNITS[3]))
+    for lines in (rules, sets):
+        assert "Wants=modprobe@ip_tables.service" in lines
+        assert "modprobe@ip_tables.service" in after(lines)
+        assert "EnvironmentFile=-@SYSCONFDIR@/nfreaim/rules.env" in lines
+        assert "Environment=NFREAIM_SETTINGS=@SYSCONFDIR@/nfreaim/nfreaim.toml" in lines
+    assert "local-fs.target" in after(sets), "the files of saved rules, and the folder of the decision"
+    late = {"network-online.target", "network.target", "sysinit.target", "basic.target", "remote-fs.target"}
+    assert not late & after(sets), "what loads rules comes before these"
+
+
+def after(lines: list[str]) -> set[str]:
+    return {name for line in lines if line.startswith("After=") for name in line[6:].split()}
+
+
+def test_root_writes_the_decision_down_once_rules_are_installed_and_it_fails_nothing() -> None:
+    rules = (RULES / UNITS[1]).read_text().splitlines()
+    record = "-+@PREFIX@/sbin/nfreaim-rules record"
+    assert f"ExecStartPost={record}" in rules
+    reloads = [line for line in rules if line.startswith("ExecReload=")]
+    assert (len(reloads), reloads[-1]) == (2, f"ExecReload={record}"), "after the rules"
 
 
 def test_make_installs_and_removes_every_unit() -> None:
