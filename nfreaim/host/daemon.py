@@ -54,7 +54,7 @@ def serve(
     Raises BackendError if the daemon cannot begin. Then, as at its end, nothing of it stays behind.
     """
     capabilities.require()
-    chosen_firewall.prepare(config.firewall)
+    chosen_firewall.prepare(_firewall_of(config))
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         try:
@@ -91,6 +91,11 @@ def serve(
             loop.chore("watchdog", Every(lambda: interval_s, lambda: manager.alive(control.silent)))
         loop.run()
         manager.stopping()
+
+
+def _firewall_of(config: Config) -> str:
+    """The packet filter whose rules are there, or will be. The library for the other one may be missing."""
+    return firewall_kind.installed() or script.chosen(script.Settings.of(config))
 
 
 def _queues(config: Config) -> str:

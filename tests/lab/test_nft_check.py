@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from nfreaim.host.check import nft_features, packet_filter
 from tests.lab.checking import PROGRAM, check, remedies
+from tests.lab.net import Lab
 from tests.lab.router import Router
 
 INSTALL = ("install", "--firewall", "nft", "--lan", "lan", "--wan", "wan")
@@ -92,3 +94,58 @@ def test_a_saved_ruleset_with_our_table_is_named(tmp_path: Path) -> None:
     file.write_text("flush ruleset\ntable ip nfreaim {\n}\n")
     (found,) = [one for one in packet_filter.saved_rules([file]) if str(file) in one.text]
     assert found.status == "warn"
+
+
+# --- before anything is installed, in a shell that has nothing of what units have ---
+
+WRITTEN = """import sys
+from nfreaim.config import Config
+from nfreaim.host.check import doctor_command
+config = Config(lan=('lan',), wan=('wan',), file=sys.argv[1])
+sys.exit(doctor_command.main(config, fix=len(sys.argv) > 2))"""
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration, beside which an installation has written nft."""
+    monkeypatch.delenv("NFREAIM_FIREWALL", raising=False)
+    (tmp_path / "rules.env").write_text("NFREAIM_FIREWALL=nft\n")
+    return tmp_path / "nfreaim.toml"
+
+
+def test_what_an_installation_has_written_is_what_is_looked_at(router: Router, written: Path) -> None:
+    said = router.on("router", "sh", "-c", '"$@" || true', "sh", sys.executable, "-c", WRITTEN, str(written))
+    assert "libnftables importable" in said.stdout
+    assert "python-iptables" not in said.stdout
+
+
+def test_what_is_repaired_is_of_the_packet_filter_that_was_written(router: Router, written: Path) -> None:
+    words = (sys.executable, "-c", WRITTEN, str(written), "fix")
+    said = router.on("router", "sh", "-c", '"$@" || true', "sh", *words)
+    assert "installed the rules" in said.stdout
+    assert "table ip nfreaim" in router.state()
+    assert "NFREAIM" not in router.shell("iptables-legacy-save")
+    assert router.shell("ipset list -n") == ""
+
+
+def test_a_daemon_that_is_started_by_hand_installs_what_was_written(written: Path) -> None:
+    written.write_text("")
+    with Lab() as lab:
+        daemon = lab.start_alg("A", ("--config", str(written)))
+        assert "table ip nfreaim" in lab.run("A", "nft", "list", "tables", "ip").stdout
+        assert daemon.stop() == 0
+
+
+def test_where_legacy_tables_are_missing_the_remedy_is_nftables(router: Router) -> None:
+    """They are what the setting wants."""
+    legacy = PROGRAM.replace("wan=('wan',)", "wan=('wan',), firewall='legacy'")
+    refusing = (
+        "mount -t tmpfs none /mnt; printf '#!/bin/sh\\necho none >&2; exit 3\\n' >/mnt/xt; chmod 755 /mnt/xt;"
+    )
+    refusing += "mount --bind /mnt/xt $(readlink -f $(command -v iptables-legacy));"
+    command = f'{refusing} "$@" || true'
+    said = router.on("router", "sh", "-c", command, "sh", sys.executable, "-c", legacy).stdout
+    (line,) = remedies(said.splitlines(), "the kernel has no legacy iptables tables")
+    assert 'firewall = "nft" in nfreaim.toml takes nftables instead' in line
+    assert "make install FIREWALL=auto RESTART=1" in line
+    assert "another one is needed" not in line

@@ -106,7 +106,7 @@ def _probes(config: Config) -> list[Probe]:
         Probe("network", "bridges", lambda: unnamed_bridges.bridges(config), False),
         Probe("network", "senders", lambda: compared_senders.senders(config), False),
         Probe("firewall", "rules", lambda: packet_filter.our_rules(settings, again)),
-        Probe("firewall", "saved rules", packet_filter.saved_rules),
+        Probe("firewall", "saved rules", lambda: packet_filter.saved_rules(firewall=firewall())),
         Probe(
             "firewall", "legacy tables", lambda: neighbours(lambda: packet_filter.legacy_neighbours(again))
         ),

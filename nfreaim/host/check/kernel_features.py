@@ -45,7 +45,8 @@ _SETS = {
 _NO_TABLE: Final = 3
 _LEGACY_REMEDY: Final = (
     "modprobe -a ip_tables iptable_raw iptable_mangle iptable_nat iptable_filter says which one is missing;"
-    " a kernel built without CONFIG_IP_NF_IPTABLES_LEGACY has none of them, and another one is needed"
+    ' a kernel built without CONFIG_IP_NF_IPTABLES_LEGACY has none of them: firewall = "nft" in nfreaim.toml'
+    " takes nftables instead, and make install FIREWALL=auto RESTART=1 decides anew"
 )
 _GET_STATISTICS: Final = 1 << 8 | 5  # conntrack subsystem, IPCTNL_MSG_CT_GET_STATS
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from nfreaim.config_values import AUTO, LEGACY
+from nfreaim.config_values import LEGACY, NFT
 from nfreaim.errors import BackendError
 from nfreaim.host.check.answer import Check, Checks
 from nfreaim.host.check.commands import json_from, networks_of, run, which
@@ -34,15 +34,16 @@ _JUMPS: Final = (
 def firewall_of(settings: script.Settings) -> str:
     """The packet filter that has our rules, or that an install with these *settings* takes: LEGACY or NFT.
 
-    Raises BackendError.
+    Raises BackendError, and ConfigError.
     """
-    if os.geteuid() != 0:
-        return LEGACY if settings.firewall == AUTO else settings.firewall
-    if installed := script.firewall(script.run(["show"]).stdout):
+    if os.geteuid() == 0 and (installed := script.firewall(script.run(["show"]).stdout)):
         return installed
-    # In a namespace of its own, because a look at legacy tables makes them.
-    words = ["/bin/sh", str(script.path()), "firewall", "--firewall", settings.firewall]
-    return run(["unshare", "--net", *words]).stdout.strip() or LEGACY
+    try:
+        return script.chosen(settings)
+    except BackendError:
+        if os.geteuid() == 0:
+            raise
+        return LEGACY  # only root can ask the kernel, and nobody has named one
 
 
 def our_rules(settings: script.Settings, reinstall: str) -> Checks:
@@ -77,11 +78,13 @@ def our_rules(settings: script.Settings, reinstall: str) -> Checks:
         yield Check("warn", f"inside networks unknown to the rules: {', '.join(sorted(strange))}", reinstall)
 
 
-def saved_rules(files: Iterable[Path] = _RULESETS) -> Checks:
+def saved_rules(files: Iterable[Path] = _RULESETS, firewall: str = LEGACY) -> Checks:
     """Saved rules that hold ours: of legacy tables they are loaded at a boot before our sets exist.
 
-    files  that are loaded as a ruleset of nftables
+    files     that are loaded as a ruleset of nftables
+    firewall  the packet filter of our rules: sets are made for legacy ones alone
     """
+    enabling = "" if firewall == NFT else "systemctl enable nfreaim-sets, or: "
     for path in files:
         if path.is_file() and f"table ip {NFT_TABLE} {{" in path.read_text(errors="replace"):
             yield Check(
@@ -93,7 +96,7 @@ def saved_rules(files: Iterable[Path] = _RULESETS) -> Checks:
         yield Check(
             "warn",
             f"{file} holds rules of nfreaim: at a boot nothing of it is loaded where our sets do not exist",
-            f"systemctl enable nfreaim-sets, or: sed -i /{CHAIN}/d {file}",
+            f"{enabling}sed -i /{CHAIN}/d {file}",
         )
 
 

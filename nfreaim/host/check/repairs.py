@@ -10,7 +10,7 @@ from typing import Final
 
 from nfreaim.config import Config
 from nfreaim.config_values import LEGACY, NFT
-from nfreaim.errors import BackendError
+from nfreaim.errors import BackendError, ConfigError
 from nfreaim.host.check.answer import Check, Checks, Group
 from nfreaim.host.check.commands import run, which
 from nfreaim.host.check.doctor import reinstall
@@ -44,7 +44,7 @@ def _tried(group: Group, act: Callable[[], Checks]) -> Checks:
     try:
         for check in act():
             yield replace(check, group=group)
-    except (BackendError, OSError) as error:
+    except (BackendError, ConfigError, OSError) as error:
         yield Check("FAIL", f"could not be repaired: {error}", "see what dmesg says", group)
 
 

@@ -33,9 +33,10 @@ class FirewallKind(StrEnum):
 def firewall_kind() -> FirewallKind:
     """The kind that the environment names, or the one whose rules are installed, or else the legacy one.
 
-    Raises ConfigError if the environment names no kind.
+    It is about rules that are there: which kind they shall be of is the script's to say. Raises ConfigError
+    if the environment names no kind.
     """
-    return _asked_for() or _installed() or FirewallKind.LEGACY
+    return _asked_for() or installed() or FirewallKind.LEGACY
 
 
 def settle() -> FirewallKind:
@@ -44,7 +45,7 @@ def settle() -> FirewallKind:
     Another program may remove the rules later, and that must not make them of the other kind. Raises
     ConfigError if none are installed and the environment names no kind.
     """
-    kind = _installed() or firewall_kind()
+    kind = installed() or firewall_kind()
     os.environ[VARIABLE] = kind
     return kind
 
@@ -59,7 +60,8 @@ def _asked_for() -> FirewallKind | None:
         raise ConfigError(f"{VARIABLE} must be auto, legacy or nft, not {asked!r}") from None
 
 
-def _installed() -> FirewallKind | None:
+def installed() -> FirewallKind | None:
+    """The kind whose rules are installed; None without rules."""
     return next((kind for kind in (FirewallKind.NFT, FirewallKind.LEGACY) if _has_sets(kind)), None)
 
 

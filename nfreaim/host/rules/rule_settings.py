@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nfreaim import kernel_helpers
@@ -30,6 +30,7 @@ class Settings:
     locals    numbers of the users whose clients on this router are served
     native    the chains of native nftables rulesets that have our accept: family, table, chain
     firewall  the back end that has the rules; AUTO where the script is to decide
+    file      the configuration, beside which the script looks where it has to decide; "" for the usual one
     """
 
     lan: tuple[str, ...]
@@ -42,6 +43,7 @@ class Settings:
     locals: tuple[int, ...] = ()
     native: tuple[str, ...] = ()
     firewall: str = LEGACY
+    file: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         ports = {name: tuple(sorted(set(self.ports[name]))) for name in sorted(self.ports)}
@@ -58,7 +60,7 @@ class Settings:
         return cls(
             *(config.lan, config.wan, config.ports, config.queue, config.workers),
             *(config.kernel_helpers, config.marks, config.local_clients, config.native_accept),
-            config.firewall,
+            *(config.firewall, config.file),
         )
 
     @classmethod
@@ -88,7 +90,8 @@ class Settings:
     def completed(self, configured: Settings) -> Settings:
         """These, with what only the configuration has to name, and not the options of the rules' own unit."""
         helpers = configured.helpers or self.helpers
-        return replace(self, helpers=helpers, locals=configured.locals, native=configured.native)
+        local, native, file = configured.locals, configured.native, configured.file
+        return replace(self, helpers=helpers, locals=local, native=native, file=file)
 
     def words(self) -> list[str]:
         """The options of `nfreaim-rules install`."""

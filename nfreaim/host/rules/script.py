@@ -40,6 +40,9 @@ NAME: Final = "nfreaim-rules"
 ABSENT: Final = Exit.ABSENT
 """Exit status of `nfreaim-rules show` when the rules are absent or incomplete."""
 
+SETTINGS: Final = "NFREAIM_SETTINGS"
+"""The environment variable by which the script knows the configuration."""
+
 TIMEOUT_S: Final = 120.0
 """The script itself waits at most 30 s for the lock of iptables at each of its steps."""
 
@@ -91,7 +94,12 @@ def install(settings: Settings) -> str:
     An interface that does not exist is only logged, because it may appear later. Returns what the script
     prints, for ``unguarded``. Raises BackendError.
     """
-    return _checked(settings.install())
+    return _checked(settings.install(), settings.file)
+
+
+def chosen(settings: Settings) -> str:
+    """The packet filter that an installation of these *settings* takes: LEGACY or NFT. Raises as install."""
+    return _checked(["firewall", "--firewall", settings.firewall], settings.file).strip()
 
 
 def remove(force: bool = False) -> None:
@@ -305,11 +313,14 @@ def _spread(shown: str) -> set[str]:
     return set(re.findall(r"--queue-balance (\S+)", shown)) or {""}
 
 
-def run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run the script. Returns its status and output. Raises BackendError if it cannot run."""
+def run(words: Sequence[str], file: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the script, which is to know that *file* is the configuration. Returns its status and output.
+
+    Raises BackendError if it cannot run.
+    """
     try:
         return subprocess.run(
-            _command(words),
+            _command(words, file),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -325,13 +336,14 @@ def start(words: Sequence[str]) -> BackgroundProgram:
     return BackgroundProgram(_command(words), TIMEOUT_S)
 
 
-def _command(words: Sequence[str]) -> list[str]:
+def _command(words: Sequence[str], file: str = "") -> list[str]:
     """The script and its arguments. It starts this program for what needs a library."""
-    return ["env", f"NFREAIM_PYTHON={sys.executable}", "/bin/sh", str(path()), *words]
+    known = [f"{SETTINGS}={file}"] if file else []
+    return ["env", f"NFREAIM_PYTHON={sys.executable}", *known, "/bin/sh", str(path()), *words]
 
 
-def _checked(words: Sequence[str]) -> str:
-    result = run(words)
+def _checked(words: Sequence[str], file: str = "") -> str:
+    result = run(words, file)
     if result.returncode == Exit.MISUSED:
         raise ConfigError(message(result.stderr))
     if result.returncode != 0:
