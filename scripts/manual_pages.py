@@ -86,13 +86,19 @@ def commands_page() -> str:
     lines += _definitions(
         [
             ("/etc/nfreaim/nfreaim.toml", "the configuration, see nfreaim.toml(5)"),
-            ("/etc/nfreaim/rules.env", "the interfaces and protocols that `make install` was given"),
+            (
+                "/etc/nfreaim/rules.env",
+                "the interfaces and protocols (`NFREAIM_ARGS`) and packet filter (`NFREAIM_FIREWALL`: auto, "
+                "legacy or nft) that `make install` was given; units have them in their environment",
+            ),
+            ("/var/lib/nfreaim-rules/firewall", "the packet filter of the last installation of the rules"),
             (str(Config().status_socket), "where `nfreaim status` asks the daemon"),
             (str(Config().state_dir), "the connections that the next daemon goes on reading"),
             ("/var/lib/nfreaim", "the history, under systemd"),
         ]
     )
-    return "\n".join([*lines, "## See also", "", "nfreaim.toml(5), iptables(8), ipset(8), conntrack(8)", ""])
+    others = "nfreaim.toml(5), nft(8), iptables(8), ipset(8), conntrack(8)"
+    return "\n".join([*lines, "## See also", "", others, ""])
 
 
 def groups() -> list[Group]:

@@ -69,6 +69,14 @@ def test_each_key_is_in_its_page_with_its_meaning_what_is_allowed_and_its_defaul
     assert told == set(allowed_values()) - set(MOVED)
 
 
+def test_the_page_of_commands_tells_where_the_packet_filter_is_named_and_decided() -> None:
+    page = manual_pages.commands_page()
+    told = entries(page)["Files"]
+    assert "NFREAIM_FIREWALL" in told["`/etc/nfreaim/rules.env`"]
+    assert "`/var/lib/nfreaim-rules/firewall`" in told
+    assert "nft(8)" in page.rpartition("## See also")[2]
+
+
 def test_sphinx_builds_pages_and_manual_without_a_warning(tmp_path: Path) -> None:
     for builder in ("dummy", "man"):
         command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-c", "docs", "-b", builder]
