@@ -90,6 +90,21 @@ def test_where_the_kernel_has_it_no_longer_it_is_decided_anew_in_one_line(
     assert said(router, "firewall") == (kind, "")
 
 
+def test_sets_that_another_program_restored_make_no_kernel_have_the_tables(
+    router: Router, record: Path
+) -> None:
+    """Whoever saves sets of ipset saves ours, and loads them at a boot whatever kernel that has."""
+    record.parent.mkdir()
+    record.write_text("legacy\n")
+    router.shell("ipset create nfreaim_lan hash:net")
+    assert said(router, "firewall", before=NO_LEGACY)[0] == "nft"
+    said(router, "record", before=NO_LEGACY)
+    assert record.read_text() == "nft\n"
+    router.shell(f"{NO_LEGACY} {SCRIPT} install {ARGS}")
+    assert router.show()[0] == 0
+    assert router.shell("ipset list -n") == ""
+
+
 def test_rules_that_are_there_do_not_overrule_it(router: Router, record: Path) -> None:
     """A saved ruleset of nftables that holds our table is loaded at a boot before our rules are."""
     router.rules("install", *ARGS.split(), "--firewall", "nft")
@@ -158,6 +173,11 @@ def test_units_install_as_another_user_and_root_writes_it_down(record: Path) -> 
         assert not record.exists()
         lab.run("A", script, "record")
         assert record.read_text() == "nft\n"
+        lab.run("A", script, "remove")
+        lab.run("A", *confined(script, "install", *ARGS.split(), "--firewall", "legacy"))
+        lab.run("A", script, "record")
+        assert record.read_text() == "legacy\n", "what is there, whoever named it"
+        lab.run("A", script, "install", *ARGS.split(), "--firewall", "nft")
         lab.run("A", *confined(script, "remove"))
         assert lab.run("A", *confined(script, "firewall")).stdout == "nft\n"
 

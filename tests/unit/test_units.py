@@ -188,3 +188,16 @@ def test_what_shows_metrics_has_none_of_the_daemons_power() -> None:
     for lines in (serving, writing):
         assert "NoNewPrivileges=yes" in lines
         assert not [line for line in lines if line.startswith("AmbientCapabilities")]
+
+
+def test_openrc_lets_the_rules_script_read_the_settings_of_its_service(tmp_path: Path) -> None:
+    """The same is in the units' environment: a service of `make install SYSCONFDIR=` has another file."""
+    text = (RULES / "nfreaim.initd").read_text().replace("@SYSCONFDIR@", str(tmp_path))
+    told = "sh -c 'echo \"$NFREAIM_SETTINGS $NFREAIM_FIREWALL\"'"
+    (tmp_path / "nfreaim").mkdir()
+    (tmp_path / "nfreaim/rules.env").write_text("NFREAIM_FIREWALL='nft'\n")
+    done = subprocess.run(["/bin/sh", "-c", f"{text}\n{told}"], capture_output=True, text=True, timeout=30)
+    assert done.stdout == f"{tmp_path}/nfreaim/nfreaim.toml nft\n"
+    for name in ("nfreaim.service", "nfreaim-rules.service", "nfreaim-sets.service"):
+        given = "Environment=NFREAIM_SETTINGS=@SYSCONFDIR@/nfreaim/nfreaim.toml"
+        assert given in (RULES / name).read_text().splitlines()
