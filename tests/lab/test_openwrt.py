@@ -20,7 +20,7 @@ REPO = Path(__file__).resolve().parents[2]
 LINE = REPO / "packaging" / "openwrt" / "nfreaim" / "files" / "10-nfreaim.nft"
 INSTALL = ("install", "--firewall", "nft", "--lan", "lan", "--wan", "wan")
 # Of those that OpenWrt's BusyBox has (package/utils/busybox/Config-defaults.in of its tree).
-APPLETS = ("awk", "cat", "grep", "sed", "sort", "tr")
+APPLETS = ("awk", "cat", "grep", "head", "id", "ls", "mkdir", "mv", "sed", "sort", "tr")
 # What the package brings besides.
 BROUGHT = ("flock", "ip", "nft")
 # `nfreaim check` where no program of iptables is, nor another one that its look at helpers could start.
@@ -88,7 +88,8 @@ class BusyBox:
 
     def rules(self, *words: str) -> str:
         """What it prints; nothing may be missing."""
-        paths = {"PATH": str(self.directory), "PYTHONPATH": str(REPO)}
+        record = str(self.directory / "decided" / "firewall")
+        paths = {"PATH": str(self.directory), "PYTHONPATH": str(REPO), "NFREAIM_FIREWALL_RECORD": record}
         done = self.router.on("router", *self.command, *words, env=paths)
         assert done.stderr == ""
         return done.stdout
@@ -105,6 +106,7 @@ def test_the_rules_need_no_program_but_busybox_and_what_the_package_brings(tmp_p
         assert router.state() == before
         assert busybox.rules("firewall", "--firewall", "nft") == "nft\n"
         busybox.rules(*INSTALL)
+        assert (tmp_path / "decided" / "firewall").read_text() == "nft\n"
         assert router.state() == usual
         assert busybox.rules("show") == shown
         busybox.rules("self-test", "add", "5190")
