@@ -27,9 +27,10 @@ def _of(module: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{module}.py::test_{name}" for name in names)
 
 
+BLOCKED: Final = "/etc/modprobe.d/no-legacy.conf"
 NO_LEGACY: Final = (
     "printf 'install %s /bin/false\\n' ip_tables iptable_raw iptable_mangle iptable_nat iptable_filter"
-    " >/etc/modprobe.d/no-legacy.conf"
+    f" >{BLOCKED}"
 )
 ROWS: Final = (
     Row("the Debian package: install, upgrade, purge", ("package.py",), seconds=900.0, alone=True),
@@ -79,8 +80,23 @@ ROWS: Final = (
         on="newest",
     ),
     Row("a VLAN, and PPP that comes and goes", ("interfaces.py",), on="newest"),
+    Row(
+        "legacy tables go: reboot, and a transfer",
+        _of("no_legacy", "rules_that_were_legacy_ones_are_made_for_nftables"),
+        on="newest",
+        before=NO_LEGACY,
+        boots=True,
+    ),
     Row("uninstall, as the page says it", _of("installation", "uninstall_leaves_nothing"), on="newest"),
-    Row("flowtables", ("flowtables.py",), seconds=600.0, on="newest", alone=True, boots=True),
+    Row(
+        "flowtables",
+        ("flowtables.py",),
+        seconds=600.0,
+        on="newest",
+        alone=True,
+        before=f"rm -f {BLOCKED}",
+        boots=True,
+    ),
     Row(
         "without legacy tables: the Debian package",
         ("package.py",),
@@ -92,7 +108,7 @@ ROWS: Final = (
     ),
     Row(
         "without legacy tables: install, and a transfer",
-        ("no_legacy.py",),
+        _of("no_legacy", "it_is_served_through_nftables"),
         seconds=600.0,
         on="newest",
         alone=True,
