@@ -124,7 +124,7 @@ class KeptFlows:
     def _doubt(self, flow: Flow, until: float) -> None:
         helper = flow.reading.helper
         if flow.reading.reads and not flow.skewed and isinstance(helper, Resumable):
-            flow.reading = Resumed(flow, helper, self._router.senders, until)
+            flow.reading = Resumed(flow, helper, self._router.senders, until, flow.reading.state)
 
     def missed(self, stream: Stream[Flow], token: Any, now: float) -> bool:
         """*token*, a segment of *stream*, stands behind bytes that were not seen, or acknowledges some.
@@ -180,7 +180,7 @@ class KeptFlows:
             helper = protocol.make(midstream=False)
             if isinstance(helper, Resumable):
                 position = record.get("position")
-                flow.reading = reading = Resumed(flow, helper, self._router.senders)
+                flow.reading = reading = Resumed(flow, helper, self._router.senders, now)
                 reading.go_on(position if isinstance(position, bytes) else b"")
                 self._saved.add(flow.key)
                 flow.nat.reserve()
@@ -197,15 +197,16 @@ def acknowledges_unseen(stream: Stream[Flow], segment: Segment) -> bool:
 
 
 class Resumed(Reading):
-    """The reading of a flow of an earlier daemon, or, from the time *now* on, of one of which bytes may have
-    passed unseen.
+    """The reading of a flow of an earlier daemon, or of one of which bytes may have passed unseen, from the
+    time *now* on.
 
     What another machine says in the inside host's name shows nothing of where the flow stands.
 
     The first edit that changes a length waits until the position is certain: the stream's receiver has
-    acknowledged bytes that were read since then, and nothing beyond, and the scales of both windows are
-    known. Else its bytes might be a repetition of what passed unseen, or bytes behind them may have: their
-    receiver has them, and what is inserted before them would take the place of some.
+    acknowledged bytes that were read since then, and nothing beyond, or nothing is repeated any more; and the
+    scales of both windows are known. Else its bytes might be a repetition of what passed unseen, or bytes
+    behind them may have: their receiver has them, and what is inserted before them would take the place of
+    some.
     """
 
     __slots__ = (
@@ -223,9 +224,14 @@ class Resumed(Reading):
     plain = False
 
     def __init__(
-        self, flow: Flow, helper: Resumable, senders: InsideSenders, now: float | None = None
+        self,
+        flow: Flow,
+        helper: Resumable,
+        senders: InsideSenders,
+        now: float,
+        state: State = State.RESTORED,
     ) -> None:
-        super().__init__(helper, State.RESTORED if now is None else flow.reading.state)
+        super().__init__(helper, state)
         self._flow = flow
         self._senders = senders
         self._foreign = False  # whether the segment at hand is another machine's
@@ -233,8 +239,8 @@ class Resumed(Reading):
         self._met = [False, False]  # directions in which ``resync`` has seen a segment
         self._began = [stream.next for stream in flow.streams]  # where it was read from
         self._certain = [False, False]
-        self._since = now  # when it was read again
-        self._certain_at = math.inf if now is None else now + _REPEATED_S
+        self._since = now if self.reads else None  # when it was read again
+        self._certain_at = now + _REPEATED_S
 
     def go_on(self, position: bytes) -> None:
         """Take up what an earlier daemon left. *position*: as ``KeptFlows.save`` wrote it, or empty."""
@@ -259,8 +265,10 @@ class Resumed(Reading):
 
     def certain(self, stream: Stream[Flow], now: float) -> bool:
         streams = self._flow.streams
-        known = self._certain[stream.direction] and all(one.scale is not None for one in streams)
-        return known or now > self._certain_at or any(one.map.skewed for one in streams)
+        if any(one.map.skewed for one in streams):
+            return True
+        known = self._certain[stream.direction] or now > self._certain_at
+        return known and all(one.scale is not None for one in streams)
 
     def saw(self, stream: Stream[Flow], segment: Segment) -> None:
         if not self.reads or not segment.flags & ACK:

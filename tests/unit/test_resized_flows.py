@@ -267,6 +267,16 @@ def test_flow_whose_handshake_was_not_seen_has_no_scales_in_its_record() -> None
     assert records.session(wire.stored)["scales"] == [None, None]
 
 
+@either
+@pytest.mark.parametrize(("quiet", "edited"), [(1.0, False), (11.0, True)])
+def test_first_words_after_a_restart_are_edited_once_they_can_be_no_repetition(
+    kind: type[ResizedWire], quiet: float, edited: bool
+) -> None:
+    wire = restarted(kind().begun())
+    pause(wire, quiet)
+    assert wire.told(DOTTED) == (LONGER if edited else DOTTED)
+
+
 # --- gaps soon after a restart ------------------------------------------------------------------------------
 
 
