@@ -2,7 +2,7 @@
 
 Its entries: ``process`` for a packet (or ``passes`` and then ``process_slow``; for newcomers ``newcomer``,
 and ``gather``), ``tick`` at ``wakeup`` and each second, ``shutdown``; ``restore`` and ``follow`` at the
-start, ``save`` while ``unsaved``; ``stats`` and ``resets``.
+start, ``save`` while ``unsaved``; ``stats``.
 
 No socket, no clock, no protocol: time comes as an argument, the machine as a Backend, the protocol as a
 Helper. Nothing raised below leaves ``process``. Every token handed in comes back with exactly one verdict, at
@@ -34,7 +34,7 @@ from nfreaim.core.queue_sets import QueueSets
 from nfreaim.core.resume import KeptFlows, acknowledges_unseen
 from nfreaim.core.settings import EngineSettings
 from nfreaim.core.tcp.segment import ACK, FIN, RST, SYN, Segment
-from nfreaim.core.tcp.stream import FAR, Gap, Held, Stream
+from nfreaim.core.tcp.stream import FAR, Held, Stream
 from nfreaim.core.verdict import ACCEPT, DROP, Verdict, Verdicts
 from nfreaim.errors import BackendError
 
@@ -149,10 +149,9 @@ class Engine:
         """A segment with data, of a flow that is read."""
         self._kept.doubt()
         # Nobody saw where the other end of a flow stood that was met midstream.
-        if not stream.flow.midstream and not stream.acknowledges(segment):
-            if acknowledges_unseen(stream, segment) and self._kept.missed(stream, token, now):
+        if not stream.flow.midstream and not stream.acknowledges(segment):  # its receiver will refuse it, too
+            if acknowledges_unseen(stream, segment) and self._kept.missed(stream, token, True, now):
                 return self._missed(stream, segment, token, now)
-            # Its receiver will refuse it, too.
             return [(token, self._output.rendered(stream, segment, stream.offset(segment.seq)))]
         if segment.seq == stream.expected:
             at = stream.next
@@ -216,10 +215,6 @@ class Engine:
     def stats(self) -> EngineStats:
         """Flows, those that were edited, what is told of the newest, and counters."""
         return self.flows.stats(self.counters.as_dict())
-
-    def resets(self) -> list[tuple[bytes, list[tuple[bytes, int, int]]]]:
-        """For each skewed flow its key, and what a reset of either end needs (see Flow.resets)."""
-        return [(flow.key, flow.resets()) for flow in self.flows.skewed.values()]
 
     def _read(self, stream: Stream[Flow], segment: Segment, token: Any, at: int, now: float) -> Verdicts:
         """Hand the new bytes of *segment*, which begins at offset *at*, to the helper; do as it answers."""
@@ -322,24 +317,19 @@ class Engine:
             return self._read(stream, segment, token, 0, now)
         if at - stream.next > FAR:
             return [(token, self._output.rendered(stream, segment, at))]
-        if self._kept.missed(stream, token, now):
+        gap = stream.met_gap(at, now)
+        if self._kept.missed(stream, token, gap.arrived, now) or gap.in_vain(now, self.settings.gap):
             return self._missed(stream, segment, token, now)
-        if stream.gap is None:
-            stream.gap = Gap(at, now)
-        stream.gap.met(at)
-        if stream.gap.in_vain(now, self.settings.gap):
-            self.counters.gapped_flows += 1
-            return [*self._bypass(flow), (token, self._output.rendered(stream, segment, at))]
         self.counters.gap_drops += 1
         return [(token, DROP)]
 
     def _missed(self, stream: Stream[Flow], segment: Segment, token: Any, now: float) -> Verdicts:
-        """A segment that shows that bytes passed unseen."""
-        flow = stream.flow
-        if flow.reading.state is not State.NEW:
-            return [*self._custodian.let_go(flow), (token, self._unread(stream, segment, now))]
-        self.counters.gapped_flows += 1
-        return [*self._bypass(flow), (token, self._unread(stream, segment, now))]
+        """A segment that shows that bytes passed unseen: the flow is read from a boundary on, or no more."""
+        flow, freed = stream.flow, self._custodian.let_go(stream.flow)
+        if flow.reading.state is not State.RESYNCING:
+            self.counters.gapped_flows += 1
+            freed += self._bypass(flow)
+        return [*freed, (token, self._unread(stream, segment, now))]
 
     def _unknown(self, segment: Segment, token: Any, from_inside: bool, now: float, skewed: bool) -> Verdicts:
         """A segment without SYN of no known flow."""

@@ -140,8 +140,11 @@ class Reading:
         machine. Asked after ``ready``."""
         return False
 
-    def gives_way(self, now: float) -> bool:
-        """There is a gap: whether it is of bytes that passed before, so that waiting for them is in vain."""
+    def gives_way(self, arrived: bool, now: float) -> bool:
+        """There is a gap: whether it is of bytes that passed before, so that waiting for them is in vain.
+
+        arrived  an end has shown that they have
+        """
         return False
 
 

@@ -119,6 +119,10 @@ class FlowTable:
     def __iter__(self) -> Iterator[Flow]:
         return (stream.flow for stream in self.streams.values() if stream.direction is Direction.ORIGINAL)
 
+    def resets(self) -> list[tuple[bytes, list[tuple[bytes, int, int]]]]:
+        """For each skewed flow its key, and what a reset of either end needs (see Flow.resets)."""
+        return [(flow.key, flow.resets()) for flow in self.skewed.values()]
+
     def stats(self, counters: dict[str, int]) -> EngineStats:
         """The statistics of an engine with these flows and *counters*."""
         latest = islice(reversed(self.streams.values()), 4 * MOST_TOLD)

@@ -126,8 +126,10 @@ class KeptFlows:
         if flow.reading.reads and not flow.skewed and isinstance(helper, Resumable):
             flow.reading = Resumed(flow, helper, self._router.senders, until, flow.reading.state)
 
-    def missed(self, stream: Stream[Flow], token: Any, now: float) -> bool:
+    def missed(self, stream: Stream[Flow], token: Any, arrived: bool, now: float) -> bool:
         """*token*, a segment of *stream*, stands behind bytes that were not seen, or acknowledges some.
+
+        arrived  an end has shown that they have arrived
 
         Returns whether they may have passed. Then the flow is read again from the next message boundary on,
         unless it is NEW.
@@ -136,7 +138,7 @@ class KeptFlows:
         flow = stream.flow
         if flow.reading.plain or not self._router.senders.may_be_own(stream, token):
             return False
-        if not flow.reading.gives_way(now):
+        if not flow.reading.gives_way(arrived, now):
             return False
         self.moved.pop(flow.key, None)
         return True
@@ -216,6 +218,7 @@ class Resumed(Reading):
         "_flow",
         "_foreign",
         "_met",
+        "_restored",
         "_resumable",
         "_senders",
         "_since",
@@ -239,7 +242,8 @@ class Resumed(Reading):
         self._met = [False, False]  # directions in which ``resync`` has seen a segment
         self._began = [stream.next for stream in flow.streams]  # where it was read from
         self._certain = [False, False]
-        self._since = now if self.reads else None  # when it was read again
+        self._restored = not self.reads  # by an earlier daemon's record
+        self._since = None if self._restored else now  # when it was read again
         self._certain_at = now + _REPEATED_S
 
     def go_on(self, position: bytes) -> None:
@@ -277,7 +281,7 @@ class Resumed(Reading):
         ahead = _ahead(other, segment)
         if ahead > 1:  # one more than seen may be a FIN
             self._certain = [False, False]
-        elif segment.seq == stream.expected and ahead <= 0:
+        elif ahead <= 0 and -_BEHIND <= stream.offset(segment.seq) - stream.next <= FAR:
             began = self._began[other.direction]
             self._certain[other.direction] |= other.map.fwd(other.next) + ahead > other.map.fwd(began)
 
@@ -341,8 +345,8 @@ class Resumed(Reading):
         apart = max(abs(ahead), abs(stream.offset(segment.seq) - stream.next))
         return not segment.flags & ACK or apart > FAR
 
-    def gives_way(self, now: float) -> bool:
-        if self._since is None or now - self._since > _PROBATION_S:
+    def gives_way(self, arrived: bool, now: float) -> bool:
+        if self._since is None or now - self._since > _PROBATION_S or not (arrived or self._restored):
             return False
         self._since = None
         if self.state is not State.NEW:

@@ -69,7 +69,6 @@ class ControlPlane:
     """Made before any packet is served; *stack* closes it after the last one.
 
     readers  returns the statistics of the processes that read packets
-    unwatched  tells others the time until which rules of ours were missing
     silent   names a process that has not answered for so many seconds, or is ""
     changed  tells how the router's set-up differs from the interfaces that are served, or is ""
     """
@@ -84,7 +83,6 @@ class ControlPlane:
     ) -> None:
         self._config, self._began, self._reload = config, clock(), reload
         self.silent: Callable[[float], str] = lambda seconds: ""
-        self.unwatched: Callable[[float], None] = lambda until: None
         self.changed: Callable[[], str] = lambda: ""
         reload.obeyers.append(self._obey)
         self._readers = readers
@@ -371,8 +369,7 @@ class ControlPlane:
 
     def _unwatched(self, until: float) -> None:
         self.gate.unwatched(until)
-        self.backend.unwatched_until = until
-        self.unwatched(until)
+        self.backend.was_unwatched(until)
 
     def _open_again(self) -> list[str]:
         return [f"{pinhole.outside} -> {pinhole.inside}" for pinhole in self.pinholes.reinstall(clock())]

@@ -31,7 +31,7 @@ class LinuxBackend:
     isolated  the interfaces whose hosts may not meet those of others (see Lans)
     marks   of our rules
     sets    makes the sets
-    unwatched_until  the time, on the daemon's clock, until which rules of ours were missing
+    tell_unwatched  tells other processes the time until which rules of ours were missing
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class LinuxBackend:
         marks: Marks = DEFAULT,
     ) -> None:
         self.alone = alone
-        self.unwatched_until = 0.0
+        self._unwatched_until = 0.0
+        self.tell_unwatched: Callable[[float], None] = lambda until: None
         self.sets = KernelSets()
         self.inside = self.sets.networks(LAN_SET)
         stack.callback(self.inside.close)
@@ -77,8 +78,13 @@ class LinuxBackend:
         queue = queue or self.queue
         resets, senders, send = self.resets.answer, self.neighbours, self.resets.send_packet
         parts = (self.conntrack, queue, self.store, resets, home, senders, send)
-        unwatched = unwatched or (lambda: self.unwatched_until)
+        unwatched = unwatched or (lambda: self._unwatched_until)
         return Backend(*parts, time.thread_time, LinuxLocalClients(users), unwatched)
+
+    def was_unwatched(self, until: float) -> None:
+        """Rules of ours were missing until the time *until*, on the daemon's clock."""
+        self._unwatched_until = until
+        self.tell_unwatched(until)
 
     def prepare(self) -> None:
         """Queue every flow again and make the state directory. Raises BackendError."""

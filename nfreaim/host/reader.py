@@ -99,7 +99,7 @@ class Reader:
 
     def _reset_skewed(self) -> None:
         """Reset both ends of each skewed flow, each in its own sequence numbers, and delete all records."""
-        for key, resets in self.engine.resets():
+        for key, resets in self.engine.flows.resets():
             for towards, seq, ack in resets:
                 self._backend.resets.send(towards, seq, ack)
             self._backend.store.unprotect(key)

@@ -177,7 +177,7 @@ def _known_resets(config: Config, backend: LinuxBackend) -> list[tuple[bytes, in
             engine.restore(record, clock())
         except (ValueError, KeyError, TypeError):  # then its ends are asked
             log.debug("a record is damaged")
-    return [reset for _, resets in engine.resets() for reset in resets]
+    return [reset for _, resets in engine.flows.resets() for reset in resets]
 
 
 def _serve(

@@ -41,6 +41,14 @@ def settings(unit: Path = UNIT) -> dict[str, list[str]]:
     return found
 
 
+def passable(folder: Path) -> None:
+    """Let the unit's user get into *folder*: those above it may be their owner's alone."""
+    for each in (folder, *folder.parents):
+        mode = each.stat().st_mode
+        if mode & 0o055 != 0o055:
+            each.chmod(mode | 0o055)
+
+
 def confined(*words: str, capabilities: tuple[str, ...] | None = None) -> list[str]:
     """The command line that runs *words* as the unit says, on a router; or with these *capabilities*."""
     unit = settings()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.confine import confined
+from tests.lab.confine import confined, passable
 from tests.lab.net import Lab
 from tests.lab.router import RECORD, SCRIPT, Router
 
@@ -165,8 +165,7 @@ def test_in_a_folder_of_the_daemons_user_nothing_is_believed_or_written(
 def test_units_install_as_another_user_and_root_writes_it_down(record: Path) -> None:
     """nfreaim-rules.service: the script has two capabilities, and a step of root's follows."""
     record.parent.mkdir()
-    for folder in record.parents[1:4]:
-        folder.chmod(0o755)
+    passable(record.parents[1])
     script = str(SCRIPT)
     with Lab() as lab:
         lab.run("A", *confined(script, "install", *ARGS.split(), "--firewall", "nft"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import kernel_sets
-from tests.lab.confine import confined
+from tests.lab.confine import confined, passable
 from tests.lab.net import Lab
 from tests.lab.router import SCRIPT, Router
 from tests.lab.scene import INSTALL, Scene, opened
@@ -123,8 +123,7 @@ def test_the_unit_makes_them_within_its_bounds_also_for_a_file_that_it_cannot_re
     file = tmp_path / "rules.v4"
     script = looking_at(file)
     file.write_text("*raw\n:NFREAIM - [0:0]\n-A PREROUTING -j NFREAIM\nCOMMIT\n")
-    for folder in file.parents[:3]:
-        folder.chmod(0o755)
+    passable(tmp_path)
     with Lab() as lab:
         for mode in (0o644, 0o600):
             file.chmod(mode)

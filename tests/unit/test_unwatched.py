@@ -41,15 +41,24 @@ def says(wire: Wire, way: int, *messages: bytes) -> None:
     assert wire.router.engine.counters.gap_drops == dropped
 
 
+def repeats(wire: Wire, way: int, message: bytes) -> None:
+    """A message behind unseen bytes, which its sender repeats as TCP does; it leaves the third time."""
+    at = len(wire.sent[way])
+    for seconds in (0.2, 0.4):
+        assert not wire.inject(way, at, message)[wire.router.last_token].accept
+        pause(wire, seconds)
+    says(wire, way, message)
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("way", [0, 1], ids=["client", "server"])
-def test_what_follows_unseen_bytes_passes_at_once_and_is_read_from_a_boundary_on(
+def test_what_follows_unseen_bytes_passes_when_it_is_repeated_and_is_read_from_a_boundary_on(
     kind: type[Wire], way: int
 ) -> None:
     wire = begun(kind)
     unread(wire, way, TEXT)
     again(wire)
-    says(wire, way, SHORT)
+    repeats(wire, way, SHORT)
     assert state(wire) is State.RESYNCING
     for _ in range(3):
         pause(wire)
@@ -86,13 +95,14 @@ def test_what_began_after_the_rules_were_back_waits_for_what_is_missing() -> Non
     assert state(wire) is State.ESTABLISHED
 
 
-def test_a_fin_behind_unseen_bytes_passes_at_once() -> None:
+def test_a_fin_behind_unseen_bytes_passes_when_it_is_repeated() -> None:
     """Nothing else may come that its sender could repeat."""
-    wire = Wire().sign_on()
+    wire = ResizedWire().begun()
     unread(wire, 0, TEXT)
     again(wire)
-    wire.inject(0, len(wire.sent[0]), flags=FIN | ACK)
-    assert wire.router.engine.counters.gap_drops == 0
+    for _ in range(3):
+        wire.inject(0, len(wire.sent[0]), flags=FIN | ACK)
+    assert wire.router.engine.counters.gap_drops == 2
 
 
 def test_a_connection_whose_handshake_alone_was_seen_before_is_in_doubt() -> None:
@@ -113,8 +123,21 @@ def test_a_connection_that_had_not_signed_on_passes_unread() -> None:
     wire.server(HELLO, [1, 2, 4])
     unread(wire, 0, HELLO)
     again(wire)
-    says(wire, 0, TEXT)
+    repeats(wire, 0, TEXT)
     assert state(wire) is State.BYPASSED
+
+
+def test_a_loss_after_it_costs_no_reading() -> None:
+    wire = Wire().sign_on()
+    again(wire)
+    at = len(wire.sent[0])
+    wire.sent[0] += TEXT + SHORT
+    wire.inject(0, at + len(TEXT), SHORT)
+    wire.inject(0, at + len(TEXT), SHORT)  # a probe of the tail
+    assert wire.router.engine.counters.gap_drops == 2
+    wire.inject(0, at, TEXT)
+    wire.inject(0, at + len(TEXT), SHORT)
+    assert opened(wire)
 
 
 def test_minutes_later_a_gap_is_an_ordinary_one() -> None:
@@ -131,7 +154,7 @@ def test_a_second_time_without_rules_counts_as_the_first() -> None:
     for _ in range(2):
         unread(wire, 0, TEXT)
         again(wire)
-        says(wire, 0, SHORT)
+        repeats(wire, 0, SHORT)
         assert state(wire) is State.RESYNCING
         for _ in range(3):
             pause(wire)
@@ -203,7 +226,8 @@ def test_another_machine_cannot_show_that_bytes_were_missed() -> None:
     again(wire)
     senders = wire.router.kernel.senders
     senders.at, senders.frame = {CLIENT.address: b"\2\0\0\0\0\1"}, b"\2\0\0\0\0\2"
-    wire.inject(0, len(wire.sent[0]) + 100, SHORT)
+    for _ in range(3):
+        wire.inject(0, len(wire.sent[0]) + 100, SHORT)
     assert wire.read
     senders.frame = senders.at[CLIENT.address]
     wire.inject(0, len(wire.sent[0]) + 100, SHORT)

@@ -53,35 +53,38 @@ class Held:
 
 _NOTHING: Final[list[Held]] = []
 
-_REPEATED: Final = 3
+_REPEATED: Final = 2
 """A segment that came more often was repeated by a time-out, which begins at what was not acknowledged (RFC
 6298, section 5.4); a probe of the tail repeats one only once (RFC 8985, section 7)."""
 F = TypeVar("F")
 """The flow of a stream."""
 
 
+@dataclass(slots=True)
 class Gap:
-    """Bytes of a stream that are missing, while others from behind them came."""
+    """Bytes of a stream that are missing, while others from behind them came.
 
-    __slots__ = ("_first", "_since", "_times")
+    first  offset of the first segment behind the gap that came
+    since  when the gap was met
+    times  how often this segment came
+    """
 
-    def __init__(self, at: int, now: float) -> None:
-        self._since = now
-        self._first = at
-        self._times = 0
+    first: int
+    since: float
+    times: int = 0
 
-    def met(self, at: int) -> None:
-        """A segment at offset *at*, behind the gap, has come."""
-        if at < self._first:
-            self._first, self._times = at, 0
-        self._times += at == self._first
+    @property
+    def arrived(self) -> bool:
+        """Whether the missing bytes have: their sender goes on repeating what comes behind them.
+
+        Silence alone shows nothing. The sender may have had no way to its peer, and fills the gap when its
+        next repetition is due.
+        """
+        return self.times > _REPEATED
 
     def in_vain(self, now: float, patience: float) -> bool:
-        """Whether the missing bytes have passed unseen: for *patience* seconds or more, their sender has
-        repeated what comes behind them, so it knows that they have arrived. Silence alone shows nothing: the
-        sender may have had no way to its peer, and fills the gap when its next repetition is due.
-        """
-        return now - self._since > patience and self._times > _REPEATED
+        """Whether the missing bytes have arrived, and others were waiting for *patience* seconds."""
+        return self.arrived and now - self.since > patience
 
 
 class Stream(Generic[F]):
@@ -167,6 +170,15 @@ class Stream(Generic[F]):
         self.next = end
         self.expected = (self.base + end) & MASK  # ``wrap``, without a call for each packet that passes
         self.gap = None
+
+    def met_gap(self, at: int, now: float) -> Gap:
+        """A segment at offset *at*, behind missing bytes, has come."""
+        if self.gap is None:
+            self.gap = Gap(at, now)
+        if at < self.gap.first:
+            self.gap.first, self.gap.times = at, 0
+        self.gap.times += at == self.gap.first
+        return self.gap
 
     def rendered(self, segment: Segment, at: int) -> Segment:
         """*segment* of this stream, with its payload at offset *at*, as it leaves; itself if unchanged."""

@@ -48,7 +48,7 @@ def build(
     handlers = RequestHandlers(control.pinholes, followed, control.home, page)
     workers = Supervisor(config, handlers, page, rules_go_with_us)
     control.silent = workers.silent
-    control.unwatched = page.set_unwatched
+    backend.tell_unwatched = page.set_unwatched
     reload.obeyers.append(workers.obey)
     queue = gate_queue(config.queue, control.gate, config.marks)
     stack.callback(control.log_counters)
