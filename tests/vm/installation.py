@@ -31,10 +31,12 @@ UNITS = ("nfreaim-sets", "nfreaim-rules", "nfreaim")
 
 
 def run(*words: str, status: int | None = 0) -> str:
-    """Run a program; its output, both streams together."""
+    """Run a program; its output, both streams together. The row's log has both."""
     done = subprocess.run(
         words, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SLOW
     )
+    if "journalctl" not in words and "show" not in words:  # which are asked again and again
+        print(f"$ {' '.join(words)}\n{done.stdout}")
     assert status is None or done.returncode == status, f"{words}: {done.returncode}\n{done.stdout}"
     return done.stdout
 

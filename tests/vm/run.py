@@ -132,7 +132,7 @@ class Run:
                 raise
         limit = min(row.seconds, self.left)
         tests = " ".join(f"tests/vm/{test}" for test in row.tests)
-        command = f"cd {CHECKOUT} && .venv/bin/python -m pytest -x --timeout={int(0.9 * limit)} {tests}"
+        command = f"cd {CHECKOUT} && .venv/bin/python -m pytest -x -rP --timeout={int(0.9 * limit)} {tests}"
         done = machine.run(command, limit)
         word = table.verdict(done.returncode, done.stdout)
         if done.returncode != 0:
