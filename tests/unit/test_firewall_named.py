@@ -104,3 +104,15 @@ def test_the_program_lets_the_script_look_beside_its_own_configuration(
     assert script.chosen(Settings.of(load(settings))) == "legacy"
     other = Settings(("a",), ("b",), {"one": (5190,)}, 7, firewall="auto")
     assert script.chosen(other.completed(Settings.of(Config(file=str(settings))))) == "legacy"
+
+
+def test_a_checkout_is_its_own_program(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon of a checkout may know it by its working directory alone, where no script's program looks."""
+    python = Path(sys.base_prefix, "bin", "python3")
+    found = subprocess.run([python, "-P", "-c", "import nfreaim"], capture_output=True, timeout=30)
+    assert found.returncode != 0, "nfreaim is not installed beside this Python"
+    settings.write_text('firewall = "nft"\n')
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    done = script.run(["firewall"], str(settings))
+    assert (done.stdout, done.stderr) == ("nft\n", "")

@@ -32,6 +32,8 @@ NO_LEGACY: Final = (
     "printf 'install %s /bin/false\\n' ip_tables iptable_raw iptable_mangle iptable_nat iptable_filter"
     f" >{BLOCKED}"
 )
+# What earlier rows have made of the machine; this one has a network of its own.
+NO_ROUTER: Final = "cd /etc/systemd/network && rm -f br-lan.* lan0.* eth0.*; rm -f /etc/sysctl.d/router.conf"
 ROWS: Final = (
     Row("the Debian package: install, upgrade, purge", ("package.py",), seconds=900.0, alone=True),
     Row(
@@ -103,7 +105,7 @@ ROWS: Final = (
         seconds=900.0,
         on="newest",
         alone=True,
-        before=NO_LEGACY,
+        before=f"{NO_LEGACY}; {NO_ROUTER}",
         boots=True,
     ),
     Row(

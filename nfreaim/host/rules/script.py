@@ -7,6 +7,7 @@ and starts no other program.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -338,8 +339,11 @@ def start(words: Sequence[str]) -> BackgroundProgram:
 
 def _command(words: Sequence[str], file: str = "") -> list[str]:
     """The script and its arguments. It starts this program for what needs a library."""
-    known = [f"{SETTINGS}={file}"] if file else []
-    return ["env", f"NFREAIM_PYTHON={sys.executable}", *known, "/bin/sh", str(path()), *words]
+    known, script = [f"{SETTINGS}={file}"] if file else [], path()
+    checkout = _PACKAGE.parent
+    if script.is_relative_to(checkout / "rules"):  # which Python may know by the working directory alone
+        known.append(f"PYTHONPATH={':'.join(filter(None, [str(checkout), os.environ.get('PYTHONPATH')]))}")
+    return ["env", f"NFREAIM_PYTHON={sys.executable}", *known, "/bin/sh", str(script), *words]
 
 
 def _checked(words: Sequence[str], file: str = "") -> str:
