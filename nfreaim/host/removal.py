@@ -12,12 +12,12 @@ import logging
 import os
 import select
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any, Final
 
+from nfreaim import same_program
 from nfreaim.config import NEWCOMERS, Config
 from nfreaim.core.address import FlowId, key_of, reverse
 from nfreaim.core.backend import Record
@@ -85,11 +85,10 @@ def as_the_daemons_user(config: Config, words: Sequence[str]) -> None:
         return
     bounds = [f"--{kind}={_CAPABILITIES}" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
     user = [f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", f"--groups=0,{OWN_GROUP}"]
-    paths = os.pathsep.join(path for path in sys.path if path)
     os.execve(
         setpriv,
-        [setpriv, *user, *bounds, "--no-new-privs", sys.executable, "-P", "-m", "nfreaim", *words],
-        {**os.environ, "PYTHONPATH": paths},
+        [setpriv, *user, *bounds, "--no-new-privs", *same_program.command(*words)],
+        same_program.environment(),
     )
 
 

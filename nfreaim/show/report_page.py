@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from nfreaim import __version__
+from nfreaim import __version__, same_program
 from nfreaim.config import Config
 from nfreaim.core.address import is_address
 from nfreaim.errors import BackendError
@@ -99,15 +98,14 @@ def findings(config: Config) -> list[Finding]:
     """What `nfreaim check` says with the settings of the installed rules, or else of the configuration."""
     shown = script.run(["show"])
     settings = script.settings(shown.stdout) or script.Settings.of(config)
-    command = [sys.executable, "-P", "-m", "nfreaim", "check", "--json"]
+    words = ["check", "--json"]
     if Path(config.file).exists():
-        command += ["--config", config.file]
-    command += replace(settings, helpers=()).words()
-    paths = os.pathsep.join(path for path in sys.path if path)
+        words += ["--config", config.file]
+    words += replace(settings, helpers=()).words()
     try:
         done = subprocess.run(
-            command,
-            env={**os.environ, "PYTHONPATH": paths},
+            same_program.command(*words),
+            env=same_program.environment(),
             capture_output=True,
             text=True,
             timeout=_CHECK_TIMEOUT_S,

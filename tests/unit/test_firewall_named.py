@@ -14,6 +14,7 @@ from nfreaim.config import Config, load
 from nfreaim.exit_status import Exit
 from nfreaim.host.rules import script
 from nfreaim.host.rules.script import Settings
+from tests.reachable import REPO
 
 SHELLS = [["/bin/sh"], *([found] for name in ("dash",) if (found := shutil.which(name)))]
 SHELLS += [[found, "sh"] for name in ("busybox",) if (found := shutil.which(name))]
@@ -106,13 +107,21 @@ def test_the_program_lets_the_script_look_beside_its_own_configuration(
     assert script.chosen(other.completed(Settings.of(Config(file=str(settings))))) == "legacy"
 
 
-def test_a_checkout_is_its_own_program(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon of a checkout may know it by its working directory alone, where no script's program looks."""
+@pytest.mark.parametrize("private", [False, True], ids=["checkout", "private folder"])
+def test_the_program_is_the_one_that_asks(settings: Path, tmp_path: Path, private: bool) -> None:
+    """Its Python does not know nfreaim by itself: a package's is in a folder of its own."""
     python = Path(sys.base_prefix, "bin", "python3")
     found = subprocess.run([python, "-P", "-c", "import nfreaim"], capture_output=True, timeout=30)
     assert found.returncode != 0, "nfreaim is not installed beside this Python"
+    place = REPO
+    if private:
+        place = tmp_path / "lib"
+        shutil.copytree(REPO / "nfreaim", place / "nfreaim")
+        shutil.copytree(REPO / "rules", place / "nfreaim" / "rules")
     settings.write_text('firewall = "nft"\n')
-    monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    done = script.run(["firewall"], str(settings))
+    asking = (
+        f"import sys; sys.path.insert(0, {str(place)!r}); from nfreaim.host.rules import script;"
+        f" done = script.run(['firewall'], {str(settings)!r}); print(done.stdout + done.stderr, end='')"
+    )
+    done = subprocess.run([python, "-I", "-c", asking], capture_output=True, text=True, timeout=60, cwd="/")
     assert (done.stdout, done.stderr) == ("nft\n", "")

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Final
 
+from nfreaim import same_program
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.interfaces import is_named
 from nfreaim.host.rules.background import BackgroundProgram
@@ -87,10 +86,9 @@ class SetUpWatch:
             self._running.end()
 
     def _words(self) -> list[str]:
-        # Without the working directory, which may hold another package of our name.
-        paths = os.pathsep.join(path for path in sys.path if path)
         named = ["--config", self._file] if Path(self._file).exists() else []
-        return ["env", f"PYTHONPATH={paths}", sys.executable, "-P", "-m", "nfreaim", "interfaces", *named]
+        path = f"{same_program.PYTHON_PATH}={same_program.python_path()}"
+        return ["env", path, *same_program.command("interfaces", *named)]
 
     def _read(self, done: CompletedProcess[str]) -> None:
         if done.returncode:

@@ -7,7 +7,6 @@ and starts no other program.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from nfreaim import kernel_helpers
+from nfreaim import kernel_helpers, same_program
 from nfreaim.config import GATE_QUEUE, NEWCOMERS, reading_queues
 from nfreaim.config_values import AUTO, LEGACY, NFT
 from nfreaim.errors import BackendError, ConfigError
@@ -339,11 +338,9 @@ def start(words: Sequence[str]) -> BackgroundProgram:
 
 def _command(words: Sequence[str], file: str = "") -> list[str]:
     """The script and its arguments. It starts this program for what needs a library."""
-    known, script = [f"{SETTINGS}={file}"] if file else [], path()
-    checkout = _PACKAGE.parent
-    if script.is_relative_to(checkout / "rules"):  # which Python may know by the working directory alone
-        known.append(f"PYTHONPATH={':'.join(filter(None, [str(checkout), os.environ.get('PYTHONPATH')]))}")
-    return ["env", f"NFREAIM_PYTHON={sys.executable}", *known, "/bin/sh", str(script), *words]
+    program = [f"NFREAIM_PYTHON={sys.executable}", f"{same_program.PYTHON_PATH}={same_program.python_path()}"]
+    known = [f"{SETTINGS}={file}"] if file else []
+    return ["env", *program, *known, "/bin/sh", str(path()), *words]
 
 
 def _checked(words: Sequence[str], file: str = "") -> str:

@@ -14,12 +14,12 @@ import secrets
 import selectors
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from nfreaim import same_program
 from nfreaim.config import Config
 from nfreaim.core.address import Endpoint, FlowId, is_address
 from nfreaim.core.firewall.table import PinholeTable
@@ -160,11 +160,11 @@ class Upstream:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         mode, wan = self._settings
-        words = [MODULE, str(theirs.fileno()), mode, self._nonce.hex(), *wan]
+        words = [str(theirs.fileno()), mode, self._nonce.hex(), *wan]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *words],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                same_program.command(*words, module=MODULE),
+                env=same_program.environment(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # a terminal's Ctrl-C reaches the daemon only, which stops it

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from nfreaim import same_program
+
 _NOBODY: Final = 65534
 _NO_NEW_PRIVS, _AMBIENT, _CLEAR_ALL = 38, 47, 4  # PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, linux/prctl.h
 
@@ -27,7 +29,7 @@ def become_nobody(module: str, words: Sequence[str]) -> None:
     _control(_NO_NEW_PRIVS, 1)
     if _has_capabilities():
         _control(_AMBIENT, _CLEAR_ALL)
-        os.execv(sys.executable, [sys.executable, "-P", "-m", module, *words])
+        os.execve(sys.executable, same_program.command(*words, module=module), same_program.environment())
 
 
 def _has_capabilities() -> bool:

@@ -7,10 +7,8 @@ page, so a new worker can replace a dead one at any time. ``RequestHandlers`` li
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +18,7 @@ from ipaddress import IPv4Address
 from selectors import EVENT_READ, BaseSelector, DefaultSelector
 from typing import Any, Final
 
+from nfreaim import same_program
 from nfreaim.config import Config
 from nfreaim.core.address import Endpoint, FlowId
 from nfreaim.core.backend import HomeServers
@@ -272,12 +271,10 @@ class Supervisor:
         ours.setblocking(False)
         words = ["worker", str(theirs.fileno()), str(self._page.view), str(worker.number)]
         words += ["--log-level", self._config.log_level, "--log-format", self._config.log_format]
-        # Without the working directory, which may hold another package of our name.
-        paths = os.pathsep.join(path for path in sys.path if path)
         try:
             worker.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nfreaim", *words],
-                env={**os.environ, "PYTHONPATH": paths},
+                same_program.command(*words),
+                env=same_program.environment(),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._page.view),
                 start_new_session=True,  # a terminal's Ctrl-C reaches the main process only, which stops all
