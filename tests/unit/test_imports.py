@@ -21,6 +21,7 @@ ALLOWED = {
     "nfreaim.protocols": {"nfreaim.errors", "nfreaim.core", "nfreaim.helpers", "nfreaim.old_spellings"},
     "nfreaim.kernel_helpers": {"nfreaim.errors", "nfreaim.protocols"},
     "nfreaim.marks": set(),
+    "nfreaim.same_program": set(),
     "nfreaim.config": {
         "nfreaim.errors",
         "nfreaim.marks",
@@ -53,7 +54,7 @@ ALLOWED = {
     "nfreaim.host.record": {"nfreaim.capture", "nfreaim.recording", "nfreaim.interface_options"},
     "nfreaim.host": {
         *("nfreaim.core", "nfreaim.errors", "nfreaim.config", "nfreaim.config_values"),
-        *("nfreaim.old_spellings",),
+        *("nfreaim.old_spellings", "nfreaim.same_program"),
         *("nfreaim.kernel_helpers", "nfreaim.protocols", "nfreaim.marks", "nfreaim.exit_status"),
     },
     "nfreaim.host.netfilter.packet_queue": {"netfilterqueue"},
@@ -64,6 +65,7 @@ ALLOWED = {
     "nfreaim.show": {
         *("nfreaim.__version__", "nfreaim.core", "nfreaim.errors", "nfreaim.config", "nfreaim.helpers"),
         *("nfreaim.host.events", "nfreaim.host.report", "nfreaim.host.rules", "nfreaim.exit_status"),
+        "nfreaim.same_program",
     },
     "nfreaim.show.top": {"rich"},
     "nfreaim.show.exposition": {"prometheus_client"},
