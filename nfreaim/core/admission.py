@@ -84,7 +84,7 @@ class Admission:
             return
         hardware = self._senders.hardware(token) if from_inside else None
         if answer:
-            if one := self._answers(segment, forward, from_inside, hardware, skewed):
+            if one := self._answers(segment, forward, from_inside, hardware, skewed, now):
                 self._await(forward, one, now)
         elif not self._router.pinholes.leads_to(flow_id(forward).server):
             half_open = self._flows.half_open
@@ -96,7 +96,13 @@ class Admission:
             self._router.counters.evicted_half_open += half_open.announce(forward, syn, now)
 
     def _answers(
-        self, segment: Segment, forward: bytes, from_inside: bool, hardware: bytes | None, skewed: bool
+        self,
+        segment: Segment,
+        forward: bytes,
+        from_inside: bool,
+        hardware: bytes | None,
+        skewed: bool,
+        now: float,
     ) -> Answered | None:
         """A SYN/ACK: if it answers a SYN that was seen, the handshake whose last packet is awaited."""
         syn = self._flows.half_open.answered(forward, segment.ack, from_inside)
@@ -114,7 +120,7 @@ class Admission:
         other = earlier is not None and earlier.hardware != hardware
         if other and self._is_strange(forward, syn.inside, hardware):
             return None
-        return Answered(bases, syn, segment.scale, hardware, skewed)
+        return Answered(bases, syn, segment.scale, hardware, skewed, now)
 
     def _await(self, forward: bytes, one: Answered, now: float) -> None:
         """Await the client's ACK of *one*. No packet of the connection is on its way but the SYN/ACK at hand,
@@ -245,7 +251,7 @@ class Admission:
             return None, []
         bases = (segment.seq, segment.ack) if forward == key else (segment.ack, segment.seq)
         syn = HalfOpen(0, from_inside is (forward == key))
-        one = Answered(bases, syn, None, None, skewed=False)
+        one = Answered(bases, syn, None, None, skewed=False, since=now)
         ended = self._begin(forward, one, now, midstream=True)
         return self._flows.streams[key], ended
 
@@ -268,7 +274,7 @@ class Admission:
             flow.followed = not self._sets.serves_port(key, flow.protocol)
             helper = protocol.make(midstream)
             flow.reading = Reading(helper, State.ESTABLISHED if helper.established else State.NEW)
-            self._kept.begins(flow, now)
+            self._kept.begins(flow, one.since, now)
         self._sets.used(flow, now)
         if midstream:
             self._sets.know(key, now)

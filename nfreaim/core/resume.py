@@ -112,13 +112,13 @@ class KeptFlows:
             return
         self._doubted = until
         for flow in self._flows:
-            if flow.since <= until + _REPEATED_S:
+            if flow.since <= until:
                 self._doubt(flow, until)
 
-    def begins(self, flow: Flow, now: float) -> None:
-        """*flow* is new, but its handshake may have been seen before rules were missing."""
+    def begins(self, flow: Flow, answered: float, now: float) -> None:
+        """*flow* is new; its SYN/ACK, *answered* then, may have been seen before rules were missing."""
         until = self._router.unwatched()
-        if until and now - until <= _REPEATED_S:
+        if answered <= until and now - until <= _REPEATED_S:
             self._doubt(flow, until)
 
     def _doubt(self, flow: Flow, until: float) -> None:

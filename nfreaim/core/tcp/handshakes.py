@@ -23,6 +23,7 @@ class Answered(NamedTuple):
     scale     the server's window scale (see Segment)
     hardware  the address that the inside end's latest packet was sent from; None without one
     skewed    the kernel still has an earlier connection of these ends in its set
+    since     when the SYN/ACK came; no data came before
     acked     the client's own ACK has come
     missed    data passed unread
     """
@@ -32,6 +33,7 @@ class Answered(NamedTuple):
     scale: int | None
     hardware: bytes | None
     skewed: bool
+    since: float
     acked: bool = False
     missed: bool = False
 
