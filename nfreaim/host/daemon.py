@@ -18,6 +18,7 @@ from nfreaim.host.control import ControlPlane
 from nfreaim.host.events import READY, noted
 from nfreaim.host.loop import Every, Loop, clock, stop_signals
 from nfreaim.host.netfilter import firewall_kind
+from nfreaim.host.netfilter.firewall_kind import FirewallKind
 from nfreaim.host.netfilter.interfaces import existing
 from nfreaim.host.netfilter.nft_generation import leave_own_changes_out
 from nfreaim.host.pinholes import chosen_firewall
@@ -54,7 +55,7 @@ def serve(
     Raises BackendError if the daemon cannot begin. Then, as at its end, nothing of it stays behind.
     """
     capabilities.require()
-    chosen_firewall.prepare(_firewall_of(config))
+    chosen_firewall.maker(_kind_for(config))
     with ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         try:
@@ -63,7 +64,7 @@ def serve(
             chosen_firewall.maker(kind)
             if installed is not None:  # the script decided where the configuration did not
                 installed = replace(installed, firewall=str(kind))
-            if kind is firewall_kind.FirewallKind.NFT:
+            if kind is FirewallKind.NFT:
                 leave_own_changes_out()
             if config.workers == 1:
                 control, loop = _alone(config, rules_go_with_us, signals, stack, reload)
@@ -93,9 +94,9 @@ def serve(
         manager.stopping()
 
 
-def _firewall_of(config: Config) -> str:
-    """The packet filter whose rules are there, or will be. The library for the other one may be missing."""
-    return firewall_kind.installed() or script.chosen(script.Settings.of(config))
+def _kind_for(config: Config) -> FirewallKind:
+    """The kind whose rules are there, or will be. The library for the other one may be missing."""
+    return firewall_kind.installed() or FirewallKind(script.chosen(script.Settings.of(config)))
 
 
 def _queues(config: Config) -> str:

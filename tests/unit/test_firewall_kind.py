@@ -112,7 +112,9 @@ sys.modules["iptc"] = None
 from nfreaim.host.netfilter import firewall_kind
 firewall_kind._has_sets = lambda kind: False
 from nfreaim.host.pinholes import chosen_firewall
-chosen_firewall.prepare(sys.argv[1])
+asked = sys.argv[1]
+kind = firewall_kind.firewall_kind() if asked == "auto" else firewall_kind.FirewallKind(asked)
+chosen_firewall.maker(kind)
 """
 
 

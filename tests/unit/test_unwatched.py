@@ -41,6 +41,14 @@ def says(wire: Wire, way: int, *messages: bytes) -> None:
     assert wire.router.engine.counters.gap_drops == dropped
 
 
+def talk(wire: Wire, first: int) -> None:
+    """Both ends speak several times, each time after a pause."""
+    for _ in range(3):
+        pause(wire)
+        says(wire, first, SHORT)
+        says(wire, 1 - first, SHORT)
+
+
 def repeats(wire: Wire, way: int, message: bytes) -> None:
     """A message behind unseen bytes, which its sender repeats as TCP does; it leaves the third time."""
     at = len(wire.sent[way])
@@ -60,10 +68,7 @@ def test_what_follows_unseen_bytes_passes_when_it_is_repeated_and_is_read_from_a
     again(wire)
     repeats(wire, way, SHORT)
     assert state(wire) is State.RESYNCING
-    for _ in range(3):
-        pause(wire)
-        says(wire, 1 - way, SHORT)
-        says(wire, way, SHORT)
+    talk(wire, 1 - way)
     assert state(wire) is State.ESTABLISHED
     assert wire.told(DOTTED) == LONGER if isinstance(wire, ResizedWire) else opened(wire)
 
@@ -156,10 +161,7 @@ def test_a_second_time_without_rules_counts_as_the_first() -> None:
         again(wire)
         repeats(wire, 0, SHORT)
         assert state(wire) is State.RESYNCING
-        for _ in range(3):
-            pause(wire)
-            says(wire, 1, SHORT)
-            says(wire, 0, SHORT)
+        talk(wire, 1)
         assert state(wire) is State.ESTABLISHED
         pause(wire, 300.0)
     assert opened(wire)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nfreaim.config_values import AUTO
 from nfreaim.errors import BackendError
 from nfreaim.host.netfilter.firewall_kind import FirewallKind, firewall_kind
 from nfreaim.host.pinholes.kernel_firewall import KernelFirewall
@@ -39,9 +38,3 @@ def kernel_firewall(
 ) -> KernelFirewall:
     """The firewall of this *kind*, by default of that which is installed. See KernelFirewall."""
     return maker(kind or firewall_kind())(clock, marks)
-
-
-def prepare(firewall: str) -> None:
-    """Load the modules of the firewall that will be there. *firewall* is the setting of that name; where it
-    leaves the choice, that which is probably there counts. Raises BackendError."""
-    maker(firewall_kind() if firewall == AUTO else FirewallKind(firewall))

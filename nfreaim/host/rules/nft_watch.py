@@ -142,7 +142,6 @@ class NftWatch(Restoring):
         self._postpone()
         self._rebase(None)
         self._inside.again(self._now)
-        self._refills.unwatched(self._now)
         self._report(self._refill(True), damage)
 
     def _skewed(self) -> list[bytearray]:

@@ -46,7 +46,8 @@ class Refills(NamedTuple):
 
     entries   called at each look, because they are cheap
     forwards  reads the nat table, so it is called only when that has changed
-    unwatched called with the time until which rules were missing, before and behind their restoration
+    unwatched called with the time until which rules were missing: before they are restored, and behind it if
+              programs have done that, because it takes them long
     unguarded called with the reason why connections may get into a flowtable, or "", at each look
     """
 
