@@ -76,6 +76,14 @@ class Scene:
             assert answer["ok"], answer
         return made
 
+    def wait_for_positions(self) -> None:
+        """Until router A's daemon has written down where flows stand, and nothing changes there any more."""
+        file, seen = self.lab.dir / "run-A" / "nfreaim" / "flows" / "places", b""
+        eventually(file.exists)
+        while (now := file.read_bytes()) != seen or not now:
+            seen = now
+            time.sleep(1.0)
+
     def pinholes(self, router: str = "A") -> set[SeenPinhole]:
         """The pinholes in the router's kernel: entries of the set with the rules that they lead to."""
         if kernel_sets.NFT:

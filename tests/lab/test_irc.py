@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -162,10 +161,7 @@ def test_session_that_is_older_than_the_daemon_is_served_again() -> None:
     with on_router_a("alice", "carol", "bob") as (made, clients):
         alice, bob = clients["alice"], clients["bob"]
         assert offer(alice, bob, "file").ok
-        positions, seen = made.lab.dir / "run-A" / "nfreaim" / "flows" / "places", b""
-        while (now := positions.read_bytes()) != seen:
-            seen = now
-            time.sleep(1.0)
+        made.wait_for_positions()
         made.daemon.kill()
         made.restart(settings=SETTINGS)
         alice.say("PING :still-there")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -153,11 +152,7 @@ def test_a_talk_that_is_older_than_the_daemon_goes_on(place: Place) -> None:
     alice, bob = place.client("alice", MSN4), place.client("bob", MSN4)
     talk = alice.talk(bob)
     assert alice.send(bob, os.urandom(SIZE), talk).way == "direct"
-    records = place.made.lab.dir / "run-A" / "nfreaim" / "flows" / "places"
-    seen = b""
-    while (now := records.read_bytes()) != seen or not now:
-        seen = now
-        time.sleep(1.0)
+    place.made.wait_for_positions()
     place.made.daemon.kill()
     with ThreadPoolExecutor(2) as pool:
         meanwhile = pool.submit(alice.says, bob, "while it was away", talk)

@@ -213,9 +213,8 @@ def test_sign_off_closes_what_nobody_used(both: tuple[Scene, Online]) -> None:
 def test_session_that_is_older_than_the_daemon_is_served_again(both: tuple[Scene, Online]) -> None:
     """Its lengths were changed before the crash; the next offer is served, too."""
     made, clients = both
-    places = made.lab.dir / "run-A" / "nfreaim" / "flows" / "places"
     assert transfer(clients["alice"], clients["bob"], 5604)().ok
-    eventually(places.exists)
+    made.wait_for_positions()
     made.daemon.kill()
     made.restart(settings=MANY)
     assert transfer(clients["alice"], clients["bob"], 5605)().ok
